@@ -1,0 +1,22 @@
+// The vectorised kernels with 256-bit registers. The pragma must follow the standard headers: see lanes.h.
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <type_traits>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define SN_ISA avx2
+#define SN_VECTOR_BYTES 32
+#include "gated_sum.h"
+#include "radial_basis.h"
+#include "silu.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,88 @@
+// A gated sum for one instruction set: prepared weights, and the loop over the tiles of a chunk.
+#pragma once
+#include "gated_sum_tile_vjp.h"
+
+namespace spherenet {
+namespace SN_ISA {
+
+template <class T, Pass kPass>
+class GatedSumRun {
+  static constexpr bool kDual = kPass == Pass::kDoubleBackward;
+
+ public:
+  explicit GatedSumRun(const GatedSumCall<T>& call)
+      : call_(call), chunks_(gated_sum_chunks(call.graph)), weights_(call_) {
+    const TileGraph& graph = call_.graph;
+    for (int64_t j = 0; j < graph.num_nodes; ++j) {
+      const int64_t in = graph.in_ptr[j + 1] - graph.in_ptr[j], out = graph.out_ptr[j + 1] - graph.out_ptr[j];
+      if (in > most_.in) most_.in = in;
+      if (out > most_.out) most_.out = out;
+    }
+  }
+
+  // All of angle and torsion in one row of eight basis channels, the usual case, keeps their matrices in registers.
+  void chunk(int64_t index) const {
+    if (weights_.angle.chunks == 1 && weights_.torsion.chunks == 1) {
+      tiles<true>(index);
+    } else {
+      tiles<false>(index);
+    }
+  }
+
+ private:
+  // Tile j belongs to the chunk that its first unit of work (pairs and atoms before it) falls into.
+  template <bool kOneRow>
+  void tiles(int64_t index) const {
+    using Tile = std::conditional_t<kPass == Pass::kForward, GatedSumTile<T, false, false, kOneRow>,
+                                    GatedSumTileVjp<T, kDual, kOneRow>>;
+    Tile tile(call_, weights_, table_, most_);
+    for (int64_t j = first_tile(index), end = first_tile(index + 1); j < end; ++j) tile.run(j);
+    if constexpr (kPass != Pass::kForward)
+      tile.store_weight_gradients(call_.grads.weights + index * call_.shape.weights());
+  }
+
+  int64_t first_tile(int64_t index) const {
+    int64_t low = 0, high = call_.graph.num_nodes;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      const int64_t work = call_.graph.pair_ptr[middle] + middle;
+      if (work * chunks_.count < index * chunks_.total) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+
+  const GatedSumCall<T> call_;
+  const Chunks chunks_;
+  const PackedWeights<T, kDual> weights_;
+  const HarmonicTable<T> table_;
+  TileLimits most_;
+};
+
+template <class T, Pass kPass>
+GatedSumHandle make_gated_sum(const GatedSumCall<T>& call) {
+  using Run = GatedSumRun<T, kPass>;
+  return {new Run(call), [](const void* state, int64_t chunk) { static_cast<const Run*>(state)->chunk(chunk); },
+          [](void* state) { delete static_cast<Run*>(state); }};
+}
+
+template <class T>
+GatedSumHandle gated_sum(const GatedSumCall<T>& call, Pass pass) {
+  switch (pass) {
+    case Pass::kForward:
+      return make_gated_sum<T, Pass::kForward>(call);
+    case Pass::kBackward:
+      return make_gated_sum<T, Pass::kBackward>(call);
+    default:
+      return make_gated_sum<T, Pass::kDoubleBackward>(call);
+  }
+}
+
+template GatedSumHandle gated_sum(const GatedSumCall<float>&, Pass);
+template GatedSumHandle gated_sum(const GatedSumCall<double>&, Pass);
+
+}  // namespace SN_ISA
+}  // namespace spherenet

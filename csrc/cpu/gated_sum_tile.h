@@ -1,0 +1,268 @@
+// The gated sum over one tile in(j) x out(j): the value. gated_sum_tile_vjp.h adds the vector-Jacobian product.
+//
+// For one neighbour edge q at a time, with lanes over the edges e out of the centre: harmonics of all triplets (q, e),
+// contracted with q's rows (weights times radial functions) to the gate coefficients a and t. Then, with lanes over
+// channels: M[e] += X[q] (angle_up a) (torsion_up t).
+#pragma once
+#include <cstring>
+
+#include "../math/harmonics.h"
+#include "gated_sum_weights.h"
+
+namespace spherenet {
+namespace SN_ISA {
+
+// The sizes that scratch memory is laid out for.
+struct TileLimits {
+  int64_t in = 0, out = 0;  // largest |in(j)| and |out(j)| of the graph
+};
+
+template <class T, bool kDual>
+struct FactorScratch {
+  using Num = Numbers<T, kDual>;
+  typename Num::S8* rows;   // [rows, chunks]                 sum over n of weight times radial, for the current q
+  typename Num::S* lanes;   // [8 chunks, out blocks]         a or t of the pairs (q, e), lanes over e
+  typename Num::S8* grad_rows;   // [rows, chunks]            cotangents of the same
+  typename Num::S* grad_lanes;   // [8 chunks, out blocks]
+  typename Num::S8* grad_gates;  // [out padded, chunks]      grad_lanes with lanes over basis channels
+  typename Num::S* grad_channels;  // [out padded, channel blocks]   of the gate factor, per channel
+  typename Num::V8* grad_weight;   // [rows, K, chunks]       summed over the chunk of tiles
+  typename Num::V* grad_up;        // [channel blocks, 8 chunks]
+};
+
+template <class T, bool kDual, bool kBackward, bool kOneRow>
+class GatedSumTile {
+ protected:
+  using Num = Numbers<T, kDual>;
+  using V = typename Num::V;
+  using V8 = typename Num::V8;
+  using N = typename Num::N;
+  using S = typename Num::S;
+  using S8 = typename Num::S8;
+  static constexpr int W = kLanes<T>;
+
+  const GatedSumCall<T>& call_;
+  const PackedWeights<T, kDual>& weights_;
+  const HarmonicTable<T>& table_;
+  const GatedSumShape& shape_;
+  const int max_m_;  // 0: angle only
+
+  Arena arena_;
+  FactorScratch<T, kDual> angle_, torsion_;
+  Vec3<S>* axis_;                 // [out blocks]
+  Triplet<S>* triplet_;           // [out blocks]  of the current q
+  TorsionKind<V>* kind_;          // [out blocks]
+  HarmonicState<S>* harmonic_;    // [out blocks]
+  S* y_;                          // [out blocks, H]
+  N* neighbor_;                   // [3, in]       unit vectors from j
+  S* x_;                          // [channel blocks]  of the current q
+  V* out_;                        // [out, channel blocks]
+  V* grad_out_;                   // [out, channel blocks]
+  T* grad_neighbor_;              // [3, in]
+  Vec3<V>* grad_axis_;            // [out blocks]
+  V8* grad_radial_;               // [L, K]        lanes still to be summed
+
+  // The current tile.
+  int64_t first_in_, num_in_;     // edges first_in_ .. first_in_ + num_in_ end at j
+  const int64_t* out_edges_;      // [num_out_]
+  int64_t num_out_, out_blocks_;
+  const int32_t* reference_;      // [num_in_, num_out_]
+  int64_t skip_;                  // position of the current q's opposite edge in out(j), or -1
+
+  void layout_factor(Arena& arena, FactorScratch<T, kDual>& s, const FactorWeights<T, kDual>& w, const TileLimits& most) {
+    const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
+    s.rows = arena.take<S8>(int64_t(w.rows) * w.chunks);
+    s.lanes = arena.take<S>(kRow * w.chunks * blocks);
+    if (!kBackward) return;
+    s.grad_rows = arena.take<S8>(int64_t(w.rows) * w.chunks);
+    s.grad_lanes = arena.take<S>(kRow * w.chunks * blocks);
+    s.grad_gates = arena.take<S8>(padded * w.chunks);
+    s.grad_channels = arena.take<S>(padded * weights_.blocks);
+    s.grad_weight = arena.take<V8>(int64_t(w.rows) * shape_.num_radial * w.chunks);
+    s.grad_up = arena.take<V>(int64_t(weights_.blocks) * kRow * w.chunks);
+  }
+
+  static constexpr int kPairs = 4;  // pairs that share one load of the weights
+
+ public:
+  GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
+               const TileLimits& most)
+      : call_(call), weights_(weights), table_(table), shape_(call.shape),
+        max_m_(weights.torsion.size ? call.shape.num_spherical - 1 : 0) {
+    const int64_t blocks = (most.out + W - 1) / W;
+    arena_.build([&](Arena& arena) {
+      layout_factor(arena, angle_, weights_.angle, most);
+      layout_factor(arena, torsion_, weights_.torsion, most);
+      axis_ = arena.take<Vec3<S>>(blocks);
+      triplet_ = arena.take<Triplet<S>>(blocks);
+      kind_ = arena.take<TorsionKind<V>>(blocks);
+      harmonic_ = arena.take<HarmonicState<S>>(blocks);
+      y_ = arena.take<S>(blocks * kMaxHarmonics);
+      neighbor_ = arena.take<N>(3 * most.in);
+      x_ = arena.take<S>(weights_.blocks);
+      out_ = arena.take<V>(most.out * weights_.blocks);
+      grad_out_ = arena.take<V>(most.out * weights_.blocks);
+      grad_neighbor_ = arena.take<T>(3 * most.in);
+      grad_axis_ = arena.take<Vec3<V>>(blocks);
+      grad_radial_ = arena.take<V8>(int64_t(shape_.num_spherical) * shape_.num_radial);
+    });
+  }
+
+ protected:
+  void open(int64_t j) {
+    const TileGraph& graph = call_.graph;
+    first_in_ = graph.in_ptr[j];
+    num_in_ = graph.in_ptr[j + 1] - first_in_;
+    out_edges_ = graph.out_edge + graph.out_ptr[j];
+    num_out_ = graph.out_ptr[j + 1] - graph.out_ptr[j];
+    out_blocks_ = (num_out_ + W - 1) / W;
+    reference_ = call_.reference ? call_.reference + graph.pair_ptr[j] : nullptr;
+    if (call_.out)
+      for (int64_t i = 0; i < num_out_ * weights_.blocks; ++i) out_[i] = V{};
+    if (!weights_.angle.size) return;
+    const T* d = call_.inputs.direction;
+    const T* dt = call_.tangents.direction;
+    for (int64_t q = 0; q < num_in_; ++q)
+      for (int k = 0; k < 3; ++k) neighbor_[k * num_in_ + q] = Num::number(d, dt, 3 * (first_in_ + q) + k) * T(-1);
+    for (int64_t b = 0; b < out_blocks_; ++b)
+      for (int i = 0; i < W; ++i) {
+        // Lanes past the last edge repeat it: their numbers are finite and never used.
+        const int64_t e = out_edges_[b * W + i < num_out_ ? b * W + i : num_out_ - 1];
+        Num::set_lane(axis_[b].x, i, Num::number(d, dt, 3 * e));
+        Num::set_lane(axis_[b].y, i, Num::number(d, dt, 3 * e + 1));
+        Num::set_lane(axis_[b].z, i, Num::number(d, dt, 3 * e + 2));
+      }
+  }
+
+  // rows[r] = sum over n of weight[r, n] R[q, o(r), n]
+  void make_rows(const FactorWeights<T, kDual>& w, FactorScratch<T, kDual>& s, const int* order, const N* radial) {
+    const int K = shape_.num_radial;
+    for (int r = 0; r < w.rows; ++r)
+      for (int chunk = 0; chunk < w.chunks; ++chunk) {
+        S8 sum{};
+        for (int n = 0; n < K; ++n)
+          sum += w.weight[(int64_t(r) * K + n) * w.chunks + chunk] * radial[(order ? order[r] : r) * K + n];
+        s.rows[r * w.chunks + chunk] = sum;
+      }
+  }
+
+  // Everything about the triplets (q, out(j)) that does not depend on channels.
+  void open_neighbor(int64_t q) {
+    const int64_t edge = first_in_ + q;
+    skip_ = -1;
+    for (int64_t e = 0; e < num_out_; ++e)
+      if (call_.graph.rev[out_edges_[e]] == edge) skip_ = e;
+    load_channels(call_.inputs.x, call_.tangents.x, edge, x_);
+    if (!weights_.angle.size) return;
+
+    const int lk = shape_.num_spherical * shape_.num_radial;
+    N radial[kMaxSpherical * kMaxRadial];
+    for (int i = 0; i < lk; ++i) radial[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
+    make_rows(weights_.angle, angle_, nullptr, radial);
+    make_rows(weights_.torsion, torsion_, weights_.radial_order, radial);
+    for (int64_t b = 0; b < out_blocks_; ++b) {
+      gather_triplet(q, b);
+      S* y = y_ + b * kMaxHarmonics;
+      harmonics(shape_.num_spherical, max_m_, table_, spherical_point(triplet_[b], kind_[b]), harmonic_[b], y);
+      contract(weights_.angle, angle_, b, y, true);
+      contract(weights_.torsion, torsion_, b, y, false);
+    }
+  }
+
+  void gather_triplet(int64_t q, int64_t b) {
+    Triplet<S>& t = triplet_[b];
+    TorsionKind<V>& kind = kind_[b];
+    t.axis = axis_[b];
+    for (int i = 0; i < W; ++i) {
+      const int64_t e = b * W + i;
+      const int32_t code = reference_ && e < num_out_ ? reference_[q * num_out_ + e] : kVanishing;
+      const int64_t n = code >= 0 ? code : q;
+      kind.torsion[i] = code != kVanishing;
+      kind.vanishing[i] = code == kVanishing;
+      kind.imaginary[i] = code >= 0;
+      Num::set_lane(t.neighbor.x, i, neighbor_[q]);
+      Num::set_lane(t.neighbor.y, i, neighbor_[num_in_ + q]);
+      Num::set_lane(t.neighbor.z, i, neighbor_[2 * num_in_ + q]);
+      Num::set_lane(t.reference.x, i, neighbor_[n]);
+      Num::set_lane(t.reference.y, i, neighbor_[num_in_ + n]);
+      Num::set_lane(t.reference.z, i, neighbor_[2 * num_in_ + n]);
+    }
+  }
+
+  // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
+  void contract(const FactorWeights<T, kDual>& w, FactorScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
+    for (int chunk = 0; chunk < w.chunks; ++chunk) {
+      S sum[kRow] = {};
+      for (int r = 0; r < w.rows; ++r) {
+        const S8& row = s.rows[r * w.chunks + chunk];
+        const S value = y[zonal ? r * r : r];
+        for (int p = 0; p < kRow; ++p) sum[p] += value * Num::lane(row, p);
+      }
+      for (int p = 0; p < kRow; ++p) s.lanes[(chunk * kRow + p) * out_blocks_ + b] = sum[p];
+    }
+  }
+
+  // The gate coefficient p of the pair (q, e).
+  SN_HD N coefficient(const FactorScratch<T, kDual>& s, int p, int64_t e) const {
+    return Num::lane(s.lanes[p * out_blocks_ + e / W], int(e % W));
+  }
+
+  // One factor of the gate of the pair (q, e), for a block of channels; 1 where the factor is absent.
+  SN_HD S factor(const FactorWeights<T, kDual>& w, const FactorScratch<T, kDual>& s, const S* up, int64_t e) const {
+    if (!kOneRow && !w.size) return S{} + T(1);
+    S sum = up[0] * coefficient(s, 0, e);
+    const int size = kOneRow ? kRow : kRow * w.chunks;
+    for (int p = 1; p < size; ++p) sum += up[p] * coefficient(s, p, e);
+    return sum;
+  }
+
+  void add_messages() {
+    for (int block = 0; block < weights_.blocks; ++block) {
+      const S x = x_[block];
+      const S* angle_up = weights_.angle.up + int64_t(block) * kRow * weights_.angle.chunks;
+      const S* torsion_up = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.chunks;
+      for (int64_t e = 0; e < num_out_; ++e) {
+        if (e == skip_) continue;
+        add_output(out_[e * weights_.blocks + block],
+                   factor(weights_.angle, angle_, angle_up, e) * factor(weights_.torsion, torsion_, torsion_up, e), x);
+      }
+    }
+  }
+
+  // A row of channels, zero past the last one.
+  void load_channels(const T* value, const T* tangent, int64_t edge, S* to) const {
+    const int C = shape_.channels;
+    for (int block = 0; block < weights_.blocks; ++block) {
+      if (!kDual && (block + 1) * W <= C) {
+        std::memcpy(static_cast<void*>(to + block), value + edge * C + block * W, sizeof(S));
+        continue;
+      }
+      for (int i = 0; i < W; ++i) {
+        const int c = block * W + i;
+        Num::set_lane(to[block], i, c < C ? Num::number(value, tangent, edge * C + c) : N{});
+      }
+    }
+  }
+  void store_channels(const V* from, T* to) const {
+    std::memcpy(to, from, sizeof(T) * shape_.channels);
+  }
+
+ public:
+  void run(int64_t j) {
+    open(j);
+    for (int64_t q = 0; q < num_in_; ++q) {
+      open_neighbor(q);
+      add_messages();
+    }
+    close_out();
+  }
+
+ protected:
+  void close_out() {
+    for (int64_t e = 0; e < num_out_; ++e)
+      store_channels(out_ + e * weights_.blocks, call_.out + out_edges_[e] * shape_.channels);
+  }
+};
+
+}  // namespace SN_ISA
+}  // namespace spherenet

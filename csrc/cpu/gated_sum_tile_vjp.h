@@ -1,0 +1,248 @@
+// The vector-Jacobian product of the gated sum over one tile. With duals its tangents are the second derivatives.
+#pragma once
+#include "gated_sum_tile.h"
+
+namespace spherenet {
+namespace SN_ISA {
+
+template <class T, bool kDual, bool kOneRow>
+class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
+  using Base = GatedSumTile<T, kDual, true, kOneRow>;
+  using Num = Numbers<T, kDual>;
+  using V = typename Num::V;
+  using V8 = typename Num::V8;
+  using N = typename Num::N;
+  using S = typename Num::S;
+  using S8 = typename Num::S8;
+  using Factor = FactorWeights<T, kDual>;
+  using Scratch = FactorScratch<T, kDual>;
+  using Base::angle_, Base::torsion_, Base::weights_, Base::shape_, Base::call_, Base::num_in_, Base::num_out_,
+      Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
+      Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_;
+  static constexpr int W = Base::W, kPairs = Base::kPairs;
+  const bool geometry_;  // radial functions and directions want their gradients
+
+ public:
+  GatedSumTileVjp(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
+                  const TileLimits& most)
+      : Base(call, weights, table, most), geometry_(call.grads.radial != nullptr) {
+    zero_weight_gradients(weights_.angle, angle_);
+    zero_weight_gradients(weights_.torsion, torsion_);
+  }
+
+  void run(int64_t j) {
+    this->open(j);
+    for (int64_t e = 0; e < num_out_; ++e) {
+      const T* row = call_.grad_out + out_edges_[e] * shape_.channels;
+      V* to = grad_out_ + e * weights_.blocks;
+      for (int block = 0; block < weights_.blocks; ++block) to[block] = V{};
+      std::memcpy(static_cast<void*>(to), row, sizeof(T) * shape_.channels);
+    }
+    if (geometry_) {
+      for (int64_t i = 0; i < 3 * num_in_; ++i) grad_neighbor_[i] = 0;
+      for (int64_t b = 0; b < out_blocks_; ++b) grad_axis_[b] = {V{}, V{}, V{}};
+    }
+    for (int64_t q = 0; q < num_in_; ++q) {
+      this->open_neighbor(q);
+      channel_gradients(q);
+      if (!weights_.angle.size) continue;
+      const int64_t edge = first_in_ + q;
+      const int lk = shape_.num_spherical * shape_.num_radial;
+      for (int i = 0; i < lk; ++i) grad_radial_[i] = V8{};
+      factor_gradients(weights_.angle, angle_, true, nullptr, edge);
+      factor_gradients(weights_.torsion, torsion_, false, weights_.radial_order, edge);
+      if (!geometry_) continue;
+      for (int i = 0; i < lk; ++i) {
+        T sum = 0;
+        for (int p = 0; p < kRow; ++p) sum += grad_radial_[i][p];
+        call_.grads.radial[edge * lk + i] = sum;
+      }
+      direction_gradients(q);
+    }
+    if (kDual) this->close_out();
+    if (geometry_) close_directions();
+  }
+
+  // Adds nothing: the sums over all tiles run so far, to weights [angle_weight, angle_up, torsion_weight, torsion_up].
+  void store_weight_gradients(T* weights) const {
+    weights = store_factor(weights_.angle, angle_, weights);
+    store_factor(weights_.torsion, torsion_, weights);
+  }
+
+ private:
+  void zero_weight_gradients(const Factor& w, Scratch& s) {
+    for (int64_t i = 0; i < int64_t(w.rows) * shape_.num_radial * w.chunks; ++i) s.grad_weight[i] = V8{};
+    for (int64_t i = 0; i < int64_t(weights_.blocks) * kRow * w.chunks; ++i) s.grad_up[i] = V{};
+  }
+
+  T* store_factor(const Factor& w, const Scratch& s, T* to) const {
+    const int64_t rk = int64_t(w.rows) * shape_.num_radial;
+    for (int p = 0; p < w.size; ++p)
+      for (int64_t i = 0; i < rk; ++i) *to++ = s.grad_weight[i * w.chunks + p / kRow][p % kRow];
+    for (int c = 0; c < shape_.channels; ++c)
+      for (int p = 0; p < w.size; ++p) *to++ = s.grad_up[int64_t(c / W) * kRow * w.chunks + p][c % W];
+    return to;
+  }
+
+  SN_HD void add_up_gradient(const Factor& w, const Scratch& s, V* sums, const S& grad, int64_t e) const {
+    const int size = kOneRow ? kRow : kRow * w.chunks;
+    for (int p = 0; p < size; ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
+  }
+
+  // The gradient of x, of the two `up` matrices, and (in grad_channels) of the gate's two factors.
+  void channel_gradients(int64_t q) {
+    for (int block = 0; block < weights_.blocks; ++block) {
+      const S x = x_[block];
+      const int64_t first = int64_t(block) * kRow;
+      const S* angle_up = weights_.angle.up + first * weights_.angle.chunks;
+      const S* torsion_up = weights_.torsion.up + first * weights_.torsion.chunks;
+      // One row of sums fits the registers; more rows are summed in memory.
+      V angle_sums[kRow], torsion_sums[kRow];
+      V* angle_memory = angle_.grad_up + first * weights_.angle.chunks;
+      V* torsion_memory = torsion_.grad_up + first * weights_.torsion.chunks;
+      if (kOneRow)
+        for (int p = 0; p < kRow; ++p) angle_sums[p] = angle_memory[p], torsion_sums[p] = torsion_memory[p];
+      V grad_x{};
+      for (int64_t e = 0; e < num_out_; ++e) {
+        S& grad_angle = angle_.grad_channels[e * weights_.blocks + block];
+        S& grad_torsion = torsion_.grad_channels[e * weights_.blocks + block];
+        if (e == skip_) {
+          grad_angle = grad_torsion = S{};
+          continue;
+        }
+        const S a = this->factor(weights_.angle, angle_, angle_up, e);
+        const S t = this->factor(weights_.torsion, torsion_, torsion_up, e);
+        const V grad = grad_out_[e * weights_.blocks + block];
+        const S gate = a * t;
+        add_output(grad_x, gate, grad);
+        if (kDual) add_output(out_[e * weights_.blocks + block], gate, x);
+        const S along = x * grad;
+        grad_angle = along * t;
+        grad_torsion = along * a;
+        add_up_gradient(weights_.angle, angle_, kOneRow ? angle_sums : angle_memory, grad_angle, e);
+        add_up_gradient(weights_.torsion, torsion_, kOneRow ? torsion_sums : torsion_memory, grad_torsion, e);
+      }
+      if (kOneRow)
+        for (int p = 0; p < kRow; ++p) angle_memory[p] = angle_sums[p], torsion_memory[p] = torsion_sums[p];
+      const int rest = shape_.channels - block * W;
+      std::memcpy(call_.grads.x + (first_in_ + q) * shape_.channels + block * W, &grad_x,
+                  sizeof(T) * (rest < W ? rest : W));
+    }
+  }
+
+  // From grad_channels to the gradients of the coefficients, of this factor's weight and of the radial functions.
+  void factor_gradients(const Factor& w, Scratch& s, bool zonal, const int* order, int64_t edge) {
+    const int K = shape_.num_radial;
+    const int lk = shape_.num_spherical * K;
+    for (int chunk = 0; chunk < w.chunks; ++chunk) {
+      gate_gradients(w, s, chunk);
+      for (int first = 0; first < w.rows; first += kHarmonicRows)
+        row_gradients(w, s, chunk, zonal, first);
+      for (int r = 0; r < w.rows; ++r) {
+        const int o = order ? order[r] : r;
+        const S8& grad = s.grad_rows[r * w.chunks + chunk];
+        for (int n = 0; n < K; ++n) {
+          const int64_t i = (int64_t(r) * K + n) * w.chunks + chunk;
+          add_output(s.grad_weight[i], grad,
+                     Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + o * K + n));
+          if (geometry_) add_output(grad_radial_[o * K + n], grad, w.weight[i]);
+        }
+      }
+    }
+  }
+
+  // grad_gates[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time.
+  void gate_gradients(const Factor& w, Scratch& s, int chunk) {
+    for (int64_t e = 0; e < num_out_; e += kPairs) {
+      S8 sum[kPairs] = {};
+      const S* grads = s.grad_channels + e * weights_.blocks;
+      for (int block = 0; block < weights_.blocks; ++block)
+        for (int i = 0; i < W; ++i) {
+          const S8 row = w.up_rows[int64_t(block * W + i) * w.chunks + chunk];
+          for (int pair = 0; pair < kPairs; ++pair)
+            sum[pair] += row * Num::lane(grads[pair * weights_.blocks + block], i);
+        }
+      for (int pair = 0; pair < kPairs; ++pair) s.grad_gates[(e + pair) * w.chunks + chunk] = sum[pair];
+    }
+  }
+
+  static constexpr int kHarmonicRows = 7;  // sums that stay in registers
+
+  // grad_rows[r] = sum over e of y[e, r] grad_gates[e]
+  void row_gradients(const Factor& w, Scratch& s, int chunk, bool zonal, int first) {
+    S8 sum[kHarmonicRows] = {};
+    int row[kHarmonicRows];
+    for (int i = 0; i < kHarmonicRows; ++i) {
+      const int r = first + i < w.rows ? first + i : w.rows - 1;  // past the end: computed, not stored
+      row[i] = zonal ? r * r : r;
+    }
+    for (int64_t e = 0; e < num_out_; ++e) {
+      const S8 gate = s.grad_gates[e * w.chunks + chunk];
+      const S* y = y_ + e / W * kMaxHarmonics;
+      for (int i = 0; i < kHarmonicRows; ++i) sum[i] += gate * Num::lane(y[row[i]], int(e % W));
+    }
+    for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * w.chunks + chunk] = sum[i];
+  }
+
+  // grad_lanes: grad_gates with lanes over edges, zero in the lanes past the last edge.
+  void transpose_gates(const Factor& w, Scratch& s) {
+    for (int p = 0; p < kRow * w.chunks; ++p)
+      for (int64_t e = 0; e < out_blocks_ * W; ++e)
+        Num::set_lane(s.grad_lanes[p * out_blocks_ + e / W], int(e % W),
+                      e < num_out_ ? Num::lane(s.grad_gates[e * w.chunks + p / kRow], p % kRow) : N{});
+  }
+
+  SN_HD void add_harmonic_gradients(const Factor& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
+    for (int r = 0; r < w.rows; ++r) {
+      S sum = zonal ? S{} : grad_y[r];
+      for (int chunk = 0; chunk < w.chunks; ++chunk) {
+        const S8& row = s.rows[r * w.chunks + chunk];
+        for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(chunk * kRow + p) * out_blocks_ + b] * Num::lane(row, p);
+      }
+      grad_y[zonal ? r * r : r] = sum;
+    }
+  }
+
+  void direction_gradients(int64_t q) {
+    transpose_gates(weights_.angle, angle_);
+    transpose_gates(weights_.torsion, torsion_);
+    for (int64_t b = 0; b < out_blocks_; ++b) {
+      S grad_y[kMaxHarmonics] = {};
+      add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
+      if (max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
+      const SphericalPoint<S> grad =
+          harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
+      const Triplet<S> t = spherical_point_vjp(this->triplet_[b], this->kind_[b], grad);
+      grad_axis_[b] = grad_axis_[b] + Vec3<V>{output_of(t.axis.x), output_of(t.axis.y), output_of(t.axis.z)};
+      for (int i = 0; i < W && b * W + i < num_out_; ++i) {
+        const int64_t e = b * W + i;
+        const int32_t code = this->reference_ ? this->reference_[q * num_out_ + e] : kVanishing;
+        const int64_t n = code >= 0 ? code : q;
+        add_neighbor_gradient(q, t.neighbor, i);
+        add_neighbor_gradient(n, t.reference, i);
+      }
+    }
+  }
+
+  SN_HD void add_neighbor_gradient(int64_t n, const Vec3<S>& grad, int i) {
+    grad_neighbor_[n] += output_of(grad.x)[i];
+    grad_neighbor_[num_in_ + n] += output_of(grad.y)[i];
+    grad_neighbor_[2 * num_in_ + n] += output_of(grad.z)[i];
+  }
+
+  // Directions point to the centre, neighbours' vectors away from it: hence the sign.
+  void close_directions() {
+    for (int64_t q = 0; q < num_in_; ++q)
+      for (int k = 0; k < 3; ++k) call_.grads.direction_in[3 * (first_in_ + q) + k] = -grad_neighbor_[k * num_in_ + q];
+    for (int64_t e = 0; e < num_out_; ++e) {
+      T* to = call_.grads.direction_out + 3 * out_edges_[e];
+      const Vec3<V>& axis = grad_axis_[e / W];
+      to[0] = axis.x[e % W];
+      to[1] = axis.y[e % W];
+      to[2] = axis.z[e % W];
+    }
+  }
+};
+
+}  // namespace SN_ISA
+}  // namespace spherenet

@@ -1,0 +1,118 @@
+// The gated sum's weights, padded and transposed once per call so that the tiles read whole registers.
+#pragma once
+#include "../kernels.h"
+#include "arena.h"
+
+namespace spherenet {
+namespace SN_ISA {
+
+constexpr int kRow = 8;  // basis channels (P, Q) are handled in rows of eight
+
+// The number types of one pass: T, or Dual<T> when derivatives of the vector-Jacobian product are wanted.
+template <class T, bool kDual>
+struct Numbers {
+  using V = Lanes<T, kLanes<T>>;  // over channels, or over the edges out of a centre
+  using V8 = Lanes<T, kRow>;      // over basis channels
+  using N = std::conditional_t<kDual, Dual<T>, T>;
+  using S = std::conditional_t<kDual, Dual<V>, V>;
+  using S8 = std::conditional_t<kDual, Dual<V8>, V8>;
+
+  // Element i of an array and of its tangent (null: 0).
+  static SN_HD N number(const T* value, const T* tangent, int64_t i) {
+    if constexpr (kDual) {
+      return {value[i], tangent ? tangent[i] : T(0)};
+    } else {
+      return value[i];
+    }
+  }
+  // Lane i of a vector (of W lanes) of numbers.
+  template <class Vector>
+  static SN_HD N lane(const Vector& v, int i) {
+    const T* first = reinterpret_cast<const T*>(&v);
+    if constexpr (kDual) {
+      return {first[i], first[sizeof(Vector) / (2 * sizeof(T)) + i]};
+    } else {
+      return first[i];
+    }
+  }
+  template <class Vector>
+  static SN_HD void set_lane(Vector& v, int i, const N& number) {
+    T* first = reinterpret_cast<T*>(&v);
+    if constexpr (kDual) {
+      first[i] = number.value;
+      first[sizeof(Vector) / (2 * sizeof(T)) + i] = number.tangent;
+    } else {
+      first[i] = number;
+    }
+  }
+};
+
+// One of the two factors of the gate: angle (rows = l) or torsion (rows = h).
+template <class T, bool kDual>
+struct FactorWeights {
+  using Num = Numbers<T, kDual>;
+  using S = typename Num::S;
+  using S8 = typename Num::S8;
+
+  int size = 0;       // P; 0: the factor is absent, and is 1
+  int chunks = 0;     // rows of eight basis channels
+  int rows = 0;       // L or L*L
+  S8* weight = nullptr;     // [rows, K, chunks]
+  S* up = nullptr;          // [channel blocks, 8 chunks]   lanes over channels
+  S8* up_rows = nullptr;    // [channels padded, chunks]    lanes over basis channels
+
+  void layout(Arena& arena, int num_radial, int blocks) {
+    weight = arena.take<S8>(int64_t(rows) * num_radial * chunks);
+    up = arena.take<S>(int64_t(blocks) * kRow * chunks);
+    up_rows = arena.take<S8>(int64_t(blocks) * kLanes<T> * chunks);
+  }
+
+  // weight [size, rows, K], up [channels, size] and their tangents
+  void pack(const T* w, const T* w_tangent, const T* u, const T* u_tangent, int num_radial, int channels, int blocks) {
+    for (int64_t rk = 0; rk < int64_t(rows) * num_radial; ++rk)
+      for (int p = 0; p < chunks * kRow; ++p)
+        Num::set_lane(weight[rk * chunks + p / kRow], p % kRow,
+                      p < size ? Num::number(w, w_tangent, p * int64_t(rows) * num_radial + rk) : typename Num::N{});
+    for (int c = 0; c < blocks * kLanes<T>; ++c)
+      for (int p = 0; p < chunks * kRow; ++p) {
+        const auto number =
+            p < size && c < channels ? Num::number(u, u_tangent, int64_t(c) * size + p) : typename Num::N{};
+        Num::set_lane(up[int64_t(c / kLanes<T>) * kRow * chunks + p], c % kLanes<T>, number);
+        Num::set_lane(up_rows[int64_t(c) * chunks + p / kRow], p % kRow, number);
+      }
+  }
+};
+
+template <class T, bool kDual>
+struct PackedWeights {
+  FactorWeights<T, kDual> angle, torsion;
+  int blocks;  // of kLanes channels
+  int radial_order[kMaxHarmonics];  // o(h): the radial order that harmonic h meets
+
+  explicit PackedWeights(const GatedSumCall<T>& call) {
+    const GatedSumShape& shape = call.shape;
+    blocks = (shape.channels + kLanes<T> - 1) / kLanes<T>;
+    angle.size = shape.angle_size;
+    angle.rows = shape.num_spherical;
+    torsion.size = shape.torsion_size;
+    torsion.rows = int(shape.harmonics());
+    angle.chunks = (angle.size + kRow - 1) / kRow;
+    torsion.chunks = (torsion.size + kRow - 1) / kRow;
+    arena_.build([&](Arena& arena) {
+      angle.layout(arena, shape.num_radial, blocks);
+      torsion.layout(arena, shape.num_radial, blocks);
+    });
+    angle.pack(call.inputs.angle_weight, call.tangents.angle_weight, call.inputs.angle_up, call.tangents.angle_up,
+               shape.num_radial, shape.channels, blocks);
+    torsion.pack(call.inputs.torsion_weight, call.tangents.torsion_weight, call.inputs.torsion_up,
+                 call.tangents.torsion_up, shape.num_radial, shape.channels, blocks);
+    for (int l = 0, h = 0; l < shape.num_spherical; ++l)
+      for (; h < (l + 1) * (l + 1); ++h) radial_order[h] = shape.released ? h % shape.num_spherical : l;
+  }
+
+ private:
+  Arena arena_;
+};
+
+}  // namespace SN_ISA
+}  // namespace spherenet

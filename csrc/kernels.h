@@ -1,0 +1,146 @@
+// The seam between operators and kernels: argument structs (pointers and sizes, no torch) and the kernels' declarations.
+#pragma once
+#include <cstdint>
+
+#include "math/macros.h"
+
+namespace spherenet {
+
+// The graph, in tiles: everything around centre atom j is in(j) x out(j).  N atoms, E edges.
+struct TileGraph {
+  int64_t num_nodes;
+  const int64_t* in_ptr;    // [N+1]  in(j) = edges in_ptr[j] .. in_ptr[j+1], those that end at j
+  const int64_t* out_ptr;   // [N+1]
+  const int64_t* out_edge;  // [E]    out(j) = out_edge[out_ptr[j] .. out_ptr[j+1]], those that start at j
+  const int64_t* rev;       // [E]    the opposite edge, or -1
+  const int64_t* pair_ptr;  // [N+1]  cumulative |in(j)| * |out(j)|
+};
+
+struct GatedSumShape {
+  int channels;       // C
+  int num_spherical;  // L, at most 8; 0 without angle
+  int num_radial;     // K
+  int angle_size;     // P; 0 without angle
+  int torsion_size;   // Q; 0 without torsion
+  bool released;      // harmonic h meets radial order h mod L instead of its own l
+
+  int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
+  int64_t angle_weight() const { return int64_t(angle_size) * num_spherical * num_radial; }
+  int64_t angle_up() const { return int64_t(channels) * angle_size; }
+  int64_t torsion_weight() const { return torsion_size * harmonics() * num_radial; }
+  int64_t torsion_up() const { return int64_t(channels) * torsion_size; }
+  int64_t weights() const { return angle_weight() + angle_up() + torsion_weight() + torsion_up(); }
+};
+
+// The differentiable inputs, or one tangent of each. Pointers of absent inputs are null; so are tangents that are 0.
+template <class T>
+struct GatedSumInputs {
+  const T* x;               // [E, C]
+  const T* radial;          // [E, L, K]
+  const T* direction;       // [E, 3]  unit vectors, sender to receiver
+  const T* angle_weight;    // [P, L, K]
+  const T* angle_up;        // [C, P]
+  const T* torsion_weight;  // [Q, L*L, K]
+  const T* torsion_up;      // [C, Q]
+};
+
+// Gradients are null where nobody asks. Everything else is written in full.
+template <class T>
+struct GatedSumGradients {
+  T* x;              // [E, C]
+  T* radial;         // [E, L, K]
+  T* direction_in;   // [E, 3]  an edge as neighbour or reference, in its receiver's tile
+  T* direction_out;  // [E, 3]  the same edge as axis, in its sender's tile
+  T* weights;        // [chunks, shape.weights()]: angle_weight, angle_up, torsion_weight, torsion_up; one row a chunk
+};
+
+template <class T>
+struct GatedSumCall {
+  TileGraph graph;
+  GatedSumShape shape;
+  const int32_t* reference;   // [pairs]  see torsion_reference; null without torsion
+  GatedSumInputs<T> inputs;
+  GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone
+  const T* grad_out;           // [E, C]; null in the forward pass
+  T* out;                      // [E, C]  the sum, or its tangent; null in the backward pass
+  GatedSumGradients<T> grads;
+};
+
+enum class Pass { kForward, kBackward, kDoubleBackward };
+
+// Work is cut into chunks of whole tiles that depend on the graph alone, so results do not depend on the thread count.
+struct Chunks {
+  int64_t count;
+  int64_t total;  // pairs + atoms, the measure of work
+};
+Chunks gated_sum_chunks(const TileGraph& graph);
+
+// Prepares weights once, then lets run(chunk) be called for every chunk in any order and from any thread.
+struct GatedSumHandle {
+  void* state;
+  void (*run)(const void* state, int64_t chunk);
+  void (*destroy)(void* state);
+};
+
+template <class T>
+class GatedSum {
+ public:
+  GatedSum(const GatedSumCall<T>& call, Pass pass);
+  ~GatedSum() { handle_.destroy(handle_.state); }
+  GatedSum(const GatedSum&) = delete;
+  GatedSum& operator=(const GatedSum&) = delete;
+  void run(int64_t chunk) const { handle_.run(handle_.state, chunk); }
+
+ private:
+  GatedSumHandle handle_;
+};
+
+// The instruction set that the CPU kernels run on: "baseline", "avx2" or "avx512".
+// SPHERENET_FAST_CPU in the environment may choose a lesser one than the processor has.
+const char* cpu_instruction_set();
+
+// Reference neighbours of the tiles [begin, end); see torsion_reference.cpp.
+template <class T>
+void torsion_reference(const TileGraph& graph, const T* vec /* [E,3] */, int32_t* reference /* [pairs] */,
+                       int64_t begin, int64_t end);
+
+template <class T>
+struct RadialBasisCall {
+  int64_t num_edges;
+  int num_spherical, num_radial, envelope_exponent;
+  double cutoff;
+  const T* distance;   // [E]
+  const T* frequency;  // [K]
+  const double* roots;      // [L, K]
+  const double* scale;      // [L, K]
+  const T* grad_bessel;     // [E, K]
+  const T* grad_radial;     // [E, L, K]
+  const T* distance_tangent;   // [E]  or null, which is 0
+  const T* frequency_tangent;  // [K]  or null
+  T* bessel;                // [E, K]     the value, or its tangent
+  T* radial;                // [E, L, K]
+  T* grad_distance;         // [E]
+  T* grad_frequency;        // [chunks, K]
+};
+constexpr int64_t kRadialBasisChunk = 512;  // edges
+template <class T>
+void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
+
+// y = silu(x), element by element over [begin, end); each array [size], all distinct.
+template <class T>
+struct SiluCall {
+  const T* x;
+  const T* grad;     // cotangent of y; null in the forward pass
+  const T* tangent;  // cotangent of grad_x; null but in the double backward
+  T* y;              // silu(x), or its tangent: the gradient for grad
+  T* grad_x;         // silu'(x) grad, or its tangent
+};
+template <class T>
+void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
+
+// out[n] = sum of x[index[k]] (x[k] where index is null) for k in ptr[n] .. ptr[n+1], n in [begin, end)
+template <class T>
+void segment_sum(const T* x /* [E,C] */, const int64_t* ptr /* [N+1] */, const int64_t* index /* [E] */, int64_t channels,
+                 T* out /* [N,C] */, int64_t begin, int64_t end);
+
+}  // namespace spherenet

@@ -1,0 +1,106 @@
+// Dual numbers: a value and its derivative along one direction.
+// The vector-Jacobian product of a function, evaluated on duals, is its second derivative along that direction, so no
+// second derivative is written anywhere. T is a floating-point number or a SIMD vector of them; operands may mix the
+// two (a vector times a scalar), and anything that is not a dual has the tangent 0.
+#pragma once
+#include <cmath>
+#include <type_traits>
+
+#include "macros.h"
+
+namespace spherenet {
+
+template <class T>
+struct Dual {
+  T value;
+  T tangent;
+};
+
+template <class T>
+struct is_dual : std::false_type {};
+template <class T>
+struct is_dual<Dual<T>> : std::true_type {};
+template <class T>
+using if_not_dual = std::enable_if_t<!is_dual<T>::value, int>;
+
+template <class A, class B>
+SN_HD auto operator+(const Dual<A>& a, const Dual<B>& b) -> Dual<decltype(a.value + b.value)> {
+  return {a.value + b.value, a.tangent + b.tangent};
+}
+template <class A, class B>
+SN_HD auto operator-(const Dual<A>& a, const Dual<B>& b) -> Dual<decltype(a.value - b.value)> {
+  return {a.value - b.value, a.tangent - b.tangent};
+}
+template <class A, class B>
+SN_HD auto operator*(const Dual<A>& a, const Dual<B>& b) -> Dual<decltype(a.value * b.value)> {
+  return {a.value * b.value, a.tangent * b.value + a.value * b.tangent};
+}
+template <class A, class B, if_not_dual<B> = 0>
+SN_HD auto operator+(const Dual<A>& a, const B& b) -> Dual<decltype(a.value + b)> {
+  return {a.value + b, a.tangent};
+}
+template <class A, class B, if_not_dual<B> = 0>
+SN_HD auto operator-(const Dual<A>& a, const B& b) -> Dual<decltype(a.value - b)> {
+  return {a.value - b, a.tangent};
+}
+template <class A, class B, if_not_dual<B> = 0>
+SN_HD auto operator*(const Dual<A>& a, const B& b) -> Dual<decltype(a.value * b)> {
+  return {a.value * b, a.tangent * b};
+}
+template <class A, class B, if_not_dual<A> = 0>
+SN_HD auto operator*(const A& a, const Dual<B>& b) -> Dual<decltype(a * b.value)> {
+  return {a * b.value, a * b.tangent};
+}
+template <class T>
+SN_HD Dual<T> operator-(const Dual<T>& a) {
+  return {-a.value, -a.tangent};
+}
+template <class A, class B>
+SN_HD Dual<A>& operator+=(Dual<A>& a, const B& b) {
+  a = a + b;
+  return a;
+}
+
+template <class T, if_not_dual<T> = 0>
+SN_HD T reciprocal_sqrt(const T& a) {
+  if constexpr (std::is_floating_point<T>::value) {
+    return T(1) / std::sqrt(a);
+  } else {  // lane by lane
+    T out;
+    for (unsigned i = 0; i < sizeof(T) / sizeof(a[0]); ++i) out[i] = 1 / std::sqrt(a[i]);
+    return out;
+  }
+}
+template <class T>
+SN_HD Dual<T> reciprocal_sqrt(const Dual<T>& a) {
+  const T root = reciprocal_sqrt(a.value);
+  const T half_cube = root * root * root / 2;
+  return {root, -a.tangent * half_cube};
+}
+
+// The part of a quantity that leaves a kernel: numbers themselves, the tangent of duals.
+template <class T, if_not_dual<T> = 0>
+SN_HD const T& output_of(const T& a) {
+  return a;
+}
+template <class T>
+SN_HD const T& output_of(const Dual<T>& a) {
+  return a.tangent;
+}
+
+// sum += output_of(a * b), without computing what is not asked for.
+template <class V, class A, class B, if_not_dual<A> = 0, if_not_dual<B> = 0>
+SN_HD void add_output(V& sum, const A& a, const B& b) {
+  sum += a * b;
+}
+template <class V, class A, class B>
+SN_HD void add_output(V& sum, const Dual<A>& a, const Dual<B>& b) {
+  sum += a.tangent * b.value;
+  sum += a.value * b.tangent;
+}
+template <class V, class A, class B, if_not_dual<B> = 0>
+SN_HD void add_output(V& sum, const Dual<A>& a, const B& b) {
+  sum += a.tangent * b;
+}
+
+}  // namespace spherenet

@@ -1,0 +1,22 @@
+// What every header of this folder may rely on: host and device functions, and 64-bit offsets.
+#pragma once
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define SN_HD __host__ __device__ __forceinline__
+#else
+#define SN_HD inline __attribute__((always_inline))
+#endif
+
+namespace spherenet {
+
+using index_t = int64_t;  // offsets over edges and pairs pass 2^31
+
+constexpr int kMaxSpherical = 8;  // l < 8
+constexpr int kMaxRadial = 16;
+
+// Codes of a torsion reference; values >= 0 number a neighbour inside in(j).
+constexpr int32_t kNoReference = -1;  // nobody is left: phi = 2 pi
+constexpr int32_t kVanishing = -2;    // collinear with the edge, or no triplet: harmonics with m != 0 vanish
+
+}  // namespace spherenet

@@ -1,0 +1,66 @@
+// Angle and torsion of one triplet k -> j -> i, as the three numbers that its spherical harmonics are polynomials of:
+//   z = cos(theta)  and  re + i im = sin(theta) exp(i phi).
+// No angle is ever computed: no acos, no atan2, no pole at 0 or 180 degrees.
+#pragma once
+#include "vec3.h"
+
+namespace spherenet {
+
+template <class S>
+struct Triplet {
+  Vec3<S> neighbor;   // unit vector from j to k
+  Vec3<S> axis;       // unit vector from j to i
+  Vec3<S> reference;  // unit vector from j to the torsion reference of k; from j to k itself where there is none
+};
+
+// Which of a triplet's harmonics exist, as factors 0 or 1 (R is a number or a SIMD vector of them):
+//   reference >= 0: both 1;  kNoReference: torsion 1, imaginary 0;  kVanishing: both 0.
+template <class R>
+struct TorsionKind {
+  R torsion;    // factor of re and im
+  R vanishing;  // 1 - torsion
+  R imaginary;  // further factor of im; 0 makes re + i im = |p|, which is phi = 2 pi
+};
+
+template <class S>
+struct SphericalPoint {
+  S z, re, im;
+};
+
+// p: the neighbour's component across the axis; r: the reference's.  re + i im = (p.r + i axis.(p x r)) / |r|
+template <class S, class R>
+SN_HD SphericalPoint<S> spherical_point(const Triplet<S>& t, const TorsionKind<R>& kind) {
+  const S z = dot(t.neighbor, t.axis);
+  const Vec3<S> p = t.neighbor - z * t.axis;
+  const Vec3<S> r = t.reference - dot(t.reference, t.axis) * t.axis;
+  const S inverse = reciprocal_sqrt(dot(r, r) * kind.torsion + kind.vanishing) * kind.torsion;
+  return {z, dot(p, r) * inverse, dot(t.axis, cross(p, r)) * inverse * kind.imaginary};
+}
+
+// The cotangents of the triplet's three directions, from those of its point.
+template <class S, class R>
+SN_HD Triplet<S> spherical_point_vjp(const Triplet<S>& t, const TorsionKind<R>& kind, const SphericalPoint<S>& grad) {
+  const S z = dot(t.neighbor, t.axis);
+  const Vec3<S> p = t.neighbor - z * t.axis;
+  const S w = dot(t.reference, t.axis);
+  const Vec3<S> r = t.reference - w * t.axis;
+  const S inverse = reciprocal_sqrt(dot(r, r) * kind.torsion + kind.vanishing) * kind.torsion;
+  const Vec3<S> across = cross(p, r);
+
+  const S grad_cos = grad.re * inverse;                   // of p.r
+  const S grad_sin = grad.im * inverse * kind.imaginary;  // of axis.(p x r)
+  const S grad_inverse = grad.re * dot(p, r) + grad.im * kind.imaginary * dot(t.axis, across);
+  const S radial = grad_inverse * (inverse * inverse * inverse);
+  const Vec3<S> grad_r = grad_cos * p + grad_sin * cross(t.axis, p) - radial * r;
+  const Vec3<S> grad_p = grad_cos * r + grad_sin * cross(r, t.axis);
+  const S grad_w = -dot(grad_r, t.axis);
+  const S grad_z = grad.z - dot(grad_p, t.axis);
+
+  Triplet<S> out;
+  out.neighbor = grad_p + grad_z * t.axis;
+  out.reference = grad_r + grad_w * t.axis;
+  out.axis = grad_sin * across - w * grad_r + grad_w * t.reference - z * grad_p + grad_z * t.neighbor;
+  return out;
+}
+
+}  // namespace spherenet

@@ -1,0 +1,238 @@
+// gated_sum: the sum over triplets of one interaction block. Derivatives are registered in Python.
+#include <algorithm>
+
+#include "checks.h"
+
+namespace spherenet::ops {
+namespace {
+
+// The differentiable inputs as they come, or one tangent of each; absent ones are empty.
+struct GatedSumTensors {
+  OptionalTensor x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up;
+
+  void make_contiguous() {
+    for (OptionalTensor* t : {&x, &radial, &direction, &angle_weight, &angle_up, &torsion_weight, &torsion_up})
+      if (*t) *t = contiguous(**t);
+  }
+
+  template <class T>
+  GatedSumInputs<T> pointers() const {
+    return {data<T>(x),        data<T>(radial),         data<T>(direction), data<T>(angle_weight),
+            data<T>(angle_up), data<T>(torsion_weight), data<T>(torsion_up)};
+  }
+};
+
+struct GatedSumArguments {
+  GatedSumTensors inputs;
+  OptionalTensor reference;
+  GraphTensors tensors;
+  ScalarType dtype;
+  TileGraph graph;
+  GatedSumShape shape;
+  int64_t num_edges;
+
+  GatedSumArguments(GatedSumTensors inputs_, const OptionalTensor& reference_, const GraphTensors& tensors_,
+                    bool released)
+      : inputs(std::move(inputs_)), reference(reference_), tensors(tensors_) {
+    inputs.make_contiguous();
+    const Tensor& x = *inputs.x;
+    dtype = floating_dtype("x", x);
+    check("x", x, dtype, {-1, -1});
+    num_edges = x.size(0);
+    int64_t pairs = 0;
+    graph = tensors.checked(num_edges, &pairs);
+    shape = {int(x.size(1)), 0, 0, 0, 0, released};
+    const bool angle = inputs.angle_weight.has_value(), torsion = inputs.torsion_weight.has_value();
+    STD_TORCH_CHECK(angle == inputs.angle_up.has_value(),
+                    "angle_up: expected both or neither of angle_weight and angle_up, got one");
+    STD_TORCH_CHECK(torsion == inputs.torsion_up.has_value(),
+                    "torsion_up: expected both or neither of torsion_weight and torsion_up, got one");
+    STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
+    if (angle) check_angle();
+    if (torsion) check_torsion(pairs);
+  }
+
+  template <class T>
+  GatedSumCall<T> call() const {
+    GatedSumCall<T> out{};
+    out.graph = graph;
+    out.shape = shape;
+    out.reference = shape.torsion_size ? data<int32_t>(reference) : nullptr;
+    out.inputs = inputs.pointers<T>();
+    return out;
+  }
+
+ private:
+  void check_angle() {
+    STD_TORCH_CHECK(inputs.radial && inputs.direction, "radial, direction: expected both beside angle_weight, got none");
+    check("radial", *inputs.radial, dtype, {num_edges, -1, -1});
+    const int64_t L = inputs.radial->size(1), K = inputs.radial->size(2);
+    STD_TORCH_CHECK(L >= 1 && L <= 8, "radial: expected 1 .. 8 orders, got ", L);
+    STD_TORCH_CHECK(K >= 1 && K <= kMaxRadial, "radial: expected 1 .. ", kMaxRadial, " functions, got ", K);
+    check("direction", *inputs.direction, dtype, {num_edges, 3});
+    check("angle_weight", *inputs.angle_weight, dtype, {-1, L * K});
+    check("angle_up", *inputs.angle_up, dtype, {shape.channels, inputs.angle_weight->size(0)});
+    shape.num_spherical = int(L);
+    shape.num_radial = int(K);
+    shape.angle_size = int(inputs.angle_weight->size(0));
+    STD_TORCH_CHECK(shape.angle_size > 0, "angle_weight: expected at least one row, got none");
+  }
+
+  void check_torsion(int64_t pairs) {
+    const Tensor& weight = *inputs.torsion_weight;
+    check("torsion_weight", weight, dtype, {-1, shape.harmonics() * shape.num_radial});
+    check("torsion_up", *inputs.torsion_up, dtype, {shape.channels, weight.size(0)});
+    shape.torsion_size = int(weight.size(0));
+    STD_TORCH_CHECK(shape.torsion_size > 0, "torsion_weight: expected at least one row, got none");
+    STD_TORCH_CHECK(reference.has_value(), "reference: expected one beside torsion_weight, got none");
+    check("reference", *reference, ScalarType::Int, {pairs});
+    const int32_t* code = data<int32_t>(reference);
+    for (int64_t j = 0; j < graph.num_nodes; ++j) {
+      const int64_t num_in = graph.in_ptr[j + 1] - graph.in_ptr[j];
+      bool ok = true;
+      for (int64_t k = graph.pair_ptr[j]; k < graph.pair_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
+      STD_TORCH_CHECK(ok, "reference: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
+    }
+  }
+};
+
+template <class T>
+void run(const GatedSumCall<T>& call, Pass pass) {
+  const GatedSum<T> sum(call, pass);
+  torch::stable::parallel_for(0, gated_sum_chunks(call.graph).count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) sum.run(chunk);
+  });
+}
+
+Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
+                 OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
+                 OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
+                 bool released) {
+  const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
+  Tensor out = empty(x, {in.num_edges, in.shape.channels});
+  dispatch(in.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    auto call = in.call<T>();
+    call.out = mutable_data<T>(out);
+    run(call, Pass::kForward);
+  });
+  return out;
+}
+
+// grad_grad_out (empty unless tangents are given), then the gradients of the seven inputs; [0] where absent.
+using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_out_, const GatedSumTensors* tangents,
+                              bool geometry) {
+  const Tensor& x = *in.inputs.x;
+  const Tensor grad_out = contiguous(grad_out_);
+  check("grad_out", grad_out, in.dtype, {in.num_edges, in.shape.channels});
+  const bool with_geometry = geometry && in.shape.angle_size;
+  const auto gradient = [&](const OptionalTensor& t, bool wanted) {
+    if (!t || !wanted) return empty(x, {0});
+    const auto sizes = t->sizes();
+    return empty(x, std::vector<int64_t>(sizes.begin(), sizes.end()));
+  };
+  GatedSumOutputs out{tangents ? empty(x, {in.num_edges, in.shape.channels}) : empty(x, {0}),
+                      gradient(in.inputs.x, true), gradient(in.inputs.radial, with_geometry),
+                      gradient(in.inputs.direction, with_geometry), gradient(in.inputs.angle_weight, true),
+                      gradient(in.inputs.angle_up, true), gradient(in.inputs.torsion_weight, true),
+                      gradient(in.inputs.torsion_up, true)};
+  auto& [grad_grad_out, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] = out;
+  dispatch(in.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t chunks = gated_sum_chunks(in.graph).count, size = in.shape.weights();
+    std::vector<T> parts(chunks * size), sums(size), direction_out(with_geometry ? 3 * in.num_edges : 0);
+    auto call = in.call<T>();
+    call.grad_out = data<T>(grad_out);
+    call.grads.x = mutable_data<T>(grad_x);
+    call.grads.weights = parts.data();
+    if (with_geometry) {
+      call.grads.radial = mutable_data<T>(grad_radial);
+      call.grads.direction_in = mutable_data<T>(grad_direction);
+      call.grads.direction_out = direction_out.data();
+    }
+    if (tangents) {
+      call.tangents = tangents->template pointers<T>();
+      call.out = mutable_data<T>(grad_grad_out);
+    }
+    run(call, tangents ? Pass::kDoubleBackward : Pass::kBackward);
+    for (size_t i = 0; i < direction_out.size(); ++i) call.grads.direction_in[i] += direction_out[i];
+    sum_chunks(parts.data(), chunks, size, sums.data());
+    const T* from = sums.data();
+    for (const Tensor* grad : {&grad_aw, &grad_au, &grad_tw, &grad_tu}) {
+      std::copy_n(from, grad->numel(), mutable_data<T>(*grad));
+      from += grad->numel();
+    }
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
+    Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
+    OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight, OptionalTensor torsion_up,
+    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool geometry) {
+  const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
+  auto [none, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] =
+      gated_sum_vjp(in, grad_out, nullptr, geometry);
+  return {grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu};
+}
+
+GatedSumOutputs gated_sum_double_backward(
+    OptionalTensor grad_grad_x, OptionalTensor grad_grad_radial, OptionalTensor grad_grad_direction,
+    OptionalTensor grad_grad_angle_weight, OptionalTensor grad_grad_angle_up, OptionalTensor grad_grad_torsion_weight,
+    OptionalTensor grad_grad_torsion_up, Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
+    OptionalTensor reference, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
+    OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
+    bool released, bool geometry) {
+  const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
+  GatedSumTensors tangents{grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_angle_weight,
+                           grad_grad_angle_up, grad_grad_torsion_weight, grad_grad_torsion_up};
+  tangents.make_contiguous();
+  const auto same = [&](const char* name, const OptionalTensor& tangent, const OptionalTensor& input) {
+    if (!tangent) return;
+    STD_TORCH_CHECK(input.has_value(), name, ": expected none where the input is absent, got a tensor");
+    const auto sizes = input->sizes();
+    check(name, *tangent, in.dtype, std::vector<int64_t>(sizes.begin(), sizes.end()));
+  };
+  same("grad_grad_x", tangents.x, in.inputs.x);
+  same("grad_grad_radial", tangents.radial, in.inputs.radial);
+  same("grad_grad_direction", tangents.direction, in.inputs.direction);
+  same("grad_grad_angle_weight", tangents.angle_weight, in.inputs.angle_weight);
+  same("grad_grad_angle_up", tangents.angle_up, in.inputs.angle_up);
+  same("grad_grad_torsion_weight", tangents.torsion_weight, in.inputs.torsion_weight);
+  same("grad_grad_torsion_up", tangents.torsion_up, in.inputs.torsion_up);
+  return gated_sum_vjp(in, grad_out, &tangents, geometry);
+}
+
+}  // namespace
+
+#define SN_GATED_SUM_ARGUMENTS                                                                                       \
+  "Tensor x, Tensor? radial, Tensor? direction, Tensor? reference, Tensor? angle_weight, Tensor? angle_up, "         \
+  "Tensor? torsion_weight, Tensor? torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, "         \
+  "Tensor pair_ptr, bool released"
+#define SN_GATED_SUM_GRADIENTS                                                                                       \
+  "Tensor grad_x, Tensor grad_radial, Tensor grad_direction, Tensor grad_angle_weight, Tensor grad_angle_up, "       \
+  "Tensor grad_torsion_weight, Tensor grad_torsion_up"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
+  m.def("gated_sum(" SN_GATED_SUM_ARGUMENTS ") -> Tensor");
+  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_ARGUMENTS ", bool geometry) -> (" SN_GATED_SUM_GRADIENTS
+        ")");
+  m.def(
+      "gated_sum_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_radial, Tensor? grad_grad_direction, "
+      "Tensor? grad_grad_angle_weight, Tensor? grad_grad_angle_up, Tensor? grad_grad_torsion_weight, "
+      "Tensor? grad_grad_torsion_up, Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
+      ", bool geometry) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) {
+  m.impl("gated_sum", TORCH_BOX(&gated_sum));
+  m.impl("gated_sum_backward", TORCH_BOX(&gated_sum_backward));
+  m.impl("gated_sum_double_backward", TORCH_BOX(&gated_sum_double_backward));
+}
+
+}  // namespace spherenet::ops

@@ -1,0 +1,18 @@
+"""SphereNet with fused kernels and exact derivatives.
+
+>>> import torch
+>>> from types import SimpleNamespace
+>>> from spherenet_fast import SphereNet
+>>> water = SimpleNamespace(
+...     z=torch.tensor([8, 1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), batch=None
+... )
+>>> energy, forces = SphereNet().eval().energy_and_forces(water)
+>>> energy.shape, forces.shape
+(torch.Size([1, 1]), torch.Size([3, 3]))
+"""
+
+from .graph import Graph, build_graph, edge_vectors, radius_graph
+from .models import SphereNet
+
+__version__ = "0.1.0"
+__all__ = ["Graph", "SphereNet", "build_graph", "edge_vectors", "radius_graph"]

@@ -1,0 +1,242 @@
+"""Shapes (fakes) and derivatives of the compiled operators.
+
+Each differentiable operator X is three: X, X_backward, X_double_backward. A double backward's tangents are the
+cotangents of the backward's outputs; third derivatives do not exist, and asking for one raises.
+"""
+
+import torch
+
+from . import _library
+
+_library.load()
+_ops = torch.ops.spherenet_fast
+
+
+def _fake(name):
+    return torch.library.register_fake(f"spherenet_fast::{name}")
+
+
+def _derivative(name, backward, setup_context):
+    torch.library.register_autograd(f"spherenet_fast::{name}", backward, setup_context=setup_context)
+
+
+def _save_inputs(tensors):
+    """A setup_context that saves the first ``tensors`` inputs and keeps the others, which are numbers."""
+
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.numbers = inputs[tensors:]
+        ctx.set_materialize_grads(False)
+
+    return setup_context
+
+
+# ---- radial_basis ----------------------------------------------------------------------------------------------------
+
+
+@_fake("radial_basis")
+def _(distance, frequency, roots, scale, cutoff, envelope_exponent):
+    edges = distance.shape[0]
+    return distance.new_empty(edges, frequency.shape[0]), distance.new_empty(edges, *roots.shape)
+
+
+@_fake("radial_basis_backward")
+def _(grad_bessel, grad_radial, distance, frequency, roots, scale, cutoff, envelope_exponent):
+    return distance.new_empty(distance.shape), frequency.new_empty(frequency.shape)
+
+
+@_fake("radial_basis_double_backward")
+def _(grad_grad_distance, grad_grad_frequency, grad_bessel, grad_radial, distance, frequency, roots, scale, cutoff, p):
+    return (
+        grad_bessel.new_empty(grad_bessel.shape),
+        grad_radial.new_empty(grad_radial.shape),
+        distance.new_empty(distance.shape),
+        frequency.new_empty(frequency.shape),
+    )
+
+
+def _zeros(shape, like):
+    return like.new_zeros(shape)
+
+
+def _radial_basis_backward(ctx, grad_bessel, grad_radial):
+    distance, frequency, roots, scale = ctx.saved_tensors
+    edges, constants = distance.shape[0], ctx.numbers
+    if grad_bessel is None:
+        grad_bessel = _zeros((edges, frequency.shape[0]), distance)
+    if grad_radial is None:
+        grad_radial = _zeros((edges, *roots.shape), distance)
+    grads = _ops.radial_basis_backward(grad_bessel, grad_radial, distance, frequency, roots, scale, *constants)
+    return *grads, None, None, None, None
+
+
+def _radial_basis_double_backward(ctx, grad_grad_distance, grad_grad_frequency):
+    if grad_grad_distance is None and grad_grad_frequency is None:
+        return (None,) * 8
+    grads = _ops.radial_basis_double_backward(
+        grad_grad_distance, grad_grad_frequency, *ctx.saved_tensors, *ctx.numbers
+    )
+    return *grads, None, None, None, None
+
+
+_derivative("radial_basis", _radial_basis_backward, _save_inputs(4))
+_derivative("radial_basis_backward", _radial_basis_double_backward, _save_inputs(6))
+
+
+# ---- torsion_reference -----------------------------------------------------------------------------------------------
+
+
+@_fake("torsion_reference")
+def _(vec, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs):
+    return vec.new_empty(num_pairs, dtype=torch.int32)
+
+
+# ---- gated_sum -------------------------------------------------------------------------------------------------------
+# Inputs: x, radial, direction, reference, four weights, five arrays of the graph, released.
+
+_DIFFERENTIABLE = (0, 1, 2, 4, 5, 6, 7)
+_TENSORS = 13
+
+
+@_fake("gated_sum")
+def _(x, *others):
+    return x.new_empty(x.shape)
+
+
+def _empty_gradients(inputs, geometry):
+    wanted = [inputs[k] if geometry or k not in (1, 2) else None for k in _DIFFERENTIABLE]
+    x = inputs[0]
+    return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in wanted)
+
+
+@_fake("gated_sum_backward")
+def _(grad_out, *inputs_and_geometry):
+    *inputs, geometry = inputs_and_geometry
+    return _empty_gradients(inputs, geometry and inputs[4] is not None)
+
+
+@_fake("gated_sum_double_backward")
+def _(*arguments):
+    grad_out, *inputs, geometry = arguments[len(_DIFFERENTIABLE) :]
+    return grad_out.new_empty(grad_out.shape), *_empty_gradients(inputs, geometry and inputs[4] is not None)
+
+
+def _spread(grads, inputs, needed, offset):
+    """Gradients of the differentiable inputs among all inputs of an operator, None where nobody asked.
+
+    An input that is given but plays no part (radial without weights) has an empty gradient: None, too.
+    """
+    out = [None] * len(needed)
+    for grad, k in zip(grads, _DIFFERENTIABLE):
+        if needed[k + offset] and inputs[k] is not None and grad.shape == inputs[k].shape:
+            out[k + offset] = grad
+    return out
+
+
+def _gated_sum_backward(ctx, grad_out):
+    needed = ctx.needs_input_grad
+    if grad_out is None:
+        return (None,) * len(needed)
+    inputs = ctx.saved_tensors
+    geometry = needed[1] or needed[2]
+    grads = _ops.gated_sum_backward(grad_out, *inputs, *ctx.numbers, geometry)
+    return tuple(_spread(grads, inputs, needed, 0))
+
+
+def _gated_sum_double_backward(ctx, *tangents):
+    needed = ctx.needs_input_grad
+    if all(tangent is None for tangent in tangents):
+        return (None,) * len(needed)
+    grad_out, *inputs = ctx.saved_tensors
+    # The backward operator returns an empty tensor for an absent input; its cotangent says nothing.
+    present = [t if inputs[k] is not None else None for t, k in zip(tangents, _DIFFERENTIABLE)]
+    present = [None if t is not None and t.shape != inputs[k].shape else t for t, k in zip(present, _DIFFERENTIABLE)]
+    released, geometry = ctx.numbers
+    grad_grad_out, *grads = _ops.gated_sum_double_backward(*present, grad_out, *inputs, released, geometry)
+    out = _spread(grads, inputs, needed, 1)
+    out[0] = grad_grad_out
+    return tuple(out)
+
+
+_derivative("gated_sum", _gated_sum_backward, _save_inputs(_TENSORS))
+_derivative("gated_sum_backward", _gated_sum_double_backward, _save_inputs(_TENSORS + 1))
+
+
+# ---- segment_sum and gather ------------------------------------------------------------------------------------------
+
+
+@_fake("segment_sum")
+def _(x, ptr, index):
+    return x.new_empty(ptr.shape[0] - 1, x.shape[1])
+
+
+@_fake("gather")
+def _(x, index, ptr, perm):
+    return x.new_empty(index.shape[0], x.shape[1])
+
+
+def _segment_sum_context(ctx, inputs, output):
+    x, ptr, index = inputs
+    ctx.save_for_backward(ptr, index)
+    ctx.rows = x.shape[0]
+
+
+def _segment_sum_backward(ctx, grad):
+    ptr, index = ctx.saved_tensors
+    segments = torch.arange(ptr.shape[0] - 1, device=ptr.device)
+    rows = ctx.rows if index is None else index.shape[0]
+    segment = torch.repeat_interleave(segments, ptr.diff(), output_size=rows)
+    if index is not None:  # row index[k] belongs to the segment that holds k
+        segment = torch.empty_like(segment).index_copy(0, index, segment)
+    return _ops.gather(grad, segment, ptr, index), None, None
+
+
+def _gather_context(ctx, inputs, output):
+    _, index, ptr, perm = inputs
+    ctx.save_for_backward(ptr, perm)
+
+
+def _gather_backward(ctx, grad):
+    ptr, perm = ctx.saved_tensors
+    return _ops.segment_sum(grad, ptr, perm), None, None, None
+
+
+_derivative("segment_sum", _segment_sum_backward, _segment_sum_context)
+_derivative("gather", _gather_backward, _gather_context)
+
+
+# ---- silu ------------------------------------------------------------------------------------------------------------
+
+
+@_fake("silu")
+def _(x):
+    return x.new_empty(x.shape)
+
+
+@_fake("silu_backward")
+def _(grad, x):
+    return x.new_empty(x.shape)
+
+
+@_fake("silu_double_backward")
+def _(grad_grad_x, grad, x):
+    return x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+def _silu_backward(ctx, grad):
+    return None if grad is None else _ops.silu_backward(grad, *ctx.saved_tensors)
+
+
+def _silu_double_backward(ctx, grad_grad_x):
+    return (None, None) if grad_grad_x is None else _ops.silu_double_backward(grad_grad_x, *ctx.saved_tensors)
+
+
+_derivative("silu", _silu_backward, _save_inputs(1))
+_derivative("silu_backward", _silu_double_backward, _save_inputs(2))
+
+
+# ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------
+
+for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "silu"):
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"spherenet_fast::{_name}", _device, torch.float32)

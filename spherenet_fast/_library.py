@@ -1,0 +1,21 @@
+"""Loads the compiled operators into ``torch.ops.spherenet_fast``."""
+
+from pathlib import Path
+
+import torch
+
+_OLDEST_TORCH = (2, 11)
+
+
+def load() -> None:
+    """Registers the operators; raises ImportError where torch is too old or the library was not built."""
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < _OLDEST_TORCH:
+        raise ImportError(f"spherenet_fast: needs torch 2.11 or newer, found {torch.__version__}")
+    path = Path(__file__).with_name("_C.abi3.so")
+    if not path.exists():
+        raise ImportError(
+            f"spherenet_fast: the compiled library {path.name} is missing beside {path.parent}; "
+            "build it with: pip install --no-build-isolation ."
+        )
+    torch.ops.load_library(str(path))

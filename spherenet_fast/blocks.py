@@ -1,0 +1,186 @@
+"""The blocks of SphereNet: small modules over the operators, with the released code's parameter names.
+
+N atoms, E edges j->i sorted by receiver, H hidden channels, C channels of the gated sum, L x K radial functions.
+`operators` is one of the two modules with the same functions: `spherenet_fast.ops` or `spherenet_fast.reference`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from .basis import spherical_bessel_constants
+from .graph import Graph
+
+NUM_ELEMENTS = 95  # rows of the embedding; atomic numbers 1 to 94
+
+
+class Geometry(NamedTuple):
+    """What the blocks know of the positions."""
+
+    graph: Graph
+    bessel: Tensor  # [E, K], of the distance, with the envelope
+    radial: Tensor | None  # [E, L, K], of the distance, for angle and torsion; None without angles
+    direction: Tensor | None  # [E, 3], unit vectors from sender to receiver; None without angles
+    reference: Tensor | None  # [num_pairs] int32, see torsion_reference; None without torsions
+
+
+class Dense(nn.Linear):
+    """A linear layer with orthogonal weights of Glorot's variance 2 / (fan_in + fan_out), and zero bias."""
+
+    def reset_parameters(self) -> None:
+        # an orthogonal m x n matrix has mean square 1 / max(m, n)
+        gain = (2 * max(self.weight.shape) / sum(self.weight.shape)) ** 0.5
+        nn.init.orthogonal_(self.weight, gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Residual(nn.Module):
+    """x + silu(lin2(silu(lin1(x)))). x [E, H] -> [E, H]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.lin1 = Dense(channels, channels)
+        self.lin2 = Dense(channels, channels)
+
+    def forward(self, x: Tensor, operators) -> Tensor:
+        return x + operators.silu(self.lin2(operators.silu(self.lin1(x))))
+
+
+class Frequencies(nn.Module):
+    """Trainable frequencies of the distance basis, n pi at the start."""
+
+    def __init__(self, num_radial: int):
+        super().__init__()
+        self.freq = nn.Parameter(torch.pi * torch.arange(1, num_radial + 1, dtype=torch.get_default_dtype()))
+
+
+class RadialBasis(nn.Module):
+    """Distances [E] -> bessel [E, K], radial [E, L, K]: the functions of the distance in all three bases."""
+
+    def __init__(self, num_spherical: int, num_radial: int, cutoff: float, envelope_exponent: int, basis: str):
+        super().__init__()
+        self.dist_emb = Frequencies(num_radial)
+        self.cutoff = float(cutoff)
+        self.envelope_exponent = envelope_exponent
+        self.constants = spherical_bessel_constants(num_spherical, num_radial, basis)
+        for name in ("roots", "scale"):
+            self.register_buffer(name, torch.empty(num_spherical, num_radial), persistent=False)
+        self._refresh_constants()
+
+    def _refresh_constants(self) -> None:
+        for name, exact in zip(("roots", "scale"), self.constants, strict=True):
+            setattr(self, name, torch.tensor(exact, dtype=torch.float64, device=getattr(self, name).device))
+
+    def _apply(self, fn, recurse: bool = True):
+        """As in every module, but the constants stay float64 and exact whatever dtype the model takes."""
+        super()._apply(fn, recurse)
+        self._refresh_constants()
+        return self
+
+    def forward(self, distance: Tensor, operators, frozen: bool) -> tuple[Tensor, Tensor]:
+        frequency = self.dist_emb.freq.detach() if frozen else self.dist_emb.freq
+        return operators.radial_basis(
+            distance, frequency, self.roots, self.scale, self.cutoff, self.envelope_exponent
+        )
+
+
+class EdgeEmbedding(nn.Module):
+    """The first messages: e1 = silu(lin([x_i, x_j, silu(lin_rbf_0(bessel))])), e2 = lin_rbf_1(bessel) * e1.
+
+    z [N] -> e1, e2 [E, H]. `lin` is applied in three parts, those of the atoms before they are copied to the edges.
+    """
+
+    def __init__(self, num_radial: int, hidden_channels: int):
+        super().__init__()
+        self.emb = nn.Embedding(NUM_ELEMENTS, hidden_channels)
+        nn.init.uniform_(self.emb.weight, -(3**0.5), 3**0.5)
+        self.lin_rbf_0 = Dense(num_radial, hidden_channels)
+        self.lin = Dense(3 * hidden_channels, hidden_channels)
+        self.lin_rbf_1 = Dense(num_radial, hidden_channels, bias=False)
+
+    def forward(self, z: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
+        graph = geometry.graph
+        of_receiver, of_sender, of_distance = self.lin.weight.chunk(3, dim=1)
+        x = self.emb(z)
+        e1 = linear(operators.silu(self.lin_rbf_0(geometry.bessel)), of_distance, self.lin.bias)
+        e1 = e1 + operators.gather(linear(x, of_receiver), graph.edge_index[1], graph.in_ptr, None)
+        e1 = e1 + operators.gather(linear(x, of_sender), graph.edge_index[0], graph.out_ptr, graph.out_edge)
+        e1 = operators.silu(e1)
+        return e1, self.lin_rbf_1(geometry.bessel) * e1
+
+
+class Interaction(nn.Module):
+    """One round of message passing between edges (Eq. 3 of the paper). e1 [E, H] -> e1, e2 [E, H]."""
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        int_emb_size: int,
+        basis_emb_size_dist: int,
+        basis_emb_size_angle: int,
+        basis_emb_size_torsion: int,
+        num_spherical: int,
+        num_radial: int,
+        num_before_skip: int,
+        num_after_skip: int,
+        use_angle: bool,
+        use_torsion: bool,
+        basis: str,
+    ):
+        super().__init__()
+        self.basis = basis
+        self.lin_rbf1 = Dense(num_radial, basis_emb_size_dist, bias=False)
+        self.lin_rbf2 = Dense(basis_emb_size_dist, hidden_channels, bias=False)
+        self.lin_sbf1 = self.lin_sbf2 = self.lin_t1 = self.lin_t2 = None
+        if use_angle:
+            self.lin_sbf1 = Dense(num_spherical * num_radial, basis_emb_size_angle, bias=False)
+            self.lin_sbf2 = Dense(basis_emb_size_angle, int_emb_size, bias=False)
+        if use_torsion:
+            self.lin_t1 = Dense(num_spherical**2 * num_radial, basis_emb_size_torsion, bias=False)
+            self.lin_t2 = Dense(basis_emb_size_torsion, int_emb_size, bias=False)
+        self.lin_rbf = Dense(num_radial, hidden_channels, bias=False)
+        self.lin_kj = Dense(hidden_channels, hidden_channels)
+        self.lin_ji = Dense(hidden_channels, hidden_channels)
+        self.lin_down = Dense(hidden_channels, int_emb_size, bias=False)
+        self.lin_up = Dense(int_emb_size, hidden_channels, bias=False)
+        self.layers_before_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_before_skip))
+        self.lin = Dense(hidden_channels, hidden_channels)
+        self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
+
+    def forward(self, e1: Tensor, geometry: Geometry, operators, frozen: bool) -> tuple[Tensor, Tensor]:
+        x_ji = operators.silu(self.lin_ji(e1))
+        # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
+        x_kj = operators.silu(self.lin_kj(e1)) * linear(geometry.bessel, self.lin_rbf2.weight @ self.lin_rbf1.weight)
+        x_kj = operators.silu(self.lin_down(x_kj))
+        weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
+        if frozen:
+            weights = [weight if weight is None else weight.detach() for weight in weights]
+        message = operators.gated_sum(
+            x_kj, geometry.radial, geometry.direction, geometry.reference, geometry.graph, *weights, self.basis
+        )
+        h = x_ji + operators.silu(self.lin_up(message))
+        for layer in self.layers_before_skip:
+            h = layer(h, operators)
+        h = operators.silu(self.lin(h)) + e1
+        for layer in self.layers_after_skip:
+            h = layer(h, operators)
+        return h, self.lin_rbf(geometry.bessel) * h
+
+
+class AtomOutput(nn.Module):
+    """What the incoming messages of every atom add to the prediction. e2 [E, H] -> [N, out_channels]."""
+
+    def __init__(self, hidden_channels: int, out_emb_channels: int, out_channels: int, num_output_layers: int):
+        super().__init__()
+        self.lin_up = Dense(hidden_channels, out_emb_channels)
+        self.lins = nn.ModuleList(Dense(out_emb_channels, out_emb_channels) for _ in range(num_output_layers))
+        self.lin = Dense(out_emb_channels, out_channels, bias=False)
+
+    def forward(self, e2: Tensor, graph: Graph, operators) -> Tensor:
+        v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None))
+        for layer in self.lins:
+            v = operators.silu(layer(v))
+        return self.lin(v)

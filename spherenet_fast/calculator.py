@@ -1,0 +1,68 @@
+"""SphereNet as an ASE calculator."""
+
+import torch
+from ase.calculators.calculator import Calculator, all_changes
+
+from .data.ase_files import from_atoms
+from .data.targets import is_total_energy
+from .data.units import conversion
+from .training.potential import Potential
+
+
+class SphereNetCalculator(Calculator):
+    """Energies (eV) and forces (eV/Å) of molecules and periodic cells; no stress.
+
+    Args:
+        potential: a `Potential`, or the path of a checkpoint (``best.ckpt`` of a training run).
+        device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint.
+        unit: unit of the energy, only where the potential does not know its own.
+
+    Example::
+
+        atoms.calc = SphereNetCalculator("runs/ethanol/best.ckpt")
+        atoms.get_potential_energy()
+
+    Raises:
+        FileNotFoundError, ValueError: see `Potential.load`; or the potential predicts something else than one energy,
+            or its unit is unknown. `calculate` raises ValueError for an element that was not in the training set.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces"]
+
+    def __init__(self, potential, device=None, unit: str | None = None, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(potential, Potential):
+            potential = Potential.load(potential, device or "cpu")
+        elif device is not None:
+            potential = potential.to(device)
+        self.potential = potential.eval()
+        self._factor = energy_factor(potential, unit)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype)
+        self.potential.check_elements(molecules.z)
+        batch = molecules[0].to(self.potential.scale.device)
+        if "forces" in properties:
+            energy, forces = self.potential.energy_and_forces(batch)
+            self.results["forces"] = self._factor * forces.double().cpu().numpy()
+        else:
+            with torch.no_grad():
+                energy = self.potential(batch)
+        self.results["energy"] = self.results["free_energy"] = self._factor * energy.item()
+
+
+def energy_factor(potential: Potential, unit: str | None = None) -> float:
+    """eV per unit of the potential's energy.
+
+    Raises:
+        ValueError: it predicts something else than one energy, or its unit is unknown and `unit` is not given.
+    """
+    if len(potential.names) != 1:
+        raise ValueError(f"potential: expected one that predicts an energy alone, got {', '.join(potential.names)}")
+    unit = potential.units[0] or unit
+    if unit is None:
+        raise ValueError("unit: expected the unit of the energy, which the potential does not know, got none")
+    if not is_total_energy(potential.names[0], unit):
+        raise ValueError(f"potential: expected one that predicts an energy, got {potential.names[0]} in {unit}")
+    return conversion(unit, "eV")

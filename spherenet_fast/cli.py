@@ -1,0 +1,101 @@
+"""The command ``spherenet-fast``: train, evaluate, predict."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="SphereNet: train on molecules, evaluate, predict.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+
+# Exit codes: 2 the input is wrong (the message says what), 130 stopped by Ctrl-C, as shells have it.
+
+
+@contextmanager
+def _errors_in_one_line():
+    """Wrong input ends the command with one line and exit code 2; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError, PermissionError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/<config's name>].")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+):
+    """Train a model; Ctrl-C saves, and --resume continues to the same result."""
+    from .training import load_config, train
+
+    with _errors_in_one_line():
+        out = out or Path("runs") / Path(config).stem
+        done = train(load_config(config, set_), out, resume)
+        if done is None:
+            raise typer.Exit(130)
+        print(f"results in {out}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
+    data: Annotated[str | None, typer.Option(help="Data to use instead of the training run's.")] = None,
+    split: Annotated[Path | None, typer.Option(help=".npz file with index arrays train, val, test.")] = None,
+    part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+):
+    """Print the errors of a trained model.
+
+    Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
+    """
+    from .training.accuracy import error_table, evaluate, spreads, standardised
+    from .training.evaluation import evaluation_data
+    from .training.potential import Potential
+
+    with _errors_in_one_line():
+        potential = Potential.load(checkpoint, device)
+        molecules, indices = evaluation_data(potential, data, split, part)
+        potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
+        mae, rmse = evaluate(potential, molecules, indices, batch_size)
+        print(f"{len(indices)} molecules")
+        print(error_table(potential, mae, rmse))
+        if len(potential.names) > 1:
+            ratio, log_ratio = standardised(mae, spreads(molecules, indices))
+            print(f"std. MAE {100 * ratio:.3f} %  logMAE {log_ratio:.3f}")
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
+    structures: Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ file to write.")],
+    forces: Annotated[bool, typer.Option(help="Forces too, where the target is a total energy.")] = True,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+):
+    """Write energies (eV) and forces (eV/Ang), or other targets in their units, for structures in a file."""
+    from .data import read_structures
+    from .training.potential import Potential
+    from .training.predict import predict, write_structures
+
+    with _errors_in_one_line():
+        if not out.parent.is_dir():
+            raise FileNotFoundError(f"--out: there is no folder {out.parent}")
+        potential = Potential.load(checkpoint, device)
+        predicted = predict(potential, read_structures(structures), batch_size, forces)
+        write_structures(out, predicted)
+        print(f"{len(predicted)} structures in {out}")
+
+
+if __name__ == "__main__":
+    app()

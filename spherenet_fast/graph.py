@@ -1,0 +1,253 @@
+"""The graph of a batch of structures: edges by receiver, by sender, their reverses, and the tiles of triplets."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spherenet_fast import neighbors
+from spherenet_fast._graph_checks import (
+    check_batch,
+    check_cell,
+    check_cutoff,
+    check_edges,
+    check_max_num_neighbors,
+    check_periodicity,
+    check_pos,
+)
+from spherenet_fast.ops import gather
+
+_truncation_reported = False
+
+
+class Graph(NamedTuple):
+    """Edges j -> i between atoms, sorted by receiver, then sender, then shift; in(j), out(j): edges into, out of j.
+
+    A triplet is a pair (q, e) of an edge q in in(j) and an edge e in out(j) with q != rev[e]. The pairs of one centre
+    j form a dense tile: pair (q, e) has the number
+    pair_ptr[j] + (q - in_ptr[j]) * |out(j)| + (position of e in out(j)).
+
+    All tensors are on the device of the positions, all indices int64.
+    """
+
+    edge_index: Tensor  # [2,E] row 0 sender j, row 1 receiver i
+    shift: Tensor | None  # [E,3] periodic image, vec = pos[i] - pos[j] + shift @ cell; None: no periodic direction
+    in_ptr: Tensor  # [N+1] in(j) = edges in_ptr[j]:in_ptr[j+1]
+    out_ptr: Tensor  # [N+1]
+    out_edge: Tensor  # [E] out(j) = out_edge[out_ptr[j]:out_ptr[j+1]], ascending
+    rev: Tensor  # [E] the opposite edge (same two atoms, opposite image), or -1
+    pair_ptr: Tensor  # [N+1] cumulative |in(j)| * |out(j)|, the pairs that are no triplets included
+    num_pairs: int  # pair_ptr[-1]
+
+
+def radius_graph(
+    pos: Tensor,
+    batch: Tensor | None,
+    cutoff: float,
+    cell: Tensor | None = None,
+    pbc: Tensor | None = None,
+    max_num_neighbors: int | None = None,
+) -> Graph:
+    """Connect every two atoms of a structure that are closer than the cutoff, in both directions.
+
+    The neighbours are found in float64 whatever the dtype of `pos`. No derivative flows through the search: see
+    `edge_vectors`.
+
+    Args:
+        pos: [N,3] float32 or float64, Å, anywhere in or out of the cell.
+        batch: [N] int64, sorted: the structure of each atom. None: one structure.
+        cutoff: Å; pairs at exactly this distance are not connected.
+        cell: [B,3,3], or [3,3] for the same cell everywhere, dtype of `pos`, Å, one vector per row.
+        pbc: [B,3] or [3] bool, the cell vectors along which a structure repeats. None: all, if there is a cell.
+        max_num_neighbors: keep only so many nearest neighbours of each receiver, of equal distances those with the
+            lowest sender. The graph is then no longer symmetric (`rev` has entries -1) and the energy jumps as atoms
+            move; a warning, once per process, says how many edges were dropped. None: keep all.
+
+    Returns:
+        Graph; `shift` is None if no structure repeats.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: an argument has the wrong shape, device or value (not finite, unsorted, negative, a cell of zero
+            volume, two atoms at the same place).
+    """
+    place = check_pos(pos)
+    cutoff = check_cutoff(cutoff)
+    max_num_neighbors = check_max_num_neighbors(max_num_neighbors)
+    structure, num_structures = check_batch(batch, pos)
+    cell, pbc = check_periodicity(cell, pbc, pos, batch, num_structures)
+    if pbc is None:
+        receiver, sender = neighbors.open_pairs(place, _pointer(structure, num_structures), cutoff)
+        shift = None
+    else:
+        atom_ptr = _pointer(structure, len(cell))
+        receiver, sender, shift = neighbors.periodic_pairs(place, atom_ptr, cell, pbc, cutoff)
+    graph = _assemble(torch.stack([sender, receiver]), shift, len(pos))
+    if max_num_neighbors is None or (graph.in_ptr.diff() <= max_num_neighbors).all():
+        return graph
+    distance = edge_vectors(place, graph, structure, cell).norm(dim=1)
+    return _truncated(graph, neighbors.nearest(receiver, distance, graph.in_ptr, max_num_neighbors), max_num_neighbors)
+
+
+def build_graph(edge_index: Tensor, num_nodes: int, shift: Tensor | None = None) -> Graph:
+    """Graph of given edges, which need not be symmetric: an edge without an opposite one has rev = -1.
+
+    Args:
+        edge_index: [2,E] int64, row 0 senders, row 1 receivers, sorted by receiver.
+        num_nodes: N.
+        shift: [E,3] int64, the periodic image of each edge, or None for open systems.
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: wrong shape or device; atoms out of range; receivers not sorted; an edge from an atom to itself
+            (to its own image is an edge); an edge that occurs twice.
+    """
+    check_edges(edge_index, num_nodes, shift)
+    edge_index = edge_index.contiguous()
+    shift = None if shift is None else shift.contiguous()
+    rev = None if _strictly_sorted(edge_index, shift) else _searched(edge_index, shift)
+    return _assemble(edge_index, shift, int(num_nodes), rev)
+
+
+def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: Tensor | None = None) -> Tensor:
+    """Vectors from sender to receiver, pos[i] - pos[j] + shift @ cell: [E,3], differentiable in `pos` and `cell`.
+
+    Args:
+        pos: [N,3] floating point, Å.
+        graph: the edges.
+        batch: [N] int64, the structure of each atom. None: one structure. Only used if graph.shift is not None.
+        cell: [B,3,3], or [3,3] for the same cell everywhere, dtype of `pos`, Å. Only used if graph.shift is not None.
+
+    Raises:
+        TypeError, ValueError: dtype, device or shape do not fit each other; periodic edges without a cell.
+    """
+    num_nodes = len(graph.in_ptr) - 1
+    if pos.shape != (num_nodes, 3):
+        raise ValueError(f"pos: expected shape [{num_nodes},3] as in the graph, got {list(pos.shape)}")
+    vec = _per_edge(pos, graph, 1) - _per_edge(pos, graph, 0)
+    if graph.shift is None:
+        return vec
+    if cell is None:
+        raise ValueError("cell: expected [B,3,3] or [3,3] because the graph has periodic shifts, got None")
+    check_cell(cell, pos)
+    shift = graph.shift.to(pos.dtype)
+    if cell.dim() == 2 or len(cell) == 1:
+        return vec + shift @ cell.reshape(3, 3)
+    if batch is None:
+        raise ValueError(f"batch: expected [{num_nodes}] because cell holds {len(cell)} structures, got None")
+    box = cell.index_select(0, batch.index_select(0, graph.edge_index[1]))  # [E,3,3]
+    return vec + (shift[:, :, None] * box).sum(1)
+
+
+def _per_edge(x: Tensor, graph: Graph, row: int) -> Tensor:
+    """Rows of x [N, C] at the senders (row 0) or receivers (row 1) of all edges: [E, C]."""
+    ptr, perm = (graph.out_ptr, graph.out_edge) if row == 0 else (graph.in_ptr, None)
+    return gather(x, graph.edge_index[row], ptr, perm)
+
+
+def _assemble(edge_index: Tensor, shift: Tensor | None, num_nodes: int, rev: Tensor | None = None) -> Graph:
+    """Graph of edges known to be in range and sorted by receiver, without duplicates."""
+    sender, receiver = edge_index
+    in_ptr, out_ptr = _pointer(receiver, num_nodes), _pointer(sender, num_nodes)
+    out_edge = _stable_order(sender, num_nodes)
+    pair_ptr = torch.zeros_like(in_ptr)
+    torch.cumsum(in_ptr.diff() * out_ptr.diff(), 0, out=pair_ptr[1:])
+    if rev is None:
+        rev = _mirrored(edge_index, shift, out_edge)
+    if rev is None:
+        rev = _searched(edge_index, shift)
+    return Graph(edge_index, shift, in_ptr, out_ptr, out_edge, rev, pair_ptr, int(pair_ptr[-1]))
+
+
+def _truncated(graph: Graph, keep: Tensor, max_num_neighbors: int) -> Graph:
+    """The graph of the edges in the mask keep [E]; reports the dropped ones."""
+    global _truncation_reported
+    if not _truncation_reported:
+        _truncation_reported = True
+        warnings.warn(
+            f"max_num_neighbors={max_num_neighbors} dropped {int((~keep).sum())} of {len(keep)} edges; the graph is "
+            "no longer symmetric and the energy jumps as atoms move (said once, for the first such graph)",
+            stacklevel=3,
+        )
+    number = (keep.cumsum(0) - 1).masked_fill_(~keep, -1)  # new number of every old edge
+    shift = None if graph.shift is None else graph.shift[keep]
+    return _assemble(graph.edge_index[:, keep], shift, len(graph.in_ptr) - 1, number[graph.rev[keep]])
+
+
+def _pointer(index: Tensor, size: int) -> Tensor:
+    """[size+1] where each value of index [E] begins when sorted."""
+    pointer = index.new_zeros(size + 1)
+    torch.cumsum(torch.bincount(index, minlength=size), 0, out=pointer[1:])
+    return pointer
+
+
+def _stable_order(index: Tensor, size: int) -> Tensor:
+    """Permutation [E] that sorts index [E], values below size, and keeps the order of equal values."""
+    if index.is_cpu and size <= 2**16:  # NumPy sorts 16-bit keys by radix, ten times faster than torch.argsort
+        return torch.from_numpy(np.argsort(index.numpy().astype(np.uint16), kind="stable"))
+    return torch.argsort(index, stable=True)
+
+
+def _columns(edge_index: Tensor, shift: Tensor | None) -> list[Tensor]:
+    """Receiver, sender and shift, the columns by which edges are sorted."""
+    return [edge_index[1], edge_index[0]] + ([] if shift is None else list(shift.unbind(1)))
+
+
+def _strictly_sorted(edge_index: Tensor, shift: Tensor | None) -> bool:
+    """Whether every edge comes after the one before it by receiver, then sender, then shift."""
+    equal = torch.ones_like(edge_index[0, 1:], dtype=torch.bool)
+    after = ~equal
+    for column in _columns(edge_index, shift):
+        after |= equal & (column[1:] > column[:-1])
+        equal &= column[1:] == column[:-1]
+    return bool(after.all())
+
+
+def _mirrored(edge_index: Tensor, shift: Tensor | None, out_edge: Tensor) -> Tensor | None:
+    """Reverse edges [E] of a symmetric list sorted by receiver, sender and shift; None if the list is not like that.
+
+    Exchanging the ends of all edges maps such a list onto itself. So the k-th edge by sender, out_edge[k], joins the
+    atoms of edge k the other way round. The images of one pair come in opposite orders: -shift falls as shift rises.
+    """
+    rev = out_edge
+    if shift is not None:
+        position = torch.arange(len(out_edge), device=out_edge.device)
+        new_pair = torch.ones_like(out_edge, dtype=torch.bool)
+        new_pair[1:] = (edge_index[:, 1:] != edge_index[:, :-1]).any(0)
+        first = new_pair.nonzero()[:, 0]
+        last = torch.cat([first[1:], position.new_tensor([len(position)])]) - 1
+        pair = new_pair.cumsum(0) - 1
+        rev = out_edge[(first + last)[pair] - position]
+    opposite = torch.equal(edge_index[0, rev], edge_index[1]) and torch.equal(edge_index[1, rev], edge_index[0])
+    return rev if opposite and (shift is None or torch.equal(shift[rev], -shift)) else None
+
+
+def _searched(edge_index: Tensor, shift: Tensor | None) -> Tensor:
+    """Reverse edges [E] of any list, -1 where there is none.
+
+    Edges and reversed edges are ranked together, column by column, so that no product of atom numbers and images is
+    formed that could overflow: an edge and a reversed edge are the same if their ranks are.
+
+    Raises:
+        ValueError: an edge occurs twice.
+    """
+    num_edges = edge_index.shape[1]
+    both = torch.cat([edge_index, edge_index.flip(0)], 1)
+    columns = _columns(both, None if shift is None else torch.cat([shift, -shift]))
+    order = torch.arange(2 * num_edges, device=edge_index.device)
+    for column in reversed(columns):
+        order = order[torch.argsort(column[order], stable=True)]
+    new = torch.zeros_like(order, dtype=torch.bool)
+    for column in columns:
+        new[1:] |= column[order].diff() != 0
+    rank = torch.empty_like(order)
+    rank[order] = new.cumsum(0)
+    edge_of_rank = torch.full_like(order, -1)
+    edge_of_rank[rank[:num_edges]] = torch.arange(num_edges, device=order.device)
+    twice = (torch.bincount(rank[:num_edges]) > 1).nonzero()[:, 0]
+    if len(twice):
+        first, second = (rank[:num_edges] == twice[0]).nonzero()[:2, 0].tolist()
+        raise ValueError(f"edge_index: expected every edge once, got the same edge at {first} and {second}")
+    return edge_of_rank[rank[num_edges:]]

@@ -1,0 +1,5 @@
+"""Models over the operators of this package."""
+
+from .spherenet import SphereNet
+
+__all__ = ["SphereNet"]

@@ -1,0 +1,167 @@
+"""Reading and checking what a model is given."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from ..blocks import NUM_ELEMENTS
+
+# smallest and largest value of every integer hyper-parameter
+RANGES = {
+    "num_layers": (1, math.inf),
+    "hidden_channels": (1, math.inf),
+    "out_channels": (1, math.inf),
+    "int_emb_size": (1, math.inf),
+    "basis_emb_size_dist": (1, math.inf),
+    "basis_emb_size_angle": (1, math.inf),
+    "basis_emb_size_torsion": (1, math.inf),
+    "out_emb_channels": (1, math.inf),
+    "num_spherical": (1, 8),
+    "num_radial": (1, 16),
+    "envelope_exponent": (1, math.inf),
+    "num_before_skip": (0, math.inf),
+    "num_after_skip": (0, math.inf),
+    "num_output_layers": (0, math.inf),
+}
+
+
+class Molecules(NamedTuple):
+    """A checked batch of molecules or cells."""
+
+    z: Tensor  # [N] int64
+    pos: Tensor  # [N, 3]
+    batch: Tensor  # [N] int64, ascending
+    num_graphs: int
+    cell: Tensor | None  # [B, 3, 3] or [3, 3]
+    pbc: Tensor | None  # [B, 3] or [3]
+
+
+def check_hparams(hparams: Mapping[str, Any]) -> None:
+    """Raise ValueError, or TypeError for a wrong type, naming the first hyper-parameter that is out of range."""
+    for name, (low, high) in RANGES.items():
+        value = hparams[name]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}: expected an int, got {value!r}")
+        if not low <= value <= high:
+            expected = f"at least {low}" if high == math.inf else f"at least {low}, at most {high}"
+            raise ValueError(f"{name}: expected {expected}, got {value}")
+    for name in ("use_angle", "use_torsion", "kernels"):
+        if not isinstance(hparams[name], bool):
+            raise TypeError(f"{name}: expected True or False, got {hparams[name]!r}")
+    cutoff, neighbors = hparams["cutoff"], hparams["max_num_neighbors"]
+    if not isinstance(cutoff, (int, float)) or isinstance(cutoff, bool):
+        raise TypeError(f"cutoff: expected a number, got {cutoff!r}")
+    if not 0 < cutoff < math.inf:
+        raise ValueError(f"cutoff: expected a positive number, got {cutoff}")
+    if neighbors is not None and (not isinstance(neighbors, int) or isinstance(neighbors, bool)):
+        raise TypeError(f"max_num_neighbors: expected an int or None, got {neighbors!r}")
+    if neighbors is not None and neighbors < 1:
+        raise ValueError(f"max_num_neighbors: expected at least 1, got {neighbors}")
+    if hparams["basis"] not in ("paper", "released"):
+        raise ValueError(f'basis: expected "paper" or "released", got {hparams["basis"]!r}')
+    if hparams["use_torsion"] and not hparams["use_angle"]:
+        raise ValueError("use_torsion: expected False where use_angle is False, got True")
+
+
+def may_read_values(tensor: Tensor) -> bool:
+    """Whether Python may look at values: not while compiling or tracing, nor while a CUDA graph is recorded."""
+    if torch.compiler.is_compiling():
+        return False
+    if get_proxy_mode() is not None:
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def read_molecules(data: Any, weight: Tensor) -> Molecules:
+    """Take z, pos, batch, num_graphs, cell and pbc from `data` (attributes, or a dict) and check them.
+
+    weight: of the model, any shape; pos must have its dtype and device. batch None is one molecule. num_graphs is
+    counted from batch where `data` does not say it. Raises ValueError, or TypeError for a wrong type or dtype, naming
+    the argument.
+    """
+    z, pos = _get(data, "z"), _get(data, "pos")
+    for name, value in (("z", z), ("pos", pos)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data.{name}: expected a tensor, got {type(value).__name__}")
+    if z.dtype != torch.int64:
+        raise TypeError(f"data.z: expected int64, got {z.dtype}")
+    if z.dim() != 1:
+        raise ValueError(f"data.z: expected shape [N], got {list(z.shape)}")
+    if pos.dtype != weight.dtype:
+        raise TypeError(f"data.pos: expected {weight.dtype}, the dtype of the model, got {pos.dtype}")
+    if pos.device != weight.device:
+        raise ValueError(f"data.pos: expected device {weight.device}, that of the model, got {pos.device}")
+    if pos.shape != (len(z), 3):
+        raise ValueError(f"data.pos: expected shape [{len(z)}, 3] to go with z, got {list(pos.shape)}")
+    batch, num_graphs = _get(data, "batch"), _get(data, "num_graphs")
+    if batch is None:
+        batch = torch.zeros_like(z)
+        num_graphs = 1 if num_graphs is None else num_graphs
+    if not isinstance(batch, Tensor) or batch.dtype != torch.int64:
+        raise TypeError(f"data.batch: expected an int64 tensor, got {getattr(batch, 'dtype', type(batch).__name__)}")
+    if batch.shape != z.shape:
+        raise ValueError(f"data.batch: expected shape [{len(z)}] to go with z, got {list(batch.shape)}")
+    for name, tensor in (("z", z), ("batch", batch)):
+        if tensor.device != pos.device:
+            raise ValueError(f"data.{name}: expected device {pos.device} as for pos, got {tensor.device}")
+    if num_graphs is None:
+        num_graphs = int(batch.max()) + 1 if len(batch) else 0
+    least = 1 if len(batch) else 0
+    if not isinstance(num_graphs, int) or num_graphs < least:
+        raise ValueError(f"data.num_graphs: expected an int of at least {least}, got {num_graphs!r}")
+    if len(z) and may_read_values(pos):
+        _check_values(z, pos, batch, num_graphs)
+    return Molecules(z, pos, batch, num_graphs, *_read_cell(data))
+
+
+def _get(data: Any, name: str) -> Any:
+    """data[name] or data.name, None where there is none."""
+    return data.get(name) if isinstance(data, dict) else getattr(data, name, None)
+
+
+def _check_values(z: Tensor, pos: Tensor, batch: Tensor, num_graphs: int) -> None:
+    wrong = torch.stack(  # one tensor, so that a GPU is asked once
+        [
+            ((z < 1) | (z >= NUM_ELEMENTS)).any(),
+            ~pos.isfinite().all(),
+            (batch[1:] < batch[:-1]).any(),
+            (batch[0] < 0) | (batch[-1] >= num_graphs),
+        ]
+    ).tolist()
+    if wrong[0]:
+        found = f"{int(z.min())} to {int(z.max())}"
+        raise ValueError(f"data.z: expected atomic numbers 1 to {NUM_ELEMENTS - 1}, got {found}")
+    if wrong[1]:
+        atom = int((~pos.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(f"data.pos: expected finite coordinates, got {pos[atom].tolist()} for atom {atom}")
+    if wrong[2]:
+        raise ValueError("data.batch: expected molecule numbers in ascending order, got a smaller after a larger one")
+    if wrong[3]:
+        raise ValueError(
+            f"data.batch: expected molecule numbers 0 to {num_graphs - 1}, got {int(batch[0])} to {int(batch[-1])}"
+        )
+
+
+def _read_cell(data: Any) -> tuple[Tensor | None, Tensor | None]:
+    """cell [B, 3, 3] and pbc [B, 3], or [3, 3] and [3] for all molecules.
+
+    PyTorch Geometric joins the cells of a batch to [3 B, 3], and their pbc to [3 B]; both are taken apart again.
+    """
+    return _apart(_get(data, "cell"), "cell", (3, 3)), _apart(_get(data, "pbc"), "pbc", (3,))
+
+
+def _apart(value: Any, name: str, shape: tuple[int, ...]) -> Tensor | None:
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise TypeError(f"data.{name}: expected a tensor, got {type(value).__name__}")
+    if value.shape == shape:
+        return value
+    if value.dim() not in (len(shape), len(shape) + 1) or value.numel() % math.prod(shape):
+        many = ", ".join(["B", *map(str, shape)])
+        raise ValueError(f"data.{name}: expected shape {list(shape)} or [{many}], got {list(value.shape)}")
+    return value.reshape(-1, *shape)

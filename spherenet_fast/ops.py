@@ -1,0 +1,105 @@
+"""The fused operators, with exact first and second derivatives.
+
+Equivalent to the functions of the same name in `reference.py`, which say what is computed in a few lines of PyTorch.
+Floating-point arguments share one dtype, float32 or float64; under autocast the operators run in float32. A bad argument
+raises RuntimeError with the argument's name, what was expected and what came. Third derivatives do not exist.
+"""
+
+import torch
+from torch import Tensor
+
+from . import _autograd  # noqa: F401  registers the operators
+
+_ops = torch.ops.spherenet_fast
+
+
+def radial_basis(
+    distance: Tensor, frequency: Tensor, roots: Tensor, scale: Tensor, cutoff: float, envelope_exponent: int
+) -> tuple[Tensor, Tensor]:
+    """Distance basis and radial functions of edge lengths (the radial parts of the paper's Eqs. 4, 5 and 6).
+
+        bessel[e, n] = u(x) sin(frequency[n] x),   radial[e, l, n] = scale[l, n] j_l(roots[l, n] x),   x = distance / cutoff
+
+    with the envelope u(x) = 1/x + a x^(p-1) + b x^p + c x^(p+1), p = envelope_exponent + 1, which is 0 from x = 1 on.
+
+    distance [E], in the unit of cutoff; frequency [K], K <= 16; roots, scale [L, K] constants, L <= 8.
+    Returns bessel [E, K] and radial [E, L, K], differentiable in distance and frequency.
+    """
+    return _ops.radial_basis(
+        distance, frequency, roots.double(), scale.double(), float(cutoff), int(envelope_exponent)
+    )
+
+
+def torsion_reference(vec: Tensor, graph) -> Tensor:
+    """The neighbour that each triplet's torsion is measured to.
+
+    For the edge e = j->i and a neighbour q = k->j it is the next neighbour of j anticlockwise about e; never q itself nor
+    the reverse of e (both by index), nor a neighbour collinear with e (|component across e| < 1e-5). Azimuths within
+    1e-4 rad count as one, and among those tied the smallest edge number wins, so rounding decides nothing.
+
+    vec [E, 3], sender to receiver; graph as `radius_graph` returns it.
+    Returns int32 [graph.num_pairs], at pair_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)): the
+    reference's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
+    """
+    return _ops.torsion_reference(
+        vec.detach(), graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr, graph.num_pairs
+    )
+
+
+def gated_sum(
+    x: Tensor,
+    radial: Tensor | None,
+    direction: Tensor | None,
+    reference: Tensor | None,
+    graph,
+    angle_weight: Tensor | None,
+    angle_up: Tensor | None,
+    torsion_weight: Tensor | None,
+    torsion_up: Tensor | None,
+    basis: str = "paper",
+) -> Tensor:
+    """The sum over triplets of one interaction block, without a tensor that has a triplet dimension.
+
+        M[e, c] = sum over q of x[q, c] (angle_up a)[c] (torsion_up t)[c]
+        a[p] = sum_ln angle_weight[p, l K + n] radial[q, l, n] Y_l0(theta)                  (Eq. 5)
+        t[p] = sum_hn torsion_weight[p, h K + n] radial[q, o(h), n] Y_h(theta, phi)         (Eq. 4)
+
+    where q runs over the edges k->j into the sender of e = j->i, except the reverse of e; h = l^2 + (m >= 0 ? m : 2l+1+m)
+    numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
+
+    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; reference [num_pairs] of
+    `torsion_reference`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
+    Without the two torsion weights their factor is 1 (reference may be None); without the four weights M is the plain sum.
+    Returns M [E, C], twice differentiable in x, radial, direction and the weights.
+    """
+    if basis not in ("paper", "released"):
+        raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
+    return _ops.gated_sum(
+        x, radial, direction, reference, angle_weight, angle_up, torsion_weight, torsion_up,
+        graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr, basis == "released",
+    )  # fmt: skip
+
+
+def segment_sum(x: Tensor, ptr: Tensor, index: Tensor | None = None) -> Tensor:
+    """out[n] = sum of x[index[k]] (x[k] where index is None) over k in ptr[n] .. ptr[n+1], in that order.
+
+    x [E, C]; ptr [N+1]; index [E], a permutation of the rows. Returns [N, C], differentiable any number of times.
+    """
+    return _ops.segment_sum(x, ptr, index)
+
+
+def gather(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None = None) -> Tensor:
+    """x[index], whose derivative is `segment_sum(grad, ptr, perm)`: no atomics, the same bits on every run.
+
+    x [N, C]; index [E]; ptr [N+1] and perm [E] the same index by row: perm[ptr[n] .. ptr[n+1]] (or that range itself) are
+    the positions where index is n. Returns [E, C], differentiable any number of times.
+    """
+    return _ops.gather(x, index, ptr, perm)
+
+
+def silu(x: Tensor) -> Tensor:
+    """silu(x) = x / (1 + exp(-x)), whose first and second derivatives each take one pass over memory.
+
+    x: any shape. Returns the same shape.
+    """
+    return _ops.silu(x)
