@@ -46,7 +46,7 @@ def extension():
 
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*/*.cpp"))
     kernels = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc/cuda").glob("*.cu"))
-    flags = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi"]
+    flags = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-g0", "-Wno-psabi"]
     flags += ["-Wno-ignored-attributes", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
     arguments = {"cxx": flags}
     links = []

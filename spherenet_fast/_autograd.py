@@ -20,6 +20,23 @@ def _derivative(name, backward, setup_context):
     torch.library.register_autograd(f"spherenet_fast::{name}", backward, setup_context=setup_context)
 
 
+def wanted_gradients(ctx) -> list[bool]:
+    """Of which inputs of a backward's node this very backward wants the gradient.
+
+    Forces need the gradient for the positions alone, while the weights require theirs later on: `needs_input_grad`
+    cannot tell, the engine can.
+    """
+
+    def wanted(node):
+        try:
+            return torch._C._will_engine_execute_node(node)
+        except RuntimeError:  # a leaf that torch.autograd.grad was asked for
+            return True
+
+    nodes = (node for node, _ in ctx.next_functions if node is not None)  # one for every input that needs a gradient
+    return [needed and wanted(next(nodes)) for needed in ctx.needs_input_grad]
+
+
 def _save_inputs(tensors):
     """A setup_context that saves the first ``tensors`` inputs and keeps the others, which are numbers."""
 
@@ -103,22 +120,29 @@ def _(x, *others):
     return x.new_empty(x.shape)
 
 
-def _empty_gradients(inputs, geometry):
-    wanted = [inputs[k] if geometry or k not in (1, 2) else None for k in _DIFFERENTIABLE]
+def _empty_gradients(inputs, geometry, weights):
+    """Of all differentiable inputs; of size 0 where an input is absent or its group is not asked for."""
+    asked = {0: True, 1: geometry and inputs[4] is not None, 2: geometry and inputs[4] is not None}
     x = inputs[0]
-    return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in wanted)
+    given = [inputs[k] if asked.get(k, weights) else None for k in _DIFFERENTIABLE]
+    return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in given)
 
 
 @_fake("gated_sum_backward")
-def _(grad_out, *inputs_and_geometry):
-    *inputs, geometry = inputs_and_geometry
-    return _empty_gradients(inputs, geometry and inputs[4] is not None)
+def _(grad_out, *arguments):
+    *inputs, geometry, weights = arguments
+    return _empty_gradients(inputs, geometry, weights)
 
 
 @_fake("gated_sum_double_backward")
 def _(*arguments):
-    grad_out, *inputs, geometry = arguments[len(_DIFFERENTIABLE) :]
-    return grad_out.new_empty(grad_out.shape), *_empty_gradients(inputs, geometry and inputs[4] is not None)
+    grad_out, *inputs, geometry, weights = arguments[len(_DIFFERENTIABLE) :]
+    return grad_out.new_empty(grad_out.shape), *_empty_gradients(inputs, geometry, weights)
+
+
+def _groups(needed, offset):
+    """Whether geometry (radial, direction) and weights want gradients."""
+    return any(needed[offset + k] for k in (1, 2)), any(needed[offset + k] for k in (4, 5, 6, 7))
 
 
 def _spread(grads, inputs, needed, offset):
@@ -134,25 +158,25 @@ def _spread(grads, inputs, needed, offset):
 
 
 def _gated_sum_backward(ctx, grad_out):
-    needed = ctx.needs_input_grad
     if grad_out is None:
-        return (None,) * len(needed)
-    inputs = ctx.saved_tensors
-    geometry = needed[1] or needed[2]
-    grads = _ops.gated_sum_backward(grad_out, *inputs, *ctx.numbers, geometry)
+        return (None,) * len(ctx.needs_input_grad)
+    needed, inputs = wanted_gradients(ctx), ctx.saved_tensors
+    grads = _ops.gated_sum_backward(grad_out, *inputs, *ctx.numbers, *_groups(needed, 0))
     return tuple(_spread(grads, inputs, needed, 0))
 
 
 def _gated_sum_double_backward(ctx, *tangents):
-    needed = ctx.needs_input_grad
     if all(tangent is None for tangent in tangents):
-        return (None,) * len(needed)
+        return (None,) * len(ctx.needs_input_grad)
+    needed = wanted_gradients(ctx)
     grad_out, *inputs = ctx.saved_tensors
-    # The backward operator returns an empty tensor for an absent input; its cotangent says nothing.
+    # The backward operator returns an empty tensor for what is absent; its cotangent says nothing.
     present = [t if inputs[k] is not None else None for t, k in zip(tangents, _DIFFERENTIABLE)]
     present = [None if t is not None and t.shape != inputs[k].shape else t for t, k in zip(present, _DIFFERENTIABLE)]
-    released, geometry = ctx.numbers
-    grad_grad_out, *grads = _ops.gated_sum_double_backward(*present, grad_out, *inputs, released, geometry)
+    released = ctx.numbers[0]
+    grad_grad_out, *grads = _ops.gated_sum_double_backward(
+        *present, grad_out, *inputs, released, *_groups(needed, 1)
+    )
     out = _spread(grads, inputs, needed, 1)
     out[0] = grad_grad_out
     return tuple(out)
@@ -233,6 +257,17 @@ def _silu_double_backward(ctx, grad_grad_x):
 
 _derivative("silu", _silu_backward, _save_inputs(1))
 _derivative("silu_backward", _silu_double_backward, _save_inputs(2))
+
+
+# ---- third derivatives -----------------------------------------------------------------------------------------------
+
+
+def _no_third_derivative(ctx, *grads):
+    raise RuntimeError("spherenet_fast: third derivatives do not exist")
+
+
+for _name in ("radial_basis", "gated_sum", "silu"):
+    _derivative(f"{_name}_double_backward", _no_third_derivative, lambda ctx, inputs, output: None)
 
 
 # ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------

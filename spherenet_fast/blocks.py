@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from .basis import spherical_bessel_constants
 from .graph import Graph
@@ -29,6 +28,9 @@ class Geometry(NamedTuple):
 class Dense(nn.Linear):
     """A linear layer with orthogonal weights of Glorot's variance 2 / (fan_in + fan_out), and zero bias."""
 
+    def forward(self, x: Tensor, operators) -> Tensor:
+        return operators.linear(x, self.weight, self.bias)
+
     def reset_parameters(self) -> None:
         # an orthogonal m x n matrix has mean square 1 / max(m, n)
         gain = (2 * max(self.weight.shape) / sum(self.weight.shape)) ** 0.5
@@ -46,7 +48,7 @@ class Residual(nn.Module):
         self.lin2 = Dense(channels, channels)
 
     def forward(self, x: Tensor, operators) -> Tensor:
-        return x + operators.silu(self.lin2(operators.silu(self.lin1(x))))
+        return x + operators.silu(self.lin2(operators.silu(self.lin1(x, operators)), operators))
 
 
 class Frequencies(nn.Module):
@@ -105,11 +107,11 @@ class EdgeEmbedding(nn.Module):
         graph = geometry.graph
         of_receiver, of_sender, of_distance = self.lin.weight.chunk(3, dim=1)
         x = self.emb(z)
-        e1 = linear(operators.silu(self.lin_rbf_0(geometry.bessel)), of_distance, self.lin.bias)
-        e1 = e1 + operators.gather(linear(x, of_receiver), graph.edge_index[1], graph.in_ptr, None)
-        e1 = e1 + operators.gather(linear(x, of_sender), graph.edge_index[0], graph.out_ptr, graph.out_edge)
+        e1 = operators.linear(operators.silu(self.lin_rbf_0(geometry.bessel, operators)), of_distance, self.lin.bias)
+        e1 = e1 + operators.gather(operators.linear(x, of_receiver), graph.edge_index[1], graph.in_ptr, None)
+        e1 = e1 + operators.gather(operators.linear(x, of_sender), graph.edge_index[0], graph.out_ptr, graph.out_edge)
         e1 = operators.silu(e1)
-        return e1, self.lin_rbf_1(geometry.bessel) * e1
+        return e1, self.lin_rbf_1(geometry.bessel, operators) * e1
 
 
 class Interaction(nn.Module):
@@ -151,23 +153,23 @@ class Interaction(nn.Module):
         self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
 
     def forward(self, e1: Tensor, geometry: Geometry, operators, frozen: bool) -> tuple[Tensor, Tensor]:
-        x_ji = operators.silu(self.lin_ji(e1))
+        x_ji = operators.silu(self.lin_ji(e1, operators))
         # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
-        x_kj = operators.silu(self.lin_kj(e1)) * linear(geometry.bessel, self.lin_rbf2.weight @ self.lin_rbf1.weight)
-        x_kj = operators.silu(self.lin_down(x_kj))
+        x_kj = operators.silu(self.lin_kj(e1, operators)) * operators.linear(geometry.bessel, self.lin_rbf2.weight @ self.lin_rbf1.weight)
+        x_kj = operators.silu(self.lin_down(x_kj, operators))
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
         if frozen:
             weights = [weight if weight is None else weight.detach() for weight in weights]
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.reference, geometry.graph, *weights, self.basis
         )
-        h = x_ji + operators.silu(self.lin_up(message))
+        h = x_ji + operators.silu(self.lin_up(message, operators))
         for layer in self.layers_before_skip:
             h = layer(h, operators)
-        h = operators.silu(self.lin(h)) + e1
+        h = operators.silu(self.lin(h, operators)) + e1
         for layer in self.layers_after_skip:
             h = layer(h, operators)
-        return h, self.lin_rbf(geometry.bessel) * h
+        return h, self.lin_rbf(geometry.bessel, operators) * h
 
 
 class AtomOutput(nn.Module):
@@ -180,7 +182,7 @@ class AtomOutput(nn.Module):
         self.lin = Dense(out_emb_channels, out_channels, bias=False)
 
     def forward(self, e2: Tensor, graph: Graph, operators) -> Tensor:
-        v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None))
+        v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None), operators)
         for layer in self.lins:
-            v = operators.silu(layer(v))
-        return self.lin(v)
+            v = operators.silu(layer(v, operators))
+        return self.lin(v, operators)

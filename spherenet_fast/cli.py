@@ -25,6 +25,17 @@ def _errors_in_one_line():
         raise typer.Exit(2) from error
 
 
+def _usable(device: str) -> str:
+    """`device`, if PyTorch can put tensors there; else ValueError."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: expected a device that PyTorch finds here, got {device!r}") from error
+    return device
+
+
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9.")],
@@ -63,7 +74,7 @@ def evaluate(
     from .training.potential import Potential
 
     with _errors_in_one_line():
-        potential = Potential.load(checkpoint, device)
+        potential = Potential.load(checkpoint, _usable(device))
         molecules, indices = evaluation_data(potential, data, split, part)
         potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
         mae, rmse = evaluate(potential, molecules, indices, batch_size)
@@ -91,7 +102,7 @@ def predict(
     with _errors_in_one_line():
         if not out.parent.is_dir():
             raise FileNotFoundError(f"--out: there is no folder {out.parent}")
-        potential = Potential.load(checkpoint, device)
+        potential = Potential.load(checkpoint, _usable(device))
         predicted = predict(potential, read_structures(structures), batch_size, forces)
         write_structures(out, predicted)
         print(f"{len(predicted)} structures in {out}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _autograd  # noqa: F401  registers the operators
+from ._linear import linear  # noqa: F401  one of the operators, made of torch's
 
 _ops = torch.ops.spherenet_fast
 

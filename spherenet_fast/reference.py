@@ -287,3 +287,8 @@ def gather(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None = None) ->
 def silu(x: Tensor) -> Tensor:
     """x / (1 + exp(-x)), element by element."""
     return torch.nn.functional.silu(x)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
+    return torch.nn.functional.linear(x, weight, bias)

@@ -38,7 +38,7 @@ class GatedSumRun {
     Tile tile(call_, weights_, table_, most_);
     for (int64_t j = first_tile(index), end = first_tile(index + 1); j < end; ++j) tile.run(j);
     if constexpr (kPass != Pass::kForward)
-      tile.store_weight_gradients(call_.grads.weights + index * call_.shape.weights());
+      if (call_.grads.weights) tile.store_weight_gradients(call_.grads.weights + index * call_.shape.weights());
   }
 
   int64_t first_tile(int64_t index) const {

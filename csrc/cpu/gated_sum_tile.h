@@ -84,6 +84,9 @@ class GatedSumTile {
 
   static constexpr int kPairs = 4;  // pairs that share one load of the weights
 
+  // Rows of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
+  static SN_HD int chunks(const FactorWeights<T, kDual>& w) { return kOneRow ? 1 : w.chunks; }
+
  public:
   GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
                const TileLimits& most)
@@ -136,13 +139,13 @@ class GatedSumTile {
 
   // rows[r] = sum over n of weight[r, n] R[q, o(r), n]
   void make_rows(const FactorWeights<T, kDual>& w, FactorScratch<T, kDual>& s, const int* order, const N* radial) {
-    const int K = shape_.num_radial;
+    const int K = shape_.num_radial, C = chunks(w);
     for (int r = 0; r < w.rows; ++r)
-      for (int chunk = 0; chunk < w.chunks; ++chunk) {
+      for (int chunk = 0; chunk < C; ++chunk) {
         S8 sum{};
         for (int n = 0; n < K; ++n)
-          sum += w.weight[(int64_t(r) * K + n) * w.chunks + chunk] * radial[(order ? order[r] : r) * K + n];
-        s.rows[r * w.chunks + chunk] = sum;
+          sum += w.weight[(int64_t(r) * K + n) * C + chunk] * radial[(order ? order[r] : r) * K + n];
+        s.rows[r * C + chunk] = sum;
       }
   }
 
@@ -191,10 +194,11 @@ class GatedSumTile {
 
   // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
   void contract(const FactorWeights<T, kDual>& w, FactorScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
-    for (int chunk = 0; chunk < w.chunks; ++chunk) {
+    const int C = chunks(w);
+    for (int chunk = 0; chunk < C; ++chunk) {
       S sum[kRow] = {};
       for (int r = 0; r < w.rows; ++r) {
-        const S8& row = s.rows[r * w.chunks + chunk];
+        const S8& row = s.rows[r * C + chunk];
         const S value = y[zonal ? r * r : r];
         for (int p = 0; p < kRow; ++p) sum[p] += value * Num::lane(row, p);
       }
@@ -211,8 +215,7 @@ class GatedSumTile {
   SN_HD S factor(const FactorWeights<T, kDual>& w, const FactorScratch<T, kDual>& s, const S* up, int64_t e) const {
     if (!kOneRow && !w.size) return S{} + T(1);
     S sum = up[0] * coefficient(s, 0, e);
-    const int size = kOneRow ? kRow : kRow * w.chunks;
-    for (int p = 1; p < size; ++p) sum += up[p] * coefficient(s, p, e);
+    for (int p = 1; p < kRow * chunks(w); ++p) sum += up[p] * coefficient(s, p, e);
     return sum;
   }
 

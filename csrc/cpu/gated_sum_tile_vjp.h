@@ -21,11 +21,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
       Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_;
   static constexpr int W = Base::W, kPairs = Base::kPairs;
   const bool geometry_;  // radial functions and directions want their gradients
+  const bool weights_wanted_;
 
  public:
   GatedSumTileVjp(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
                   const TileLimits& most)
-      : Base(call, weights, table, most), geometry_(call.grads.radial != nullptr) {
+      : Base(call, weights, table, most), geometry_(call.grads.radial != nullptr), weights_wanted_(call.grads.weights != nullptr) {
     zero_weight_gradients(weights_.angle, angle_);
     zero_weight_gradients(weights_.torsion, torsion_);
   }
@@ -63,7 +64,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
     if (geometry_) close_directions();
   }
 
-  // Adds nothing: the sums over all tiles run so far, to weights [angle_weight, angle_up, torsion_weight, torsion_up].
+  // The sums over all tiles run so far, to weights [angle_weight, angle_up, torsion_weight, torsion_up].
   void store_weight_gradients(T* weights) const {
     weights = store_factor(weights_.angle, angle_, weights);
     store_factor(weights_.torsion, torsion_, weights);
@@ -85,8 +86,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
   }
 
   SN_HD void add_up_gradient(const Factor& w, const Scratch& s, V* sums, const S& grad, int64_t e) const {
-    const int size = kOneRow ? kRow : kRow * w.chunks;
-    for (int p = 0; p < size; ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
+    for (int p = 0; p < kRow * this->chunks(w); ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
   }
 
   // The gradient of x, of the two `up` matrices, and (in grad_channels) of the gate's two factors.
@@ -119,6 +119,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
         const S along = x * grad;
         grad_angle = along * t;
         grad_torsion = along * a;
+        if (!weights_wanted_) continue;
         add_up_gradient(weights_.angle, angle_, kOneRow ? angle_sums : angle_memory, grad_angle, e);
         add_up_gradient(weights_.torsion, torsion_, kOneRow ? torsion_sums : torsion_memory, grad_torsion, e);
       }
@@ -132,19 +133,18 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
 
   // From grad_channels to the gradients of the coefficients, of this factor's weight and of the radial functions.
   void factor_gradients(const Factor& w, Scratch& s, bool zonal, const int* order, int64_t edge) {
-    const int K = shape_.num_radial;
-    const int lk = shape_.num_spherical * K;
-    for (int chunk = 0; chunk < w.chunks; ++chunk) {
+    const int K = shape_.num_radial, lk = shape_.num_spherical * K, C = this->chunks(w);
+    for (int chunk = 0; chunk < C; ++chunk) {
       gate_gradients(w, s, chunk);
-      for (int first = 0; first < w.rows; first += kHarmonicRows)
-        row_gradients(w, s, chunk, zonal, first);
+      for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, chunk, zonal, first);
       for (int r = 0; r < w.rows; ++r) {
         const int o = order ? order[r] : r;
-        const S8& grad = s.grad_rows[r * w.chunks + chunk];
+        const S8 grad = s.grad_rows[r * C + chunk];
         for (int n = 0; n < K; ++n) {
-          const int64_t i = (int64_t(r) * K + n) * w.chunks + chunk;
-          add_output(s.grad_weight[i], grad,
-                     Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + o * K + n));
+          const int64_t i = (int64_t(r) * K + n) * C + chunk;
+          if (weights_wanted_)
+            add_output(s.grad_weight[i], grad,
+                       Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + o * K + n));
           if (geometry_) add_output(grad_radial_[o * K + n], grad, w.weight[i]);
         }
       }
@@ -153,50 +153,57 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
 
   // grad_gates[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time.
   void gate_gradients(const Factor& w, Scratch& s, int chunk) {
+    const int C = this->chunks(w), blocks = weights_.blocks;
     for (int64_t e = 0; e < num_out_; e += kPairs) {
       S8 sum[kPairs] = {};
-      const S* grads = s.grad_channels + e * weights_.blocks;
-      for (int block = 0; block < weights_.blocks; ++block)
-        for (int i = 0; i < W; ++i) {
-          const S8 row = w.up_rows[int64_t(block * W + i) * w.chunks + chunk];
-          for (int pair = 0; pair < kPairs; ++pair)
-            sum[pair] += row * Num::lane(grads[pair * weights_.blocks + block], i);
-        }
-      for (int pair = 0; pair < kPairs; ++pair) s.grad_gates[(e + pair) * w.chunks + chunk] = sum[pair];
+      const S* grads = s.grad_channels + e * blocks;
+      const S8* row = w.up_rows + chunk;
+      for (int block = 0; block < blocks; ++block, ++grads) {
+        const S* grad[kPairs];
+        for (int pair = 0; pair < kPairs; ++pair) grad[pair] = grads + pair * blocks;
+#pragma GCC unroll 4
+        for (int i = 0; i < W; ++i, row += C)
+          for (int pair = 0; pair < kPairs; ++pair) sum[pair] += *row * Num::lane(*grad[pair], i);
+      }
+      for (int pair = 0; pair < kPairs; ++pair) s.grad_gates[(e + pair) * C + chunk] = sum[pair];
     }
   }
 
   static constexpr int kHarmonicRows = 7;  // sums that stay in registers
 
-  // grad_rows[r] = sum over e of y[e, r] grad_gates[e]
+  // grad_rows[r] = sum over e of y[e, r] grad_gates[e], for kHarmonicRows rows r from `first` on
   void row_gradients(const Factor& w, Scratch& s, int chunk, bool zonal, int first) {
+    const int C = this->chunks(w);
     S8 sum[kHarmonicRows] = {};
-    int row[kHarmonicRows];
-    for (int i = 0; i < kHarmonicRows; ++i) {
-      const int r = first + i < w.rows ? first + i : w.rows - 1;  // past the end: computed, not stored
-      row[i] = zonal ? r * r : r;
+    const S8* gate = s.grad_gates + chunk;
+    for (int64_t b = 0; b < out_blocks_; ++b) {
+      const S* y[kHarmonicRows];
+      for (int i = 0; i < kHarmonicRows; ++i) {
+        const int r = first + i < w.rows ? first + i : w.rows - 1;  // past the end: computed, not stored
+        y[i] = y_ + b * kMaxHarmonics + (zonal ? r * r : r);
+      }
+      const int count = int(num_out_ - b * W < W ? num_out_ - b * W : W);
+      for (int lane = 0; lane < count; ++lane, gate += C)
+        for (int i = 0; i < kHarmonicRows; ++i) sum[i] += *gate * Num::lane(*y[i], lane);
     }
-    for (int64_t e = 0; e < num_out_; ++e) {
-      const S8 gate = s.grad_gates[e * w.chunks + chunk];
-      const S* y = y_ + e / W * kMaxHarmonics;
-      for (int i = 0; i < kHarmonicRows; ++i) sum[i] += gate * Num::lane(y[row[i]], int(e % W));
-    }
-    for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * w.chunks + chunk] = sum[i];
+    for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * C + chunk] = sum[i];
   }
 
   // grad_lanes: grad_gates with lanes over edges, zero in the lanes past the last edge.
   void transpose_gates(const Factor& w, Scratch& s) {
-    for (int p = 0; p < kRow * w.chunks; ++p)
+    const int C = this->chunks(w);
+    for (int p = 0; p < kRow * C; ++p)
       for (int64_t e = 0; e < out_blocks_ * W; ++e)
         Num::set_lane(s.grad_lanes[p * out_blocks_ + e / W], int(e % W),
-                      e < num_out_ ? Num::lane(s.grad_gates[e * w.chunks + p / kRow], p % kRow) : N{});
+                      e < num_out_ ? Num::lane(s.grad_gates[e * C + p / kRow], p % kRow) : N{});
   }
 
   SN_HD void add_harmonic_gradients(const Factor& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
+    const int C = this->chunks(w);
     for (int r = 0; r < w.rows; ++r) {
       S sum = zonal ? S{} : grad_y[r];
-      for (int chunk = 0; chunk < w.chunks; ++chunk) {
-        const S8& row = s.rows[r * w.chunks + chunk];
+      for (int chunk = 0; chunk < C; ++chunk) {
+        const S8& row = s.rows[r * C + chunk];
         for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(chunk * kRow + p) * out_blocks_ + b] * Num::lane(row, p);
       }
       grad_y[zonal ? r * r : r] = sum;

@@ -95,11 +95,27 @@ inline void check_range(const char* name, const int64_t* index, int64_t count, i
                     index[k], " at position ", k);
 }
 
+// Every output row is written by the one tile that index names: a row named twice would leave another unwritten.
+inline void check_permutation(const char* name, const int64_t* index, int64_t count) {
+  check_range(name, index, count, 0, count);
+  std::vector<bool> seen(count);
+  for (int64_t k = 0; k < count; ++k) {
+    STD_TORCH_CHECK(!seen[index[k]], name, ": expected every number once, got ", index[k], " twice");
+    seen[index[k]] = true;
+  }
+}
+
+// Contiguous copies where needed: kernels index with these arrays.
 struct GraphTensors {
   Tensor in_ptr, out_ptr, out_edge, rev, pair_ptr;
 
+  GraphTensors(const Tensor& in_ptr_, const Tensor& out_ptr_, const Tensor& out_edge_, const Tensor& rev_,
+               const Tensor& pair_ptr_)
+      : in_ptr(contiguous(in_ptr_)), out_ptr(contiguous(out_ptr_)), out_edge(contiguous(out_edge_)),
+        rev(contiguous(rev_)), pair_ptr(contiguous(pair_ptr_)) {}
+
   // Checks everything a kernel indexes with: a bad graph is an error, not a crash.
-  TileGraph checked(int64_t num_edges, int64_t* num_pairs = nullptr) const {
+  TileGraph checked(int64_t num_edges, int64_t* num_pairs) const {
     const int64_t N = in_ptr.numel() - 1;
     STD_TORCH_CHECK(N >= 0, "in_ptr: expected at least one offset, got shape ", shape_of(in_ptr));
     check("in_ptr", in_ptr, ScalarType::Long, {N + 1});
@@ -111,16 +127,14 @@ struct GraphTensors {
                           data<int64_t>(rev), data<int64_t>(pair_ptr)};
     check_pointers("in_ptr", graph.in_ptr, N, num_edges);
     check_pointers("out_ptr", graph.out_ptr, N, num_edges);
-    check_range("out_edge", graph.out_edge, num_edges, 0, num_edges);
+    check_permutation("out_edge", graph.out_edge, num_edges);
     check_range("rev", graph.rev, num_edges, -1, num_edges);
-    int64_t pairs = 0;
+    *num_pairs = 0;
     for (int64_t j = 0; j <= N; ++j) {
-      STD_TORCH_CHECK(graph.pair_ptr[j] == pairs, "pair_ptr: expected ", pairs, " at atom ", j, ", got ",
+      STD_TORCH_CHECK(graph.pair_ptr[j] == *num_pairs, "pair_ptr: expected ", *num_pairs, " at atom ", j, ", got ",
                       graph.pair_ptr[j]);
-      if (j < N)
-        pairs += (graph.in_ptr[j + 1] - graph.in_ptr[j]) * (graph.out_ptr[j + 1] - graph.out_ptr[j]);
+      if (j < N) *num_pairs += (graph.in_ptr[j + 1] - graph.in_ptr[j]) * (graph.out_ptr[j + 1] - graph.out_ptr[j]);
     }
-    if (num_pairs) *num_pairs = pairs;
     return graph;
   }
 };

@@ -6,13 +6,17 @@
 namespace spherenet::ops {
 namespace {
 
+void make_contiguous_if_given(OptionalTensor& t) {
+  if (t) t = contiguous(*t);
+}
+
 // The differentiable inputs as they come, or one tangent of each; absent ones are empty.
 struct GatedSumTensors {
   OptionalTensor x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up;
 
   void make_contiguous() {
     for (OptionalTensor* t : {&x, &radial, &direction, &angle_weight, &angle_up, &torsion_weight, &torsion_up})
-      if (*t) *t = contiguous(**t);
+      make_contiguous_if_given(*t);
   }
 
   template <class T>
@@ -35,6 +39,7 @@ struct GatedSumArguments {
                     bool released)
       : inputs(std::move(inputs_)), reference(reference_), tensors(tensors_) {
     inputs.make_contiguous();
+    make_contiguous_if_given(reference);
     const Tensor& x = *inputs.x;
     dtype = floating_dtype("x", x);
     check("x", x, dtype, {-1, -1});
@@ -124,7 +129,7 @@ Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, Opti
 using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_out_, const GatedSumTensors* tangents,
-                              bool geometry) {
+                              bool geometry, bool weights) {
   const Tensor& x = *in.inputs.x;
   const Tensor grad_out = contiguous(grad_out_);
   check("grad_out", grad_out, in.dtype, {in.num_edges, in.shape.channels});
@@ -136,18 +141,18 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
   };
   GatedSumOutputs out{tangents ? empty(x, {in.num_edges, in.shape.channels}) : empty(x, {0}),
                       gradient(in.inputs.x, true), gradient(in.inputs.radial, with_geometry),
-                      gradient(in.inputs.direction, with_geometry), gradient(in.inputs.angle_weight, true),
-                      gradient(in.inputs.angle_up, true), gradient(in.inputs.torsion_weight, true),
-                      gradient(in.inputs.torsion_up, true)};
+                      gradient(in.inputs.direction, with_geometry), gradient(in.inputs.angle_weight, weights),
+                      gradient(in.inputs.angle_up, weights), gradient(in.inputs.torsion_weight, weights),
+                      gradient(in.inputs.torsion_up, weights)};
   auto& [grad_grad_out, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] = out;
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t chunks = gated_sum_chunks(in.graph).count, size = in.shape.weights();
+    const int64_t chunks = gated_sum_chunks(in.graph).count, size = weights ? in.shape.weights() : 0;
     std::vector<T> parts(chunks * size), sums(size), direction_out(with_geometry ? 3 * in.num_edges : 0);
     auto call = in.call<T>();
     call.grad_out = data<T>(grad_out);
     call.grads.x = mutable_data<T>(grad_x);
-    call.grads.weights = parts.data();
+    call.grads.weights = weights ? parts.data() : nullptr;
     if (with_geometry) {
       call.grads.radial = mutable_data<T>(grad_radial);
       call.grads.direction_in = mutable_data<T>(grad_direction);
@@ -172,11 +177,11 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
     Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
     OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight, OptionalTensor torsion_up,
-    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool geometry) {
+    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool geometry, bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
                              {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
   auto [none, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] =
-      gated_sum_vjp(in, grad_out, nullptr, geometry);
+      gated_sum_vjp(in, grad_out, nullptr, geometry, weights);
   return {grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu};
 }
 
@@ -186,7 +191,7 @@ GatedSumOutputs gated_sum_double_backward(
     OptionalTensor grad_grad_torsion_up, Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
     OptionalTensor reference, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
     OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-    bool released, bool geometry) {
+    bool released, bool geometry, bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
                              {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
   GatedSumTensors tangents{grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_angle_weight,
@@ -205,7 +210,7 @@ GatedSumOutputs gated_sum_double_backward(
   same("grad_grad_angle_up", tangents.angle_up, in.inputs.angle_up);
   same("grad_grad_torsion_weight", tangents.torsion_weight, in.inputs.torsion_weight);
   same("grad_grad_torsion_up", tangents.torsion_up, in.inputs.torsion_up);
-  return gated_sum_vjp(in, grad_out, &tangents, geometry);
+  return gated_sum_vjp(in, grad_out, &tangents, geometry, weights);
 }
 
 }  // namespace
@@ -220,13 +225,13 @@ GatedSumOutputs gated_sum_double_backward(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def("gated_sum(" SN_GATED_SUM_ARGUMENTS ") -> Tensor");
-  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_ARGUMENTS ", bool geometry) -> (" SN_GATED_SUM_GRADIENTS
+  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_ARGUMENTS ", bool geometry, bool weights) -> (" SN_GATED_SUM_GRADIENTS
         ")");
   m.def(
       "gated_sum_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_radial, Tensor? grad_grad_direction, "
       "Tensor? grad_grad_angle_weight, Tensor? grad_grad_angle_up, Tensor? grad_grad_torsion_weight, "
       "Tensor? grad_grad_torsion_up, Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
-      ", bool geometry) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
+      ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) {

@@ -4,16 +4,17 @@
 namespace spherenet::ops {
 namespace {
 
-Tensor segment_sum(Tensor x_, Tensor ptr, OptionalTensor index) {
-  const Tensor x = contiguous(x_);
+Tensor segment_sum(Tensor x_, Tensor ptr_, OptionalTensor index) {
+  const Tensor x = contiguous(x_), ptr = contiguous(ptr_);
+  if (index) index = contiguous(*index);
   const ScalarType dtype = floating_dtype("x", x);
   check("x", x, dtype, {-1, -1});
   check("ptr", ptr, ScalarType::Long, {-1});
   const int64_t N = ptr.size(0) - 1, C = x.size(1), rows = x.size(0);
   STD_TORCH_CHECK(N >= 0, "ptr: expected at least one offset, got shape ", shape_of(ptr));
-  if (index) check("index", *index, ScalarType::Long, {-1});
-  check_pointers("ptr", data<int64_t>(ptr), N, index ? index->size(0) : rows);
-  if (index) check_range("index", data<int64_t>(*index), index->size(0), 0, rows);
+  check_pointers("ptr", data<int64_t>(ptr), N, rows);
+  if (index) check("index", *index, ScalarType::Long, {rows});
+  if (index) check_permutation("index", data<int64_t>(index), rows);
   Tensor out = empty(x, {N, C});
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
