@@ -19,12 +19,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # compiled code chooses for itself
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.shape[0] > 0
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -34,7 +34,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -53,7 +53,8 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return a.t() @ b
+        # The wide factor first: the product of a narrow one has other bits with another number of threads.
+        return a.t() @ b if a.shape[1] >= b.shape[1] else (b.t() @ a).t()
 
     @staticmethod
     def backward(ctx, grad: Tensor):

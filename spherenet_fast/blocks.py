@@ -82,10 +82,9 @@ class RadialBasis(nn.Module):
         self._refresh_constants()
         return self
 
-    def forward(self, distance: Tensor, operators, frozen: bool) -> tuple[Tensor, Tensor]:
-        frequency = self.dist_emb.freq.detach() if frozen else self.dist_emb.freq
+    def forward(self, distance: Tensor, operators) -> tuple[Tensor, Tensor]:
         return operators.radial_basis(
-            distance, frequency, self.roots, self.scale, self.cutoff, self.envelope_exponent
+            distance, self.dist_emb.freq, self.roots, self.scale, self.cutoff, self.envelope_exponent
         )
 
 
@@ -152,14 +151,13 @@ class Interaction(nn.Module):
         self.lin = Dense(hidden_channels, hidden_channels)
         self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
 
-    def forward(self, e1: Tensor, geometry: Geometry, operators, frozen: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
         x_ji = operators.silu(self.lin_ji(e1, operators))
         # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
-        x_kj = operators.silu(self.lin_kj(e1, operators)) * operators.linear(geometry.bessel, self.lin_rbf2.weight @ self.lin_rbf1.weight)
+        distance_gate = operators.linear(geometry.bessel, self.lin_rbf2.weight @ self.lin_rbf1.weight)
+        x_kj = operators.silu(self.lin_kj(e1, operators)) * distance_gate
         x_kj = operators.silu(self.lin_down(x_kj, operators))
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
-        if frozen:
-            weights = [weight if weight is None else weight.detach() for weight in weights]
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.reference, geometry.graph, *weights, self.basis
         )

@@ -37,6 +37,12 @@ def as_data(z, pos, batch=None, **more):
     return SimpleNamespace(z=z, pos=pos, batch=batch, **more)
 
 
+def in_dtype(data, dtype):
+    """The same data with positions and cell in another dtype."""
+    floating = {name: value.to(dtype) for name, value in vars(data).items() if name in ("pos", "cell")}
+    return SimpleNamespace(**{**vars(data), **floating})
+
+
 def rattled_batch(sizes=(6, 9, 4), seed=0):
     """Rattled molecules of H, C, N and O as a batch."""
     generator = torch.Generator().manual_seed(seed)
@@ -103,3 +109,9 @@ MOLECULES = {
     "benzene": EXACT["benzene"][1],
     "linear": EXACT["acetylene"][1],
 }
+
+# A model with all seven degrees of the default basis that is otherwise small.
+SMALL = dict(
+    num_layers=2, hidden_channels=16, int_emb_size=12, basis_emb_size_dist=4, basis_emb_size_angle=5,
+    basis_emb_size_torsion=6, out_emb_channels=16, num_output_layers=2,
+)  # fmt: skip

@@ -64,7 +64,7 @@ def bases(released, kernels):
     distance = vec.norm(dim=1)
     chosen = operators.torsion_reference(vec, graph)
     geometry = triplet_geometry(vec / distance[:, None], chosen, graph)
-    bessel, radial = make_model(released, torch.float64, kernels).emb(distance, operators, frozen=True)
+    bessel, radial = make_model(released, torch.float64, kernels).emb(distance, operators)
     rows = triplet_rows(released, graph)
     return distance, bessel, radial, chosen[rows], *(value[rows] for value in geometry)
 

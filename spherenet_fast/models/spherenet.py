@@ -11,6 +11,7 @@ from ..blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBas
 from ..graph import Graph, edge_vectors, radius_graph
 from .inputs import Molecules, check_hparams, read_molecules
 
+
 class SphereNet(nn.Module):
     """Message passing between the edges of a molecule that sees distance, angle and torsion of every neighbour.
 
@@ -114,7 +115,7 @@ class SphereNet(nn.Module):
         Returns [num_graphs, out_channels]. Raises ValueError or TypeError naming what is wrong with data.
         """
         molecules = read_molecules(data, self.init_e.emb.weight)
-        return self._predict(molecules, graph, frozen=False)
+        return self._predict(molecules, graph)
 
     def energy_and_forces(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor]:
         """The prediction, as an energy, and the forces on the atoms: minus its derivative by the positions.
@@ -131,12 +132,12 @@ class SphereNet(nn.Module):
                 graph = graph and Graph(*map(_copy, graph))
             if not molecules.pos.requires_grad:
                 molecules = molecules._replace(pos=molecules.pos.detach().requires_grad_())
-            energy = self._predict(molecules, graph, frozen=not self.training)
+            energy = self._predict(molecules, graph)
             (slope,) = torch.autograd.grad(energy.sum(), molecules.pos, create_graph=self.training)
         return (energy, -slope) if self.training else (energy.detach(), -slope)
 
-    def _predict(self, molecules: Molecules, graph: Graph | None, frozen: bool) -> Tensor:
-        """[num_graphs, out_channels]. frozen: no derivative by the operators' weights is wanted."""
+    def _predict(self, molecules: Molecules, graph: Graph | None) -> Tensor:
+        """[num_graphs, out_channels]."""
         operators = ops if self.hparams["kernels"] else reference
         z, pos, batch, num_graphs, cell, pbc = molecules
         if graph is None:
@@ -144,20 +145,20 @@ class SphereNet(nn.Module):
         elif len(graph.in_ptr) != len(z) + 1:
             raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
         with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision
-            geometry = self._geometry(edge_vectors(pos, graph, batch, cell), graph, operators, frozen)
+            geometry = self._geometry(edge_vectors(pos, graph, batch, cell), graph, operators)
 
         e1, e2 = self.init_e(z, geometry, operators)
         v = self.init_v(e2, graph, operators).to(pos.dtype)  # under autocast, too, the sums are not rounded
         for update_e, update_v in zip(self.update_es, self.update_vs, strict=True):
-            e1, e2 = update_e(e1, geometry, operators, frozen)
+            e1, e2 = update_e(e1, geometry, operators)
             v = v + update_v(e2, graph, operators)
         first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
         return operators.segment_sum(v, first_atom, None)
 
-    def _geometry(self, vec: Tensor, graph: Graph, operators, frozen: bool) -> Geometry:
+    def _geometry(self, vec: Tensor, graph: Graph, operators) -> Geometry:
         """vec [E, 3], from sender to receiver -> what the blocks need of it."""
         distance = vec.square().sum(-1).sqrt()
-        bessel, radial = self.emb(distance, operators, frozen)
+        bessel, radial = self.emb(distance, operators)
         if not self.hparams["use_angle"]:
             return Geometry(graph, bessel, None, None, None)
         torsion = operators.torsion_reference(vec.detach(), graph) if self.hparams["use_torsion"] else None

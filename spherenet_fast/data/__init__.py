@@ -1,0 +1,35 @@
+"""Data: readers, packed molecules, splits and loaders."""
+
+from .ase_files import from_atoms, read_ase, read_structures
+from .loader import ShuffledBatches, evaluation_loader, training_loader
+from .molecules import Batch, Molecules
+from .npz import read_npz
+from .sources import SAMPLES, read_molecules, sample_path
+from .splits import Split, random_split, read_split
+from .targets import QM9_TARGETS, canonical_target, is_extensive, is_total_energy
+from .units import UNITS, conversion, is_energy
+
+__all__ = [
+    "Batch",
+    "Molecules",
+    "QM9_TARGETS",
+    "SAMPLES",
+    "ShuffledBatches",
+    "Split",
+    "UNITS",
+    "canonical_target",
+    "conversion",
+    "evaluation_loader",
+    "from_atoms",
+    "is_energy",
+    "is_extensive",
+    "is_total_energy",
+    "random_split",
+    "read_ase",
+    "read_molecules",
+    "read_npz",
+    "read_split",
+    "read_structures",
+    "sample_path",
+    "training_loader",
+]

@@ -1,0 +1,72 @@
+"""Structures through ASE: any file it reads, molecules and periodic cells alike."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from .molecules import Molecules
+from .targets import canonical_target
+
+
+def read_structures(path) -> list[Atoms]:
+    """All structures of a file that ``ase.io.read`` understands.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: ASE cannot read it, or it holds no structure.
+    """
+    import ase.io
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        structures = ase.io.read(path, ":")
+    except Exception as error:  # ASE's parsers raise whatever the first line that puzzles them leads to
+        raise ValueError(
+            f"{path}: expected structures that ASE can read, got {type(error).__name__}: {error}"
+        ) from error
+    if not structures:
+        raise ValueError(f"{path}: expected at least one structure, got none")
+    return structures
+
+
+def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> Molecules:
+    """Pack ASE structures: energies (eV) and forces (eV/Å) from their calculators, other labels from ``atoms.info``.
+
+    A label counts only if every structure has it. Energies and forces are ASE's, in eV; labels in ``atoms.info`` have
+    no unit.
+    """
+    results = [{} if atoms.calc is None else atoms.calc.results for atoms in structures]
+    labels, units = {}, {}
+    if all("energy" in result for result in results):
+        labels["energy"], units["energy"] = [result["energy"] for result in results], "eV"
+    for name in structures[0].info if structures else ():
+        values = [atoms.info.get(name) for atoms in structures]
+        if name not in labels and all(isinstance(value, (float, int, np.floating, np.integer)) for value in values):
+            labels[canonical_target(name)] = values
+    y = np.array(list(labels.values()), dtype=np.float64).reshape(len(labels), len(structures)).T
+    forces = [result["forces"] for result in results] if all("forces" in result for result in results) else None
+    periodic = any(atoms.pbc.any() for atoms in structures)
+
+    def pack(arrays, to=dtype):
+        return torch.from_numpy(np.ascontiguousarray(arrays)).to(to)
+
+    return Molecules(
+        n_atoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64),
+        z=pack(np.concatenate([atoms.numbers for atoms in structures]), torch.int64),
+        pos=pack(np.concatenate([atoms.positions for atoms in structures])),
+        y=pack(y, torch.float64),
+        names=tuple(labels),
+        units=tuple(units.get(name) for name in labels),
+        forces=None if forces is None else pack(np.concatenate(forces)),
+        cell=pack(np.stack([np.asarray(atoms.cell) for atoms in structures])) if periodic else None,
+        pbc=pack(np.stack([atoms.pbc for atoms in structures]), torch.bool) if periodic else None,
+    )
+
+
+def read_ase(path, dtype: torch.dtype = torch.float32) -> Molecules:
+    """Read a file with ASE and pack it. Raises what `read_structures` raises."""
+    return from_atoms(read_structures(path), dtype)

@@ -1,0 +1,96 @@
+"""Which molecules are for training, validation and test."""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .molecules import Molecules
+
+
+class Split(NamedTuple):
+    """Indices [.] int64 of three disjoint sets of molecules."""
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+    def save(self, path) -> None:
+        """Write the three index arrays, in the format that `read_split` reads."""
+        np.savez_compressed(path, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+
+
+def random_split(molecules: Molecules, train: int | None, val: int, test: int | None, seed: int) -> Split:
+    """Draw the sets without replacement, the same for the same seed on every machine.
+
+    Where the source fixes the test frames (`molecules.test`), training and validation are drawn from the others only,
+    and `test` counts from the beginning of the fixed ones.
+
+    Args:
+        train, val, test: numbers of molecules; None for `train` or `test` (not both, unless the source fixes the test
+            frames): all that remain.
+
+    Raises:
+        ValueError: the sets do not fit into the data.
+    """
+    fixed = molecules.test
+    if train is None and test is None and fixed is None:
+        raise ValueError("data.train, data.test: expected at least one number (the other takes the rest), got none")
+    pool = np.ones(len(molecules), dtype=bool)
+    if fixed is not None:
+        pool[fixed.numpy()] = False
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(pool))
+    drawn_test = 0 if fixed is not None else test
+    if train is None:
+        train = len(order) - val - (drawn_test or 0)
+    if drawn_test is None:
+        drawn_test = len(order) - val - train
+    if min(train, val, drawn_test) < 0 or train + val + drawn_test > len(order):
+        kind = "training frames" if fixed is not None else "molecules"
+        raise ValueError(
+            f"data.train, data.val, data.test: expected at most {len(order)} {kind} in all, "
+            f"got {max(train, 0)} + {val} + {drawn_test}"
+        )
+    if fixed is not None and test is not None and test > len(fixed):
+        raise ValueError(f"data.test: expected at most {len(fixed)} test frames, got {test}")
+    last = order[train + val : train + val + drawn_test] if fixed is None else fixed.numpy()[:test]
+    parts = [order[:train], order[train : train + val], last]
+    return _checked(Split(*(torch.from_numpy(np.ascontiguousarray(part)).long() for part in parts)), len(molecules))
+
+
+def read_split(path, count: int) -> Split:
+    """Read index arrays ``train``, ``val`` and ``test`` (each optional but train) from an ``.npz`` file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or an index repeats or is outside 0 to `count` - 1.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such split file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: expected an .npz file with train, val and test; it is damaged ({error})") from error
+    if not {"train", "val", "test"} & arrays.keys():
+        raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(arrays) or 'none'}")
+    parts = []
+    for name in ("train", "val", "test"):
+        array = arrays.get(name, np.zeros(0, dtype=np.int64))
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(f"{path}: {name}: expected a list of integers, got {array.dtype} {list(array.shape)}")
+        parts.append(torch.from_numpy(array.astype(np.int64)))
+    return _checked(Split(*parts), count)
+
+
+def _checked(split: Split, count: int) -> Split:
+    every = torch.cat(split)
+    if len(every) and (int(every.min()) < 0 or int(every.max()) >= count):
+        raise ValueError(f"split: expected indices 0 to {count - 1}, got {int(every.min())} to {int(every.max())}")
+    if len(every.unique()) != len(every):
+        raise ValueError("split: expected train, val and test without repetitions, got a molecule twice")
+    return split

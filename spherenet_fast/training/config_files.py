@@ -1,0 +1,138 @@
+"""Reading configs: YAML files and overrides into a checked `Config`, with errors that name the key."""
+
+import dataclasses
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from .config import Config
+
+CONFIGS = ("ethanol", "qm9")
+_SECTIONS = get_type_hints(Config)
+
+
+def load_config(source, overrides: list[str] | None = None) -> Config:
+    """Read a config and check it.
+
+    Args:
+        source: a path to a YAML file, or the name of a shipped config ("ethanol", "qm9").
+        overrides: ``["training.max_steps=100", ...]``, applied last.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no YAML mapping, or a key is unknown, missing, of another type or out of range; the
+            message names the key, what was expected and what came.
+    """
+    path = Path(str(files("spherenet_fast") / "configs" / f"{source}.yaml")) if source in CONFIGS else Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"config: expected a file or one of {', '.join(CONFIGS)}; there is no {str(source)!r}")
+    try:
+        given = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a YAML file, got {error}") from error
+    if not isinstance(given, DictConfig):
+        raise ValueError(
+            f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
+        )
+    return _checked(given, *map(_override, overrides or []))
+
+
+def config_from_dict(values: dict) -> Config:
+    """The config that `config_to_dict` made `values` of. Raises like `load_config`."""
+    return _checked(OmegaConf.create(values))
+
+
+def config_to_dict(config: Config) -> dict:
+    """The config as nested dictionaries of numbers, strings and lists."""
+    return dataclasses.asdict(config)
+
+
+def _override(text: str) -> DictConfig:
+    """ "section.key=value" as a config."""
+    try:
+        if "=" in text:
+            return OmegaConf.from_dotlist([text])
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set: expected key=value with a value as in YAML, got {text!r}") from error
+    raise ValueError(f"--set: expected key=value, got {text!r}")
+
+
+def _checked(*parts) -> Config:
+    plain = [OmegaConf.to_container(part, resolve=False) for part in parts]
+    _check_containers(plain)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), *parts)
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(_explain(error, plain)) from error
+    if OmegaConf.is_missing(merged.data, "source"):
+        raise ValueError("config key 'data.source': expected a sample's name or a path, got nothing")
+    config = OmegaConf.to_object(merged)
+    for section in _SECTIONS:
+        values = getattr(config, section)
+        for option in dataclasses.fields(values):
+            _check_limits(f"{section}.{option.name}", getattr(values, option.name), option.metadata)
+    _check_together(config)
+    return config
+
+
+def _explain(error: OmegaConfBaseException, parts) -> str:
+    key = str(error.full_key or error.key)
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        names = ", ".join(option.name for option in dataclasses.fields(error.object_type))
+        return f"config key {key!r}: expected one of {names}; there is no such key"
+    section, _, name = key.partition(".")
+    option = name.split("[")[0].split(".")[0]
+    given = [part[section][option] for part in parts if option in part.get(section, {})]
+    return f"config key {key!r}: expected {_type_name(section, option)}, got {given[-1] if given else None!r}"
+
+
+def _type_name(section: str, option: str) -> str:
+    expected = get_type_hints(_SECTIONS[section])[option]
+    return str(expected).removeprefix("typing.") if get_args(expected) else expected.__name__
+
+
+def _check_containers(parts) -> None:
+    """ValueError where a list or mapping stands for a number, or the other way round."""
+    for part in parts:
+        for section, values in part.items():
+            if section not in _SECTIONS:
+                continue
+            if not isinstance(values, dict):
+                raise ValueError(f"config section {section!r}: expected keys and values, got {values!r}")
+            hints = get_type_hints(_SECTIONS[section])
+            for option, value in values.items():
+                expected = get_origin(hints.get(option))
+                if option in hints and any((expected is kind) != isinstance(value, kind) for kind in (dict, list)):
+                    name = _type_name(section, option)
+                    raise ValueError(f"config key '{section}.{option}': expected {name}, got {value!r}")
+
+
+def _check_limits(key: str, value: Any, limits) -> None:
+    if value is None or not limits:
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        raise ValueError(f"config key {key!r}: expected one of {', '.join(limits['choices'])}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"config key {key!r}: expected a finite number, got {value}")
+    if "low" in limits and value < limits["low"]:
+        raise ValueError(f"config key {key!r}: expected at least {limits['low']}, got {value}")
+    if "above" in limits and value <= limits["above"]:
+        raise ValueError(f"config key {key!r}: expected more than {limits['above']}, got {value}")
+    if "high" in limits and value > limits["high"]:
+        raise ValueError(f"config key {key!r}: expected at most {limits['high']}, got {value}")
+
+
+def _check_together(config: Config) -> None:
+    training, data = config.training, config.data
+    if training.max_epochs is None and training.max_steps is None and training.max_time is None:
+        raise ValueError("config keys 'training.max_epochs', 'max_steps', 'max_time': expected at least one, got none")
+    if not data.targets:
+        raise ValueError("config key 'data.targets': expected at least one name, got none")
+    if data.forces and data.targets != ["energy"]:
+        raise ValueError(f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}")

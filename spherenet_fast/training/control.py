@@ -1,0 +1,104 @@
+"""What happens between the steps: log, save, stop at the end of the budget or at Ctrl-C."""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from .module import TrainingModule
+
+
+class Interrupted(Exception):
+    """Training was stopped by the user; ``last.ckpt`` holds the state after the last complete step."""
+
+
+class RunControl(pl.Callback):
+    """Writes metrics and checkpoints, and ends the run.
+
+    ``last.ckpt`` (everything a resume needs) and ``best.ckpt`` (the averaged weights with the lowest validation loss,
+    for use) are written after every validation; without validation both follow the last weights.
+
+    Args:
+        out: folder of the run.
+        val_every: steps between validations (or savings).
+        validates: whether there are validation molecules.
+        steps_per_epoch: for the column "epoch" of the metrics.
+        report: called with (metrics, module) after every row of metrics, to show progress.
+    """
+
+    def __init__(self, out: Path, val_every: int, validates: bool, steps_per_epoch: int, report):
+        self.out, self.val_every, self.validates = out, val_every, validates
+        self.steps_per_epoch = steps_per_epoch
+        self.report = report
+        self.interrupted = False
+        self.best = float("inf")
+        self._window_began = 0.0
+        self._window_graphs = 0
+
+    def state_dict(self):
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict):
+        self.best = state_dict["best"]
+
+    def on_train_start(self, trainer, module: TrainingModule):
+        trainer.should_stop = module.progress() >= 1  # a finished run was resumed
+        self._window_began = time.monotonic()
+
+    def on_train_batch_end(self, trainer, module: TrainingModule, outputs, batch, batch_idx):
+        step = trainer.global_step
+        self._window_graphs += batch.num_graphs
+        if step % module.config.training.log_every == 0:
+            self._log_training(trainer, module)
+        finished = module.progress() >= 1
+        # Lightning validates once more when it is told to stop.
+        trainer.should_stop = trainer.should_stop or finished
+        if self.validates and (finished or step % self.val_every == 0):
+            return
+        if finished or self.interrupted or step % self.val_every == 0:
+            self._save(trainer, module)
+            if self.interrupted and not finished:
+                raise Interrupted
+
+    def on_validation_end(self, trainer, module: TrainingModule):
+        metrics = module.take_errors("val")
+        self._log(trainer, module, metrics)
+        self._save(trainer, module, metrics["val_loss"])
+        if self.interrupted and module.progress() < 1:
+            raise Interrupted
+        self._window_began = time.monotonic()  # validation does not count as training speed
+        self._window_graphs = 0
+
+    def _log_training(self, trainer, module):
+        metrics = module.take_errors("train")
+        now = time.monotonic()
+        if self._window_graphs:
+            metrics["molecules_per_s"] = self._window_graphs / (now - self._window_began)
+        self._window_began, self._window_graphs = now, 0
+        self._log(trainer, module, metrics | {"lr": module.lr})
+
+    def _log(self, trainer, module, metrics: dict[str, float]):
+        step = trainer.global_step
+        if not all(map(math.isfinite, metrics.values())):
+            raise FloatingPointError(
+                f"the loss stopped being finite before step {step}; a smaller optimizer.lr or an "
+                "optimizer.gradient_clip may help. last.ckpt holds the last saved state"
+            )
+        row = {"epoch": step / self.steps_per_epoch, "minutes": module.minutes()} | metrics
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step)
+        self.report(row, module)
+
+    def _save(self, trainer, module: TrainingModule, val_loss: float | None = None):
+        """last.ckpt, and best.ckpt if `val_loss` is the lowest so far or there is none."""
+        improved = val_loss is None or val_loss < self.best
+        if improved and val_loss is not None:
+            self.best = val_loss
+        trainer.save_checkpoint(self.out / "last.ckpt")
+        if improved:
+            partial = self.out / "best.ckpt.partial"
+            torch.save(module.averaged_state(), partial)
+            os.replace(partial, self.out / "best.ckpt")

@@ -1,0 +1,48 @@
+"""Which molecules a trained potential is evaluated on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import Molecules, read_molecules, read_split
+from .config_files import config_from_dict
+from .potential import Potential
+from .prepare import prepare_split
+
+PARTS = ("test", "val", "train", "all")
+
+
+def evaluation_data(potential: Potential, data=None, split=None, part: str = "test") -> tuple[Molecules, Tensor]:
+    """Molecules with the potential's targets and units, and the indices to evaluate.
+
+    Args:
+        potential: as loaded.
+        data: a source for `read_molecules`; None: that of the training run.
+        split: a split file; None: the split of the training run, or all molecules where `data` is given.
+        part: "test", "val", "train" or "all".
+
+    Raises:
+        FileNotFoundError, ValueError: the data or split do not exist or do not fit, or the part is empty.
+    """
+    if part not in PARTS:
+        raise ValueError(f"--part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if potential.config is None and data is None:
+        raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
+    config = None if potential.config is None else config_from_dict(potential.config).data
+    dtype = next(potential.parameters()).dtype
+    root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
+    molecules = read_molecules(config.source if data is None else data, root, labels, dtype)
+    units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
+    file_units = {k: v for k, v in file_units.items() if data is None}
+    molecules = molecules.choose(potential.names, units, file_units, potential.forces)
+    if part == "all" or (data is not None and split is None):
+        indices = torch.arange(len(molecules))
+    elif split is not None:
+        indices = getattr(read_split(Path(split), len(molecules)), part)
+    else:
+        indices = getattr(prepare_split(replace(config), molecules), part)
+    if len(indices) == 0:
+        raise ValueError(f"--part: expected molecules in the {part} set, got none")
+    return molecules, indices

@@ -1,0 +1,135 @@
+"""The Lightning module: losses, optimizer, learning rate and averaged weights."""
+
+import time
+
+import lightning.pytorch as pl
+import torch
+
+from ..data.molecules import Batch
+from .accuracy import ErrorSum
+from .average import WeightAverage
+from .config import Config
+from .losses import total_loss
+from .potential import Potential
+from .schedule import learning_rate, progress
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains a `Potential` on errors divided by its scale.
+
+    Validation uses the averaged weights. A checkpoint holds the present weights, their average (as the potential that
+    `Potential.load` reads), the time used and the running sums of the log, so that a resumed run goes on exactly.
+
+    Args:
+        potential: what is trained, changed in place.
+        config: of the run.
+        max_steps: end of the run in optimizer steps, or None.
+    """
+
+    def __init__(self, potential: Potential, config: Config, max_steps: int | None):
+        super().__init__()
+        self.potential = potential
+        self.config = config
+        self.max_steps = max_steps
+        self.average: WeightAverage | None = None
+        self.train_errors = ErrorSum(potential.names)
+        self.val_errors = ErrorSum(potential.names)
+        self.train_loss = self.val_loss = 0.0  # sums over graphs, tensors once there is a batch
+        self.lr = 0.0
+        self._minutes_before = 0.0
+        self._began: float | None = None
+        self._saved_average: dict | None = None
+
+    def minutes(self) -> float:
+        """Minutes of training so far, those before a resume included."""
+        return self._minutes_before + (0.0 if self._began is None else (time.monotonic() - self._began) / 60)
+
+    def progress(self) -> float:
+        """How much of the budget of steps and minutes is used, 0 to 1."""
+        return progress(self.global_step, self.max_steps, self.minutes(), self.config.training.max_time)
+
+    def _errors(self, batch: Batch):
+        """Errors over scale, in the dtype of the model: targets [B, T], and forces [N, 3] or None."""
+        potential = self.potential
+        dtype = batch.pos.dtype
+        label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
+        if batch.forces is None:
+            return potential.model(batch) - label, None
+        energy, forces = potential.model.energy_and_forces(batch)
+        return energy - label, forces - batch.forces / potential.scale.to(dtype)
+
+    def training_step(self, batch: Batch, batch_idx: int):
+        error, forces_error = self._errors(batch)
+        loss = total_loss(self.config.loss, error, forces_error)
+        self.train_errors.add(error, forces_error)
+        self.train_loss = self.train_loss + loss.detach() * batch.num_graphs
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int):
+        error, forces_error = self._errors(batch)
+        self.val_errors.add(error, forces_error)
+        self.val_loss = self.val_loss + total_loss(self.config.loss, error, forces_error) * batch.num_graphs
+
+    def take_errors(self, part: str) -> dict[str, float]:
+        """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units."""
+        errors, loss = getattr(self, f"{part}_errors"), getattr(self, f"{part}_loss")
+        means = {f"{part}_loss": float(loss) / errors.counts[0]}
+        means |= {f"{part}_mae_{name}": value for name, value in errors.means(self.potential.scale)[0].items()}
+        errors.clear()
+        setattr(self, f"{part}_loss", 0.0)
+        return means
+
+    def configure_optimizers(self):
+        options = self.config.optimizer
+        return torch.optim.AdamW(
+            self.potential.model.parameters(),
+            lr=options.lr,
+            betas=(0.9, options.beta2),
+            weight_decay=options.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        """One step at the learning rate of the moment, and its effect on the average."""
+        step = self.global_step
+        self.lr = learning_rate(self.config.optimizer, step, self.progress())
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr
+        optimizer.step(closure=optimizer_closure)
+        if self.average is not None:
+            self.average.update(step + 1)
+
+    def on_train_start(self):
+        decay = self.config.optimizer.ema_decay
+        if decay is not None:
+            self.average = WeightAverage(self.potential.model.named_parameters(), decay, self._saved_average)
+        self._saved_average = None
+        self._began = time.monotonic()
+
+    def on_validation_epoch_start(self):
+        if self.average is not None:
+            self.average.swap()
+
+    def on_validation_epoch_end(self):
+        if self.average is not None:
+            self.average.swap()
+
+    def averaged_state(self) -> dict:
+        """`Potential.state` with the averaged weights."""
+        return self.potential.state(None if self.average is None else self.average.values)
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["potential"] = self.averaged_state()
+        checkpoint["run"] = {
+            "minutes": self.minutes(),
+            "train_errors": self.train_errors.state(),
+            "train_loss": self.train_loss,
+        }
+
+    def on_load_checkpoint(self, checkpoint):
+        run = checkpoint["run"]
+        self._minutes_before = run["minutes"]
+        self.train_errors.load(run["train_errors"])
+        self.train_loss = run["train_loss"]
+        names = dict(self.potential.model.named_parameters())
+        self._saved_average = {name: checkpoint["potential"]["weights"][name] for name in names}

@@ -1,0 +1,163 @@
+"""A trained SphereNet with everything needed to use it: references, scale, targets, units."""
+
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..models.spherenet import SphereNet
+from .references import Normalisation
+
+FORMAT = "spherenet_fast potential 1"
+
+
+class Potential(nn.Module):
+    """target = shift + sum over atoms of elements[z] + scale * SphereNet(data), in the units of the training labels.
+
+    Args:
+        model: a SphereNet with one output per target.
+        normalisation: references and scale.
+        names: T names of the targets.
+        units: T units, or None where unknown.
+        forces: whether it was trained on forces (they are derivatives of the target "energy" in any case).
+        elements: atomic numbers seen in training; None: any.
+        config: the training configuration, as a dictionary.
+    """
+
+    def __init__(
+        self, model: SphereNet, normalisation: Normalisation, names, units, forces=False, elements=None, config=None
+    ):
+        super().__init__()
+        self.model = model
+        self.register_buffer("references", normalisation.elements)
+        self.register_buffer("shift", normalisation.shift)
+        self.register_buffer("scale", normalisation.scale)
+        self.names, self.units, self.forces = tuple(names), tuple(units), forces
+        self.elements = None if elements is None else tuple(elements)
+        self.config = config
+
+    def offset(self, data, num_graphs: int) -> Tensor:
+        """What the network does not predict: [num_graphs, T] float64."""
+        atoms = self.references.T[data.z]
+        if data.batch is None:
+            return self.shift + atoms.sum(0, keepdim=True)
+        return self.shift + atoms.new_zeros(num_graphs, atoms.shape[1]).index_add_(0, data.batch, atoms)
+
+    def forward(self, data) -> Tensor:
+        """Targets [graphs, T] float64, in `units`."""
+        prediction = self.model(data)
+        return self.offset(data, len(prediction)) + self.scale * prediction.double()
+
+    def energy_and_forces(self, data) -> tuple[Tensor, Tensor]:
+        """Energies [graphs, 1] float64 in `units`, and forces [N, 3] in that unit per Å.
+
+        Raises:
+            ValueError: there is more than one target.
+        """
+        if len(self.names) != 1:
+            raise ValueError(f"targets: expected one to take forces of, got {', '.join(self.names)}")
+        energy, forces = self.model.energy_and_forces(data)
+        return self.offset(data, len(energy)) + self.scale * energy.double(), forces * self.scale.to(forces.dtype)
+
+    def all_units(self) -> dict[str, str | None]:
+        """{name: unit} of the targets, and of "forces" if it was trained on them."""
+        units = dict(zip(self.names, self.units, strict=True))
+        if self.forces:
+            units["forces"] = None if self.units[0] is None else f"{self.units[0]}/Ang"
+        return units
+
+    def check_elements(self, z: Tensor) -> None:
+        """ValueError if `z` [N] holds an element that was not in the training set: its prediction would be noise."""
+        from ase.data import chemical_symbols
+
+        unknown = [] if self.elements is None else sorted(set(z.tolist()) - set(self.elements))
+        if unknown:
+            found, known = (", ".join(chemical_symbols[n] for n in numbers) for numbers in (unknown, self.elements))
+            raise ValueError(f"z: expected elements of the training set ({known}), got {found}")
+
+    def state(self, weights: dict[str, Tensor] | None = None) -> dict:
+        """Everything in a dictionary of tensors, numbers and strings.
+
+        Args:
+            weights: {name: tensor} to store instead of the model's own parameters (an average of them).
+        """
+        return {
+            "format": FORMAT,
+            "hparams": dict(self.model.hparams),
+            "names": list(self.names),
+            "units": list(self.units),
+            "forces": self.forces,
+            "elements": None if self.elements is None else list(self.elements),
+            "config": self.config,
+            "normalisation": {"elements": self.references, "shift": self.shift, "scale": self.scale},
+            "weights": {**self.model.state_dict(), **(weights or {})},
+        }
+
+    @classmethod
+    def from_state(cls, state: dict) -> "Potential":
+        """The potential that `state` describes."""
+        model = SphereNet(**state["hparams"])
+        weights = state["weights"]
+        floating = next(tensor.dtype for tensor in weights.values() if tensor.dtype.is_floating_point)
+        model.to(floating).load_state_dict(weights)
+        normalisation = Normalisation(**state["normalisation"])
+        return cls(
+            model, normalisation, state["names"], state["units"], state["forces"], state["elements"], state["config"]
+        )
+
+    def save(self, path) -> None:
+        """Write `state()` to `path`, all or nothing."""
+        path = Path(path)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save(self.state(), file)
+            os.replace(partial, path)
+        except BaseException:
+            os.unlink(partial)
+            raise
+
+    @classmethod
+    def load(cls, path, device="cpu") -> "Potential":
+        """Read what `save` wrote, or the checkpoint of a training run (its averaged weights).
+
+        It comes ready to evaluate: in evaluation mode, its weights without gradients.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is empty, truncated, or no checkpoint of this package.
+        """
+        state = read_checkpoint(path)
+        state = state.get("potential", state)
+        if state.get("format") != FORMAT:
+            raise ValueError(
+                f"{path}: expected a checkpoint of spherenet_fast, got {state.get('format', 'another file')!r}"
+            )
+        try:
+            potential = cls.from_state(state)
+        except (RuntimeError, KeyError, TypeError, StopIteration) as error:
+            raise ValueError(f"{path}: the checkpoint does not fit this version of SphereNet: {error}") from error
+        return potential.to(device).eval().requires_grad_(False)
+
+
+def read_checkpoint(path) -> dict:
+    """The dictionary in a checkpoint file; runs no code from it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, truncated, or no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected a checkpoint of spherenet_fast; it is empty, truncated or another file"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected a checkpoint of spherenet_fast, got a {type(state).__name__}")
+    return state

@@ -1,0 +1,61 @@
+"""From a config to molecules, a split and an untrained potential."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ..data import QM9_TARGETS, Molecules, Split, random_split, read_molecules, read_split
+from ..data.targets import canonical_target
+from ..models.spherenet import SphereNet
+from .config import Config, DataConfig
+from .config_files import config_to_dict
+from .potential import Potential
+from .references import fit_normalisation
+
+
+def prepare_molecules(config: DataConfig) -> Molecules:
+    """Read the data and choose targets and units; QM9's targets default to the units of the literature (meV, D, ...).
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_molecules` and `Molecules.choose`.
+    """
+    molecules = read_molecules(config.source, config.root, config.labels, getattr(torch, config.dtype))
+    known = dict(zip(molecules.names, molecules.units, strict=True)) | {
+        canonical_target(k): v for k, v in config.file_units.items()
+    }
+    usual = {
+        name: QM9_TARGETS[name].report
+        for name in map(canonical_target, config.targets)
+        if name in QM9_TARGETS and known.get(name)
+    }
+    units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
+    return molecules.choose(config.targets, units, config.file_units, config.forces)
+
+
+def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
+    """The split file of the config, or a draw by its seed. Raises like `read_split` and `random_split`."""
+    if config.split is not None:
+        return read_split(Path(config.split).expanduser(), len(molecules))
+    return random_split(molecules, config.train, config.val, config.test, config.seed)
+
+
+def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Potential:
+    """A potential with fresh weights (by `training.seed`) and references and scale fitted to the training molecules.
+
+    Raises:
+        ValueError: there are no training molecules, or SphereNet does not take the hyper-parameters.
+    """
+    if len(split.train) == 0:
+        raise ValueError("data.train: expected at least 1 training molecule, got 0")
+    torch.manual_seed(config.training.seed)
+    model = SphereNet(out_channels=len(molecules.names), **asdict(config.model)).to(getattr(torch, config.data.dtype))
+    return Potential(
+        model,
+        fit_normalisation(molecules, split.train, config.loss.references, config.loss.scale),
+        molecules.names,
+        molecules.units,
+        forces=molecules.forces is not None,
+        elements=molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist(),
+        config=config_to_dict(config),
+    )

@@ -1,0 +1,131 @@
+"""The Lightning trainer of a run, and Ctrl-C."""
+
+import logging
+import signal
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ..data import Molecules, ShuffledBatches, Split, evaluation_loader, training_loader
+from .config import Config
+from .control import Interrupted, RunControl
+from .display import Display
+from .logs import MetricsFile
+from .module import TrainingModule
+from .potential import Potential
+
+
+class Loaders(pl.LightningDataModule):
+    """Lightning's view of the loaders; the stream of training batches starts at the step of the trainer."""
+
+    def __init__(self, molecules: Molecules, split: Split, batches: ShuffledBatches, eval_batch_size: int, pin: bool):
+        super().__init__()
+        self.molecules, self.split, self.batches = molecules, split, batches
+        self.eval_batch_size, self.pin = eval_batch_size, pin
+
+    def train_dataloader(self):
+        self.batches.start = self.trainer.global_step
+        return training_loader(self.molecules, self.batches, self.pin)
+
+    def val_dataloader(self):
+        return evaluation_loader(self.molecules, self.split.val, self.eval_batch_size, self.pin)
+
+
+def fit(
+    config: Config,
+    out: Path,
+    molecules: Molecules,
+    split: Split,
+    potential: Potential,
+    device: str,
+    resume_step: int | None,
+) -> bool:
+    """Train `potential` and write metrics and checkpoints in `out`; False if the user stopped it.
+
+    Args:
+        device: "cpu" or "cuda".
+        resume_step: the step of ``last.ckpt`` in `out`, from where to go on; None: start afresh.
+    """
+    options = config.training
+    batches = ShuffledBatches(split.train, options.batch_size, options.seed)
+    per_epoch = batches.steps_per_epoch
+    limits = [options.max_steps, None if options.max_epochs is None else options.max_epochs * per_epoch]
+    max_steps = min((limit for limit in limits if limit is not None), default=None)
+    val_every = options.val_every or per_epoch
+
+    module = TrainingModule(potential, config, max_steps)
+    units = potential.all_units()
+    display = Display(units)
+    control = RunControl(out, val_every, len(split.val) > 0, per_epoch, display.report)
+    columns = ["epoch", "minutes", "lr"]
+    values = ["loss", *(f"mae_{name}" for name in units)]
+    columns += [f"{part}_{value}" for part in ("train", "val") for value in values]
+    loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
+    if options.tensorboard:
+        loggers.append(TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step))
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator=device, devices=1, max_steps=-1, max_epochs=-1,
+            val_check_interval=val_every, check_val_every_n_epoch=None, num_sanity_val_steps=0,
+            limit_val_batches=1.0 if len(split.val) else 0, gradient_clip_val=config.optimizer.gradient_clip,
+            logger=loggers, log_every_n_steps=sys.maxsize, callbacks=[control], enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, inference_mode=False,
+            default_root_dir=out,
+        )  # fmt: skip
+        loaders = Loaders(molecules, split, batches, eval_batch_size(config), pin=device == "cuda")
+        try:
+            with _interruptible(control):
+                path = None if resume_step is None else out / "last.ckpt"
+                trainer.fit(module, datamodule=loaders, ckpt_path=path, weights_only=True)
+        except Interrupted:
+            print(
+                f"stopped after step {trainer.global_step}; the same command with --resume continues", file=sys.stderr
+            )
+            return False
+        finally:
+            display.close()
+    return True
+
+
+def eval_batch_size(config: Config) -> int:
+    """Molecules per batch where no gradient by the weights is needed."""
+    return config.training.eval_batch_size or 4 * config.training.batch_size
+
+
+@contextmanager
+def _interruptible(control: RunControl):
+    """The first Ctrl-C lets the present step end and saves; a second one stops at once."""
+
+    def stop(signum, frame):
+        if control.interrupted:
+            raise KeyboardInterrupt
+        control.interrupted = True
+        print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr)
+
+    try:
+        previous = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not in the main thread, where Python delivers signals: no Ctrl-C to catch
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _quiet_lightning():
+    """Without Lightning's notes on hardware, loaders and intervals, which this package has settled."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            yield
+    finally:
+        logger.setLevel(level)

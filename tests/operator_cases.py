@@ -1,0 +1,192 @@
+"""Graphs and inputs that the operators are tried on, and the derivatives that are compared."""
+
+import torch
+from molecules import complete_graph, rattled, rattled_batch, rotation
+
+from spherenet_fast import basis, reference
+from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
+
+
+def _of_molecule(pos, cutoff, batch=None):
+    graph = radius_graph(pos, batch, cutoff)
+    return edge_vectors(pos, graph), graph
+
+
+def _batch():
+    data = rattled_batch((6, 9, 1, 4), seed=2)
+    return _of_molecule(data.pos, 3.5, data.batch)
+
+
+def _star():
+    """One atom with 60 neighbours that do not see each other."""
+    leaves = torch.randn(60, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    pos = torch.cat([torch.zeros(1, 3).double(), 2 * leaves / leaves.norm(dim=1, keepdim=True)])
+    leaf, centre = torch.arange(1, 61), torch.zeros(60, dtype=torch.int64)
+    graph = build_graph(torch.stack([torch.cat([leaf, centre]), torch.cat([centre, leaf])]), 61)
+    return edge_vectors(pos, graph), graph
+
+
+def _line():
+    pos = torch.arange(6.0).double()[:, None] * torch.tensor([[1.1, 0, 0]], dtype=torch.float64) @ rotation(0)
+    return _of_molecule(pos, 4.0)
+
+
+def _isolated(atom):
+    pos = rattled(6, 4)
+    pos[atom] += 50
+    return _of_molecule(pos, 6.0)
+
+
+def _not_symmetric():
+    """A molecule's graph that lost a third of its edges: most others have no reverse."""
+    vec, graph = _of_molecule(rattled(8, 5), 4.0)
+    keep = torch.arange(graph.edge_index.shape[1]) % 3 != 1
+    return vec[keep], build_graph(graph.edge_index[:, keep], 8)
+
+
+def _periodic():
+    """Two atoms in a cell so small that both see several images of themselves."""
+    cell = torch.tensor([[2.6, 0.2, -0.1], [0.5, 2.9, 0.3], [-0.4, 0.6, 3.1]], dtype=torch.float64)
+    pos = torch.tensor([[0.1, 0.2, 0.3], [1.4, 1.1, 1.9]], dtype=torch.float64)
+    graph = radius_graph(pos, None, 3.6, cell)
+    assert (graph.edge_index[0] == graph.edge_index[1]).any()
+    return edge_vectors(pos, graph, None, cell), graph
+
+
+def _directed(edges, num_atoms):
+    graph = build_graph(torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T, num_atoms)
+    return edge_vectors(rattled(num_atoms, 6), graph), graph
+
+
+def _empty(num_atoms):
+    return _of_molecule(10 * torch.arange(3.0 * num_atoms).double().reshape(num_atoms, 3), 4.0)
+
+
+def crowd():
+    """24 atoms: 10,000 pairs, which the kernels cut into several chunks."""
+    return _of_molecule(rattled(24, 1, 2.0), 6.0)
+
+
+_CASES = {
+    "batch": _batch,
+    "star": _star,
+    "line": _line,
+    "isolated first": lambda: _isolated(0),
+    "isolated middle": lambda: _isolated(3),
+    "isolated last": lambda: _isolated(5),
+    "not symmetric": _not_symmetric,
+    "periodic": _periodic,
+    "one edge": lambda: _directed([(0, 1)], 2),
+    "one pair of atoms": lambda: _directed([(1, 0), (0, 1)], 2),
+    "three triplets": lambda: _directed([(0, 1), (2, 1), (3, 1), (1, 4)], 5),
+    "no edges": lambda: _empty(3),
+    "no atoms": lambda: _empty(0),
+}
+GRAPHS = {name: make() for name, make in _CASES.items()}  # name -> vec [E, 3] float64, graph
+
+
+def small_graph():
+    """vec [12, 3], graph of four atoms that all see each other: small enough for gradcheck, far from any tie."""
+    graph = complete_graph(4)
+    return edge_vectors(rattled(4, 1), graph), graph
+
+
+def bessel_constants(num_spherical, num_radial):
+    """roots, scale [L, K] float64."""
+    roots = basis.spherical_bessel_roots(num_spherical, num_radial)
+    return torch.tensor(roots), torch.tensor(basis.spherical_bessel_scale(roots))
+
+
+def gated_inputs(
+    vec, num_spherical=3, num_radial=2, channels=5, angle_size=2, torsion_size=3, use_angle=True, use_torsion=True, seed=0
+):
+    """The differentiable inputs of gated_sum by name, float64, None for those that are left out.
+
+    The weights are scaled as a model's are, so that the result is of order 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(rows, *columns):
+        return torch.randn(rows, *columns, generator=generator, dtype=torch.float64) / max(1, columns[-1]) ** 0.5
+
+    harmonics = num_spherical**2
+    inputs = {
+        "x": normal(len(vec), channels) * channels**0.5,
+        "radial": normal(len(vec), num_spherical, num_radial) * num_radial**0.5,
+        "direction": vec / vec.norm(dim=1, keepdim=True),
+        "angle_weight": normal(angle_size, num_spherical * num_radial),
+        "angle_up": normal(channels, angle_size),
+        "torsion_weight": normal(torsion_size, harmonics * num_radial),
+        "torsion_up": normal(channels, torsion_size),
+    }
+    if not use_torsion:
+        inputs |= dict(torsion_weight=None, torsion_up=None)
+    if not use_angle:
+        inputs |= dict(radial=None, direction=None, angle_weight=None, angle_up=None)
+    return inputs
+
+
+def gated_function(operators, vec, graph, basis_name="paper"):
+    """gated_sum of the module `operators` as a function of its differentiable inputs, in the order of gated_inputs."""
+    torsions = reference.torsion_reference(vec, graph)
+
+    def function(x, radial, direction, *weights):
+        chosen = None if weights[2] is None else torsions
+        return operators.gated_sum(x, radial, direction, chosen, graph, *weights, basis_name)
+
+    return function
+
+
+def graph_arrays(graph):
+    """The five arrays that the compiled operators take of a graph."""
+    return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr
+
+
+def cast(inputs, dtype):
+    """Inputs by name in another dtype; float64 copies of float32 numbers are equal to them."""
+    return {name: None if value is None else value.to(dtype) for name, value in inputs.items()}
+
+
+def strided(tensor):
+    """The same numbers with a gap after each."""
+    wide = tensor.new_zeros(*tensor.shape[:-1], 2 * tensor.shape[-1])
+    wide[..., ::2] = tensor
+    return wide[..., ::2]
+
+
+def derivatives(function, inputs, seed=1):
+    """What function(*inputs) returns, with its derivative along random cotangents and the derivative of that.
+
+    inputs: dict of tensors or None. Returns a dict of detached tensors: "value 0", "grad x", "grad grad x", ..., and
+    "grad grad value 0": the second derivative by the cotangent.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal_like(tensor):
+        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+
+    leaves = {name: None if value is None else value.detach().requires_grad_() for name, value in inputs.items()}
+    values = function(*leaves.values())
+    values = values if isinstance(values, tuple) else (values,)
+    wanted = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+    cotangents = [normal_like(value).requires_grad_() for value in values]
+    first = torch.autograd.grad(
+        values, list(wanted.values()), cotangents, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    loss = sum((gradient * normal_like(gradient)).sum() for gradient in first)
+    targets = wanted | {f"value {number}": cotangent for number, cotangent in enumerate(cotangents)}
+    second = torch.autograd.grad(loss, list(targets.values()), allow_unused=True, materialize_grads=True)
+    found = {f"value {number}": value for number, value in enumerate(values)}
+    found |= {f"grad {name}": gradient for name, gradient in zip(wanted, first, strict=True)}
+    found |= {f"grad grad {name}": gradient for name, gradient in zip(targets, second, strict=True)}
+    return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def assert_close(found, expected, tolerance):
+    """Every tensor of `found` within `tolerance` of its namesake, as norm of the difference over norm."""
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert tensor.shape == expected[name].shape, name
+        assert tensor.isfinite().all(), name
+        error = (tensor.double() - expected[name].double()).norm()
+        assert error <= tolerance * expected[name].double().norm(), f"{name}: {error / expected[name].norm():.1e}"

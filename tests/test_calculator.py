@@ -1,0 +1,120 @@
+"""The ASE calculator: units, derivatives, cells."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from training_runs import TINY_MODEL
+
+from spherenet_fast.calculator import SphereNetCalculator
+from spherenet_fast.data import conversion
+from spherenet_fast.models import SphereNet
+from spherenet_fast.training import Potential
+from spherenet_fast.training.references import Normalisation
+
+
+def potential(names=("energy",), units=("kcal/mol",), dtype=torch.float64, elements=None, seed=0):
+    torch.manual_seed(seed)
+    model = SphereNet(out_channels=len(names), **TINY_MODEL).to(dtype)
+    with torch.no_grad():  # the last layers start at 0, which would make every energy the same
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    references = torch.arange(95, dtype=torch.float64).expand(len(names), 95).clone()
+    scale = torch.full((len(names),), 2.0, dtype=torch.float64)
+    return Potential(model, Normalisation(references, 0 * scale, scale), names, units, elements=elements)
+
+
+def numerical_forces(atoms, step=1e-4):
+    forces = np.zeros((len(atoms), 3))
+    for atom, axis in np.ndindex(*forces.shape):
+        energies = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[atom, axis] += sign * step
+            moved.calc = atoms.calc
+            energies.append(moved.get_potential_energy())
+        forces[atom, axis] = -(energies[0] - energies[1]) / (2 * step)
+    return forces
+
+
+def water_in_a_cell():
+    atoms = molecule("H2O", cell=[3.1, 3.3, 3.7], pbc=[True, True, False])
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+@pytest.mark.parametrize("make", [lambda: molecule("CH3OH"), water_in_a_cell])
+def test_forces_are_the_numerical_derivative(make):
+    atoms = make()
+    atoms.rattle(0.02, seed=3)
+    atoms.calc = SphereNetCalculator(potential())
+    forces = atoms.get_forces()
+    assert np.abs(forces).max() > 1e-3
+    # Central differences: error of order step^2 = 1e-8 times third derivatives, rounding 1e-15 * 20 eV / 1e-4.
+    assert forces == pytest.approx(numerical_forces(atoms), rel=1e-5, abs=1e-6)
+
+
+def test_energies_are_in_electronvolt():
+    atoms = molecule("H2O")
+    values = []
+    for unit in ("kcal/mol", "eV"):
+        atoms.calc = SphereNetCalculator(potential(units=(unit,)))
+        values.append((atoms.get_potential_energy(), atoms.get_forces()))
+    factor = conversion("kcal/mol", "eV")
+    assert values[0][0] == pytest.approx(factor * values[1][0])
+    assert values[0][1] == pytest.approx(factor * values[1][1])
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def test_a_repeated_cell_has_a_repeated_energy():
+    # Longer than the cutoff, so that no edge runs along a lattice vector: about such an edge the images of an atom
+    # share one azimuth, and the forces at an exact tie may follow the numbering of the edges.
+    atoms = water_in_a_cell()
+    calculator = SphereNetCalculator(potential())
+    single, double = atoms.copy(), atoms.repeat((2, 1, 1))
+    single.calc = double.calc = calculator
+    # The same sums over neighbours in another order, in float64.
+    assert double.get_potential_energy() == pytest.approx(2 * single.get_potential_energy(), rel=1e-12)
+    assert double.get_forces()[:3] == pytest.approx(single.get_forces(), abs=1e-10)
+
+
+def test_results_follow_the_atoms():
+    atoms = molecule("H2O")
+    atoms.calc = SphereNetCalculator(potential(dtype=torch.float32))
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    assert isinstance(energy, float) and forces.dtype == np.float64
+    atoms.positions[0, 2] += 0.2
+    assert atoms.get_potential_energy() != energy
+    assert not np.allclose(atoms.get_forces(), forces)
+
+
+def test_a_checkpoint_will_do(tmp_path):
+    potential().save(tmp_path / "p.pt")
+    atoms = molecule("H2O")
+    energies = []
+    for source in (tmp_path / "p.pt", str(tmp_path / "p.pt"), potential()):
+        atoms.calc = SphereNetCalculator(source, device="cpu")
+        energies.append(atoms.get_potential_energy())
+    assert len(set(energies)) == 1
+
+
+def test_what_a_calculator_cannot_be_made_of():
+    with pytest.raises(ValueError, match="expected one that predicts an energy, got gap in eV"):
+        SphereNetCalculator(potential(("gap",), ("eV",)))
+    with pytest.raises(ValueError, match="predicts an energy, got mu in D"):
+        SphereNetCalculator(potential(("mu",), ("D",)))
+    with pytest.raises(ValueError, match="predicts an energy alone, got U0, gap"):
+        SphereNetCalculator(potential(("U0", "gap"), ("eV", "eV")))
+    with pytest.raises(ValueError, match="unit: expected the unit of the energy"):
+        SphereNetCalculator(potential(units=(None,)))
+    assert SphereNetCalculator(potential(units=(None,)), unit="eV")
+    with pytest.raises(FileNotFoundError):
+        SphereNetCalculator("nowhere.ckpt")
+
+
+def test_unknown_elements_are_refused():
+    atoms = Atoms("SiH", [[0, 0, 0], [0, 0, 1.5]])
+    atoms.calc = SphereNetCalculator(potential(elements=(1, 6)))
+    with pytest.raises(ValueError, match=r"elements of the training set \(H, C\), got Si"):
+        atoms.get_potential_energy()

@@ -1,0 +1,149 @@
+"""What memory may look like: gaps between numbers, odd addresses, garbage in fresh tensors, other precisions."""
+
+import pytest
+import torch
+from operator_cases import (
+    GRAPHS, assert_close, bessel_constants, cast, crowd, derivatives, gated_function, gated_inputs, graph_arrays, strided,
+)  # fmt: skip
+
+from spherenet_fast import ops, reference
+from spherenet_fast.graph import build_graph
+
+ODD = dict(num_spherical=3, num_radial=5, channels=7, angle_size=3, torsion_size=9)
+
+
+def all_operators(vec, graph, dtype=torch.float64, change=lambda tensor: tensor):
+    """All results and derivatives of all operators on one graph, of inputs that went through `change`."""
+    given = {name: change(value) for name, value in cast(gated_inputs(vec, **ODD), dtype).items()}
+    found = {"gated_sum": derivatives(gated_function(ops, vec, graph), given)}
+    distances = {"distance": change(vec.norm(dim=1).to(dtype)), "frequency": change(torch.linspace(3, 9, 5).to(dtype))}
+    constants = bessel_constants(3, 5)
+    found["radial_basis"] = derivatives(lambda *values: ops.radial_basis(*values, *constants, 5.0, 5), distances)
+    found["torsion_reference"] = {"value": ops.torsion_reference(change(vec.to(dtype)), graph)}
+    edges, x = graph.edge_index, {"x": given["x"]}
+    found["segment_sum"] = derivatives(lambda x: ops.segment_sum(x, graph.out_ptr, graph.out_edge), x)
+    per_atom = {"x": change(torch.linspace(-1, 1, 7 * (len(graph.in_ptr) - 1), dtype=dtype).reshape(-1, 7))}
+    found["gather"] = derivatives(lambda x: ops.gather(x, edges[0], graph.out_ptr, graph.out_edge), per_atom)
+    found["silu"] = derivatives(ops.silu, x)
+    return {f"{operator}: {name}": tensor for operator, results in found.items() for name, tensor in results.items()}
+
+
+def assert_same_bits(found, expected):
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.fixture
+def poisoned_memory():
+    """torch.empty full of NaN (or of the largest integer)."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_number_of_a_result_is_written(name, dtype, poisoned_memory):
+    assert torch.empty(9).isnan().all()
+    for result, tensor in all_operators(*GRAPHS[name], dtype).items():
+        assert tensor.isfinite().all(), result
+
+
+def at_odd_address(tensor):
+    """A contiguous copy whose first number lies one number after an aligned address."""
+    longer = tensor.new_zeros(tensor.numel() + 1)
+    longer[1:] = tensor.flatten()
+    return longer[1:].view_as(tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("change", [at_odd_address, strided])
+def test_layout_of_the_numbers(change, dtype):
+    for name in ("batch", "one edge", "no edges"):
+        expected = all_operators(*GRAPHS[name], dtype)
+        assert_same_bits(all_operators(*GRAPHS[name], dtype, change), expected)
+
+
+@pytest.mark.parametrize("change", [at_odd_address, strided])
+def test_layout_of_the_indices(change):
+    vec, graph = GRAPHS["batch"]
+    names = ("edge_index", "in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")
+    arrays = {name: change(getattr(graph, name)) for name in names}
+    assert_same_bits(all_operators(vec, graph._replace(**arrays)), all_operators(vec, graph))
+    x, radial, direction, *weights = gated_inputs(vec, **ODD).values()
+    torsions = ops.torsion_reference(vec, graph)
+    expected = ops.gated_sum(x, radial, direction, torsions, graph, *weights)
+    assert torch.equal(ops.gated_sum(x, radial, direction, change(torsions), graph, *weights), expected)
+
+
+def test_expanded_arrays():
+    """One number that stands for many lies alone in memory."""
+    vec, graph = GRAPHS["not symmetric"]
+    one_way = graph._replace(rev=torch.tensor([-1]).expand(len(vec)))
+    expected = all_operators(vec, graph._replace(rev=torch.full((len(vec),), -1)))
+    assert_same_bits(all_operators(vec, one_way), expected)
+    x = gated_inputs(vec, **ODD)["x"].requires_grad_()
+    ops.segment_sum(x, graph.in_ptr).sum().backward()  # the gradient of a sum is one expanded number
+    assert (x.grad == 1).all()
+
+
+def test_inputs_are_left_alone():
+    vec, graph = GRAPHS["batch"]
+    tensors = {name: value.requires_grad_() for name, value in gated_inputs(vec, **ODD).items()}
+    before = {name: value.detach().clone() for name, value in tensors.items()}
+    arrays = [array.clone() for array in graph_arrays(graph)]
+    value = gated_function(ops, vec, graph)(*tensors.values())
+    cotangent = torch.randn_like(value)
+    kept = cotangent.clone()
+    first = torch.autograd.grad(value, list(tensors.values()), cotangent, create_graph=True)
+    copies = [gradient.detach().clone() for gradient in first]
+    torch.autograd.grad(first, list(tensors.values()), [torch.ones_like(gradient) for gradient in first])
+    assert_same_bits({name: value.detach() for name, value in tensors.items()}, before)
+    assert torch.equal(cotangent, kept) and all(map(torch.equal, graph_arrays(graph), arrays))
+    assert all(torch.equal(gradient, copy) for gradient, copy in zip(first, copies, strict=True))
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_autocast_runs_the_operators_in_float32(low):
+    vec, graph = GRAPHS["batch"]
+    given = cast(gated_inputs(vec, **ODD), low)
+    distance, frequency = vec.norm(dim=1).to(low), torch.linspace(3, 9, 5).to(low)
+    constants = bessel_constants(3, 5)
+    per_atom = torch.randn(len(graph.in_ptr) - 1, 7).to(low)
+
+    def results(distance, frequency, per_atom, x, *others):
+        return [
+            gated_function(ops, vec, graph)(x, *others),
+            *ops.radial_basis(distance, frequency, *constants, 5.0, 5),
+            ops.segment_sum(x, graph.in_ptr),
+            ops.gather(per_atom, graph.edge_index[1], graph.in_ptr),
+            ops.silu(x),
+        ]
+
+    inputs = [distance, frequency, per_atom, *given.values()]
+    expected = results(*[value.float() for value in inputs])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(*inputs)
+    for value, exact in zip(found, expected, strict=True):
+        assert value.dtype == torch.float32 and torch.equal(value, exact)
+
+
+@pytest.mark.parametrize("num_in, num_out", [(300, 3), (3, 300)])
+def test_lopsided_tiles(num_in, num_out):
+    """Many edges into an atom and few out of it, and the other way round."""
+    count, pos = max(num_in, num_out), torch.randn(300, 3, generator=torch.Generator().manual_seed(0)).double()
+    edges = [(atom, 0) for atom in range(1, num_in + 1)] + [(0, atom) for atom in range(1, num_out + 1)]
+    graph = build_graph(torch.tensor(edges).T, count + 1)
+    vec = torch.cat([-pos[:num_in], pos[:num_out]])
+    given = gated_inputs(vec, **ODD)
+    found, expected = (derivatives(gated_function(operators, vec, graph), given) for operators in (ops, reference))
+    assert_close(found, expected, 1e-10)  # of 900 directions some come as close as 0.01 to an axis: 1e-16 / 0.01^3
+
+
+def test_no_channels():
+    vec, graph = crowd()
+    given = gated_inputs(vec, **ODD)
+    given |= {name: given[name][:0] for name in ("angle_up", "torsion_up")} | {"x": given["x"][:, :0]}
+    found = derivatives(gated_function(ops, vec, graph), given)
+    assert found["value 0"].shape == (len(vec), 0)
+    assert all((tensor == 0).all() for tensor in found.values())

@@ -1,0 +1,279 @@
+"""A bad argument is one error that names it, and never a crash."""
+
+import pytest
+import torch
+from molecules import EXACT, SMALL, as_data
+from operator_cases import bessel_constants, gated_inputs, graph_arrays, small_graph
+
+from spherenet_fast import ops
+from spherenet_fast.graph import build_graph, radius_graph
+from spherenet_fast.models import SphereNet
+
+VEC, GRAPH = small_graph()
+EDGES, ATOMS = len(VEC), len(GRAPH.in_ptr) - 1
+L, K, C, P, Q = 3, 2, 5, 2, 3
+DOUBLE = dict(dtype=torch.float64)
+ROOTS, SCALE = bessel_constants(L, K)
+TORSIONS = ops.torsion_reference(VEC, GRAPH)
+
+
+def other(tensor, position, value):
+    """A copy with another number at one position."""
+    copy = tensor.clone()
+    copy[position] = value
+    return copy
+
+
+def raises(message, function, arguments, changes):
+    assert not changes.keys() - arguments.keys()
+    with pytest.raises(RuntimeError, match=message):
+        function(**arguments | changes)
+
+
+def graph_fields(changes):
+    """Those of the changes that belong to the graph, as a graph; the others."""
+    fields = {name: value for name, value in changes.items() if name in GRAPH._fields}
+    rest = {name: value for name, value in changes.items() if name not in fields}
+    return {"graph": GRAPH._replace(**fields), **rest}
+
+
+BAD_GRAPHS = [
+    (dict(in_ptr=GRAPH.in_ptr.int()), "in_ptr: expected dtype Long, got Int"),
+    (dict(in_ptr=GRAPH.in_ptr[:-1]), r"in_ptr|out_ptr: expected shape"),
+    (dict(in_ptr=GRAPH.in_ptr[:0]), "in_ptr: expected at least one offset"),
+    (dict(in_ptr=GRAPH.in_ptr[:, None]), "in_ptr: expected shape"),
+    (dict(in_ptr=other(GRAPH.in_ptr, 0, -1)), "in_ptr: expected ascending offsets from 0 to 12"),
+    (dict(in_ptr=other(GRAPH.in_ptr, -1, EDGES + 1)), "in_ptr: expected ascending offsets from 0 to 12"),
+    (dict(in_ptr=other(GRAPH.in_ptr, 1, 9)), "in_ptr: expected ascending offsets from 0 to 12"),
+    (dict(in_ptr=other(GRAPH.in_ptr, 1, 2**62)), "in_ptr: expected ascending offsets from 0 to 12"),
+    (dict(out_ptr=GRAPH.out_ptr.float()), "out_ptr: expected dtype Long, got Float"),
+    (dict(out_ptr=GRAPH.out_ptr[:-1]), r"out_ptr: expected shape \[5\], got \[4\]"),
+    (dict(out_ptr=other(GRAPH.out_ptr, 1, 9)), "out_ptr: expected ascending offsets from 0 to 12"),
+    (dict(out_ptr=other(GRAPH.out_ptr, 0, 1)), "out_ptr: expected ascending offsets from 0 to 12"),
+    (dict(out_edge=GRAPH.out_edge.int()), "out_edge: expected dtype Long, got Int"),
+    (dict(out_edge=GRAPH.out_edge[:-1]), r"out_edge: expected shape \[12\], got \[11\]"),
+    (dict(out_edge=other(GRAPH.out_edge, 4, EDGES)), "out_edge: expected values in 0 .. 11, got 12 at position 4"),
+    (dict(out_edge=other(GRAPH.out_edge, 4, -1)), "out_edge: expected values in 0 .. 11, got -1 at position 4"),
+    (dict(out_edge=other(GRAPH.out_edge, 4, int(GRAPH.out_edge[3]))), "out_edge: expected every number once, got . twice"),
+    (dict(rev=GRAPH.rev.int()), "rev: expected dtype Long, got Int"),
+    (dict(rev=GRAPH.rev[1:]), r"rev: expected shape \[12\], got \[11\]"),
+    (dict(rev=other(GRAPH.rev, 3, EDGES)), "rev: expected values in -1 .. 11, got 12 at position 3"),
+    (dict(rev=other(GRAPH.rev, 3, -2)), "rev: expected values in -1 .. 11, got -2 at position 3"),
+    (dict(pair_ptr=GRAPH.pair_ptr.int()), "pair_ptr: expected dtype Long, got Int"),
+    (dict(pair_ptr=GRAPH.pair_ptr[:-1]), r"pair_ptr: expected shape \[5\], got \[4\]"),
+    (dict(pair_ptr=other(GRAPH.pair_ptr, 2, 17)), "pair_ptr: expected 18 at atom 2, got 17"),
+    (dict(pair_ptr=GRAPH.pair_ptr + 1), "pair_ptr: expected 0 at atom 0, got 1"),
+]
+
+
+@pytest.mark.parametrize("changes, message", BAD_GRAPHS)
+def test_bad_graphs(changes, message):
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS)
+    raises(message, ops.gated_sum, given | {"graph": GRAPH}, graph_fields(changes))
+    raises(message, ops.torsion_reference, {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(vec=VEC.long()), "vec: expected dtype float32 or float64, got Long"),
+        (dict(vec=VEC.half()), "vec: expected dtype float32 or float64, got Half"),
+        (dict(vec=VEC[:, :2]), r"vec: expected shape \[any, 3\], got \[12, 2\]"),
+        (dict(vec=VEC[:-1]), "in_ptr: expected ascending offsets|out_edge: expected shape"),
+        (dict(num_pairs=7), "num_pairs: expected 36, the end of pair_ptr, got 7"),
+    ],
+)
+def test_torsion_reference(changes, message):
+    raises(message, ops.torsion_reference, {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(x=torch.zeros(EDGES, C).long()), "x: expected dtype float32 or float64, got Long"),
+        (dict(x=torch.zeros(EDGES)), r"x: expected shape \[any, any\], got \[12\]"),
+        (dict(x=torch.zeros(EDGES - 1, C, **DOUBLE)), "in_ptr: expected ascending|out_edge: expected shape"),
+        (dict(x=torch.zeros(EDGES, C)), "radial: expected dtype Float, got Double"),
+        (dict(x=torch.zeros(EDGES, C + 1, **DOUBLE)), r"angle_up: expected shape \[6, 2\], got \[5, 2\]"),
+        (dict(radial=None), "radial"),
+        (dict(radial=torch.zeros(EDGES, L, K)), "radial: expected dtype Double, got Float"),
+        (dict(radial=torch.zeros(EDGES + 1, L, K, **DOUBLE)), r"radial: expected shape \[12, any, any\]"),
+        (dict(radial=torch.zeros(EDGES, L * K, **DOUBLE)), r"radial: expected shape \[12, any, any\]"),
+        (dict(radial=torch.zeros(EDGES, 9, K, **DOUBLE)), "radial: expected 1 .. 8 orders, got 9"),
+        (dict(radial=torch.zeros(EDGES, 0, K, **DOUBLE)), "radial: expected 1 .. 8 orders, got 0"),
+        (dict(radial=torch.zeros(EDGES, L, 17, **DOUBLE)), "radial: expected 1 .. 16 functions, got 17"),
+        (dict(radial=torch.zeros(EDGES, L, K + 1, **DOUBLE)), r"angle_weight: expected shape \[any, 9\], got \[2, 6\]"),
+        (dict(direction=None), "direction"),
+        (dict(direction=VEC[:, :2]), r"direction: expected shape \[12, 3\], got \[12, 2\]"),
+        (dict(direction=VEC.float()), "direction: expected dtype Double, got Float"),
+        (dict(reference=None), "reference: expected one beside torsion_weight, got none"),
+        (dict(reference=TORSIONS.long()), "reference: expected dtype Int, got Long"),
+        (dict(reference=TORSIONS[1:]), r"reference: expected shape \[36\], got \[35\]"),
+        (dict(reference=other(TORSIONS, 10, 3)), "reference: expected values in -2 .. 2 around atom 1, got others"),
+        (dict(reference=other(TORSIONS, 10, -3)), "reference: expected values in -2 .. 2 around atom 1, got others"),
+        (dict(angle_weight=None), "angle_up: expected both or neither of angle_weight and angle_up"),
+        (dict(angle_weight=None, angle_up=None), "angle_weight: expected one beside torsion_weight, got none"),
+        (dict(angle_weight=torch.zeros(0, L * K, **DOUBLE)), "angle_up|angle_weight"),
+        (dict(angle_weight=torch.zeros(P, L * K)), "angle_weight: expected dtype Double, got Float"),
+        (dict(angle_up=None), "angle_up: expected both or neither of angle_weight and angle_up"),
+        (dict(angle_up=torch.zeros(C, P + 1, **DOUBLE)), r"angle_up: expected shape \[5, 2\], got \[5, 3\]"),
+        (dict(torsion_weight=None), "torsion_up: expected both or neither of torsion_weight and torsion_up"),
+        (dict(torsion_weight=torch.zeros(Q, L * K, **DOUBLE)), r"torsion_weight: expected shape \[any, 18\], got \[3, 6\]"),
+        (dict(torsion_up=None), "torsion_up: expected both or neither of torsion_weight and torsion_up"),
+        (dict(torsion_up=torch.zeros(C, Q)), "torsion_up: expected dtype Double, got Float"),
+        (dict(torsion_up=torch.zeros(Q, C, **DOUBLE)), r"torsion_up: expected shape \[5, 3\], got \[3, 5\]"),
+    ],
+)
+def test_gated_sum(changes, message):
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS, graph=GRAPH)
+    raises(message, ops.gated_sum, given, changes)
+
+
+def test_unknown_basis():
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS, graph=GRAPH, basis="dig")
+    with pytest.raises(ValueError, match="basis: expected 'paper' or 'released', got 'dig'"):
+        ops.gated_sum(**given)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(distance=torch.ones(4).long()), "distance: expected dtype float32 or float64, got Long"),
+        (dict(distance=torch.ones(4).bfloat16()), "distance: expected dtype float32 or float64, got BFloat16"),
+        (dict(distance=torch.ones(4, 1, **DOUBLE)), r"distance: expected shape \[any\], got \[4, 1\]"),
+        (dict(distance=torch.ones(4)), "frequency: expected dtype Float, got Double"),
+        (dict(frequency=torch.ones(K, 1, **DOUBLE)), r"frequency: expected shape \[any\], got \[2, 1\]"),
+        (dict(frequency=torch.ones(K + 1, **DOUBLE)), r"roots: expected shape \[any, 3\], got \[3, 2\]"),
+        (dict(roots=torch.ones(9, K, **DOUBLE), scale=torch.ones(9, K, **DOUBLE)), "roots: expected 1 .. 8 orders, got 9"),
+        (dict(roots=ROOTS[0]), r"roots: expected shape \[any, 2\], got \[2\]"),
+        (dict(scale=SCALE[:2]), r"scale: expected shape \[3, 2\], got \[2, 2\]"),
+        (dict(cutoff=0.0), "cutoff: expected a positive finite number, got 0"),
+        (dict(cutoff=-5.0), "cutoff: expected a positive finite number, got -5"),
+        (dict(cutoff=float("nan")), "cutoff: expected a positive finite number, got -?nan"),
+        (dict(cutoff=float("inf")), "cutoff: expected a positive finite number, got inf"),
+        (dict(envelope_exponent=-1), "envelope_exponent: expected 0 .. 63, got -1"),
+    ],
+)
+def test_radial_basis(changes, message):
+    given = dict(distance=torch.ones(4, **DOUBLE), frequency=torch.ones(K, **DOUBLE), roots=ROOTS, scale=SCALE)
+    raises(message, ops.radial_basis, given | dict(cutoff=5.0, envelope_exponent=5), changes)
+
+
+def test_too_many_radial_functions():
+    many = torch.ones(2, 17, **DOUBLE)
+    with pytest.raises(RuntimeError, match="frequency: expected 1 .. 16 radial functions, got 17"):
+        ops.radial_basis(torch.ones(4, **DOUBLE), many[0], many, many, 5.0, 5)
+
+
+PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([3, 1, 0, 4, 2])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(x=torch.ones(5, 2).long()), "x: expected dtype float32 or float64, got Long"),
+        (dict(x=torch.ones(5)), r"x: expected shape \[any, any\], got \[5\]"),
+        (dict(ptr=PTR.int()), "ptr: expected dtype Long, got Int"),
+        (dict(ptr=PTR[:0]), "ptr: expected at least one offset"),
+        (dict(ptr=PTR.flip(0)), "ptr: expected ascending offsets from 0 to 5"),
+        (dict(ptr=other(PTR, 3, 6)), "ptr: expected ascending offsets from 0 to 5"),
+        (dict(ptr=other(PTR, 0, -1)), "ptr: expected ascending offsets from 0 to 5"),
+        (dict(index=INDEX.int()), "index: expected dtype Long, got Int"),
+        (dict(index=INDEX[:4]), "ptr: expected ascending offsets from 0 to 4|index"),
+        (dict(index=other(INDEX, 1, 5)), "index: expected values in 0 .. 4, got 5 at position 1"),
+        (dict(index=other(INDEX, 1, -1)), "index: expected values in 0 .. 4, got -1 at position 1"),
+    ],
+)
+def test_segment_sum(changes, message):
+    raises(message, ops.segment_sum, dict(x=torch.ones(5, 2), ptr=PTR, index=INDEX), changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(x=torch.ones(3, 2).half()), "x: expected dtype float32 or float64, got Half"),
+        (dict(x=torch.ones(3)), r"x: expected shape \[any, any\], got \[3\]"),
+        (dict(index=torch.zeros(5)), "index: expected dtype Long, got Float"),
+        (dict(index=torch.tensor([0, 0, 2, 3, 2])), "index: expected values in 0 .. 2, got 3 at position 3"),
+        (dict(index=torch.tensor([0, 0, 2, -1, 2])), "index: expected values in 0 .. 2, got -1 at position 3"),
+        (dict(ptr=PTR[:-1]), r"ptr: expected shape \[4\], got \[3\]"),
+        (dict(perm=INDEX[:-1]), r"perm: expected shape \[5\], got \[4\]"),
+    ],
+)
+def test_gather(changes, message):
+    given = dict(x=torch.ones(3, 2), index=torch.tensor([0, 0, 2, 2, 2]), ptr=PTR, perm=None)
+    raises(message, ops.gather, given, changes)
+
+
+def test_silu():
+    with pytest.raises(RuntimeError, match="x: expected dtype float32 or float64, got Long"):
+        ops.silu(torch.ones(3).long())
+
+
+def test_bad_cotangents():
+    """The operators of the derivatives can be called alone."""
+    compiled = torch.ops.spherenet_fast
+    x, radial, direction, *weights = gated_inputs(VEC, L, K, C, P, Q).values()
+    arguments = [x, radial, direction, TORSIONS, *weights, *graph_arrays(GRAPH), False, True]
+    with pytest.raises(RuntimeError, match=r"grad_out: expected shape \[12, 5\], got \[12, 4\]"):
+        compiled.gated_sum_backward(x[:, :4], *arguments)
+    with pytest.raises(RuntimeError, match="grad_out: expected dtype Double, got Float"):
+        compiled.gated_sum_backward(x.float(), *arguments)
+    with pytest.raises(RuntimeError, match=r"grad_grad_radial: expected shape \[12, 3, 2\], got \[11, 3, 2\]"):
+        compiled.gated_sum_double_backward(None, radial[1:], *[None] * 5, x, *arguments)
+    with pytest.raises(RuntimeError, match="grad_grad_x: expected dtype Double, got Float"):
+        compiled.gated_sum_double_backward(x.float(), *[None] * 6, x, *arguments)
+    basis = [VEC.norm(dim=1), torch.ones(K, **DOUBLE), ROOTS, SCALE, 5.0, 5]
+    with pytest.raises(RuntimeError, match=r"grad_bessel: expected shape \[12, 2\], got \[12, 3\]"):
+        compiled.radial_basis_backward(direction, radial, *basis)
+    with pytest.raises(RuntimeError, match=r"grad_radial: expected shape \[12, 3, 2\], got \[12, 5\]"):
+        compiled.radial_basis_backward(direction[:, :2], x, *basis)
+    with pytest.raises(RuntimeError, match=r"grad_grad_frequency: expected shape \[2\], got \[3\]"):
+        compiled.radial_basis_double_backward(None, direction[0], direction[:, :2], radial, *basis)
+
+
+def test_corrupted_graphs_never_crash():
+    """Random numbers anywhere in the arrays of a graph: an error, or a result of the right shape."""
+    generator = torch.Generator().manual_seed(0)
+    given = gated_inputs(VEC, L, K, C, P, Q)
+    refused = 0
+    for number in range(400):
+        name = ("in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")[number % 5]
+        array = getattr(GRAPH, name).clone()
+        place = torch.randint(len(array), (2,), generator=generator)
+        array[place] = torch.randint(-3, EDGES + 3, (2,), generator=generator)
+        graph = GRAPH._replace(**{name: array})
+        try:
+            assert ops.torsion_reference(VEC, graph).shape == TORSIONS.shape
+            leaves = [value.clone().requires_grad_() for value in given.values()]
+            value = ops.gated_sum(*leaves[:3], TORSIONS, graph, *leaves[3:])
+            assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value.sum(), leaves))
+        except RuntimeError as error:
+            assert f"{name}: expected" in str(error) or "_ptr: expected" in str(error)
+            refused += 1
+    assert 200 < refused < 400  # some arrays came out as they were, or with other reverse edges
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_vectors_without_direction_never_crash(value):
+    vec = VEC.clone()
+    vec[[2, 7]] = value
+    found = ops.torsion_reference(vec, GRAPH)
+    assert found.min() >= -2 and found.max() < 3
+
+
+def test_a_model_passes_errors_on():
+    z, pos = EXACT["water"]
+    model = SphereNet(**SMALL).double()
+    with pytest.raises(ValueError, match="pos: expected atoms at least"):
+        model(as_data(z, torch.zeros(3, 3, **DOUBLE)))
+    with pytest.raises(ValueError, match="data.z: expected device cpu as for pos, got meta"):
+        model(as_data(z.to("meta"), pos))
+    graph = radius_graph(pos, None, 5.0)
+    bad = graph._replace(rev=graph.rev + len(graph.rev))
+    with pytest.raises(RuntimeError, match="rev: expected values in -1 .. 5"):
+        model(as_data(z, pos), bad)
+    with pytest.raises(ValueError, match=r"edge_index: expected atoms from 0 to 2 \(num_nodes - 1\), got 0 to 3"):
+        build_graph(torch.tensor([[0, 3], [1, 2]]), 3)
+    with pytest.raises(ValueError, match="edge_index: expected edges sorted by receiver"):
+        build_graph(torch.tensor([[0, 1], [1, 0]]), 3)

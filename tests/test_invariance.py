@@ -1,0 +1,95 @@
+"""Energies do not change, and forces turn, when molecules are turned, moved and renumbered."""
+
+import pytest
+import torch
+from molecules import EXACT, SMALL, as_data, rattled_batch, rotation
+
+from spherenet_fast.models import SphereNet
+
+# Rotated positions differ in the last bit, 1e-16 or 6e-8 of them; some hundred operations later, and divided by the
+# distance of a neighbour from an axis, that is 1e-12 or 1e-6 of the energy. Forces are compared by their norm.
+RATTLED = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
+# In exact molecules forces cancel: what is left of large ones has fewer digits. Most of all where atoms lie on a line:
+# the harmonics of degree 6 are steepest there, 21 times their value, and a direction is known to 1e-7 in float32.
+SYMMETRIC = {torch.float64: 1e-9, torch.float32: 2e-5}
+LINEAR = {torch.float64: 1e-9, torch.float32: 1e-4}
+TOLERANCES = {name: SYMMETRIC for name in EXACT} | {
+    name: LINEAR for name in ("carbon dioxide", "hydrogen cyanide", "acetylene")
+}
+
+
+def assert_close(found, expected, tolerance):
+    for tensor, reference in zip(found, expected, strict=True):
+        assert reference.norm() > 1e-3  # or else nothing is tested
+        assert (tensor.double() - reference).norm() <= tolerance * reference.norm()
+
+
+def moved(data, seed, dtype):
+    """The molecules turned, shifted by some Å, atoms in another order within each: data, the rotation, the order."""
+    generator = torch.Generator().manual_seed(seed)
+    turn, step = rotation(seed), 3 * torch.randn(3, generator=generator).double()
+    order = torch.randperm(len(data.z), generator=generator)
+    order = order[torch.argsort(data.batch[order], stable=True)]
+    return as_data(data.z[order], (data.pos[order] @ turn + step).to(dtype), data.batch), turn, order
+
+
+def predictions(model, data, dtype):
+    """Energy and forces in float64, of the model in dtype."""
+    energy, forces = model.to(dtype).energy_and_forces(as_data(data.z, data.pos.to(dtype), data.batch))
+    return energy.double(), forces.double()
+
+
+def check_rattled(model, seeds, dtype, tolerance):
+    data = rattled_batch((6, 9, 4))
+    energy, forces = predictions(model, data, torch.float64)
+    for seed in seeds:
+        other, turn, order = moved(data, seed, dtype)
+        assert_close(predictions(model, other, dtype), (energy, forces[order] @ turn), tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", RATTLED)
+@pytest.mark.parametrize("basis", ["paper", "released"])
+def test_rattled_molecules(basis, dtype, tolerance):
+    check_rattled(SphereNet(**SMALL, basis=basis).eval(), range(20), dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", RATTLED)
+def test_rattled_molecules_with_the_default_model(dtype, tolerance):
+    check_rattled(SphereNet().eval(), range(3), dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype", SYMMETRIC)
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_molecules(name, dtype):
+    """Atoms keep their order: where azimuths coincide the reference, and so a one-sided force, follows the numbering."""
+    z, pos = EXACT[name]
+    model = SphereNet(**SMALL).eval()
+    data = as_data(z, pos, torch.zeros_like(z))
+    energy, forces = predictions(model, data, torch.float64)
+    for seed in range(20):
+        turn = rotation(seed)
+        other = as_data(z, pos @ turn + torch.tensor([1.0, -2.0, 0.5]), data.batch)
+        assert_close(predictions(model, other, dtype), (energy, forces @ turn), TOLERANCES[name][dtype])
+
+
+@pytest.mark.parametrize("dtype", SYMMETRIC)
+@pytest.mark.parametrize("name", EXACT)
+def test_energies_of_exact_molecules_do_not_depend_on_the_numbering(name, dtype):
+    z, pos = EXACT[name]
+    model = SphereNet(**SMALL).eval()
+    data = as_data(z, pos, torch.zeros_like(z))
+    energy, _ = predictions(model, data, torch.float64)
+    for seed in range(20):
+        other, *_ = moved(data, seed, dtype)
+        assert_close(predictions(model, other, dtype)[:1], (energy,), TOLERANCES[name][dtype])
+
+
+@pytest.mark.parametrize("use_torsion", [True, False])
+def test_mirror_images(use_torsion):
+    """A torsion has a sense of rotation, distances and angles have none."""
+    model = SphereNet(**SMALL, use_torsion=use_torsion).double().eval()
+    data = rattled_batch((6, 9, 4))
+    energy = model(data)
+    mirrored = model(as_data(data.z, data.pos * torch.tensor([1.0, 1.0, -1.0]), data.batch))
+    change = (mirrored - energy).abs() / energy.abs()
+    assert (change > 1e-4).all() if use_torsion else (change < 1e-12).all()  # rounding, or not rounding

@@ -1,0 +1,115 @@
+"""The fused radial basis and both its derivatives against the readable one."""
+
+import math
+
+import pytest
+import torch
+from operator_cases import assert_close, bessel_constants, cast, derivatives, strided
+
+from spherenet_fast import ops, reference
+
+CUTOFF, EXPONENT = 5.0, 5
+SHAPES = [(7, 6), (3, 6), (1, 1), (1, 16), (2, 4), (8, 1), (8, 16)]
+
+
+def inputs(num_radial, num_edges=700):
+    """Distances from 0.4 Å to beyond the cutoff, more than one chunk of them; frequencies near n pi."""
+    distance = torch.linspace(0.4, 1.2 * CUTOFF, num_edges, dtype=torch.float64)
+    number = torch.arange(1, num_radial + 1).double()
+    frequency = math.pi * number + 0.1 * torch.cos(number)
+    return {"distance": distance, "frequency": frequency}
+
+
+def function(operators, num_spherical, num_radial, exponent=EXPONENT):
+    constants = bessel_constants(num_spherical, num_radial)
+    return lambda distance, frequency: operators.radial_basis(distance, frequency, *constants, CUTOFF, exponent)
+
+
+# float64: a few roundings of 1e-16, in second derivatives times squares of arguments up to 80.
+# float32: the kernels compute in float64 and round the result once, to 6e-8; sums over edges are rounded after them.
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("num_spherical, num_radial", SHAPES)
+def test_every_size(num_spherical, num_radial, dtype, tolerance, instruction_set):
+    given = cast(inputs(num_radial), dtype)
+    found = derivatives(function(ops, num_spherical, num_radial), given)
+    assert all(tensor.dtype == dtype for tensor in found.values())
+    expected = derivatives(function(reference, num_spherical, num_radial), cast(given, torch.float64))
+    assert_close(found, expected, tolerance)
+
+
+@pytest.mark.parametrize("num_edges", [0, 1, 3, 511, 512, 513])
+def test_every_number_of_edges(num_edges):
+    given = inputs(4, num_edges)
+    assert_close(derivatives(function(ops, 3, 4), given), derivatives(function(reference, 3, 4), given), 1e-11)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 8])
+def test_envelope_exponents(exponent):
+    given = inputs(4)
+    expected = derivatives(function(reference, 2, 4, exponent), given)
+    assert_close(derivatives(function(ops, 2, 4, exponent), given), expected, 1e-11)
+
+
+@pytest.mark.parametrize("distance", [1e-3, 0.05, 0.3, CUTOFF])
+def test_small_distances_keep_all_digits(distance):
+    """Upward recurrences would lose j_7 near 0 altogether."""
+    given = inputs(16) | {"distance": torch.tensor([distance], dtype=torch.float64)}
+    expected = function(reference, 8, 16)(*given.values())
+    for found, exact in zip(function(ops, 8, 16)(*given.values()), expected, strict=True):
+        # every single number; at x = 1 they are zeros of functions whose arguments, up to 70, are rounded to 1e-14
+        torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-13 if distance == CUTOFF else 0)
+
+
+def test_nothing_beyond_the_cutoff():
+    beyond = torch.tensor([CUTOFF, 1.01 * CUTOFF, 7 * CUTOFF], dtype=torch.float64, requires_grad=True)
+    bessel, _ = function(ops, 3, 4)(beyond, inputs(4)["frequency"])
+    (slope,) = torch.autograd.grad(bessel.sum(), beyond, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), beyond)
+    assert (bessel == 0).all() and (slope == 0).all() and (curvature == 0).all()
+
+
+def test_the_distance_basis_ends_smoothly():
+    """u, u' and u'' vanish at the cutoff, so just inside it the basis is of third order in what is left."""
+    left = 1e-4
+    inside = torch.tensor([(1 - left) * CUTOFF], dtype=torch.float64, requires_grad=True)
+    bessel, _ = function(ops, 1, 1)(inside, torch.ones(1).double())
+    (slope,) = torch.autograd.grad(bessel.sum(), inside, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), inside)
+    # |u'''| = p (p + 1) (p + 2) = 336 for p = 6 and sin(1) = 0.84: 336 / 6 * 0.84 = 47 for the value, and so on
+    assert 0 < bessel.abs().item() < 100 * left**3
+    assert 0 < slope.abs().item() < 100 * left**2
+    assert 0 < curvature.abs().item() < 100 * left
+
+
+def test_strided_inputs():
+    given = inputs(4)
+    gaps = {name: strided(value) for name, value in given.items()}
+    expected, found = derivatives(function(ops, 3, 4), given), derivatives(function(ops, 3, 4), gaps)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    constants = bessel_constants(3, 4)
+    plain = ops.radial_basis(*given.values(), *constants, CUTOFF, EXPONENT)
+    wide = ops.radial_basis(*given.values(), *map(strided, constants), CUTOFF, EXPONENT)
+    assert all(torch.equal(a, b) for a, b in zip(plain, wide, strict=True))
+
+
+@pytest.mark.parametrize("output", [0, 1])
+@pytest.mark.parametrize("name", ["distance", "frequency"])
+def test_derivatives_of_one_output_by_one_input(output, name):
+    """Where only some cotangents come in, the others count as 0."""
+
+    def both(operators):
+        leaves = {key: value.requires_grad_(key == name) for key, value in inputs(4).items()}
+        value = function(operators, 3, 4)(*leaves.values())[output]
+        if not value.requires_grad:  # radial does not depend on the frequencies
+            return None
+        weights = torch.linspace(-1, 1, value.numel(), dtype=torch.float64).reshape(value.shape)
+        options = dict(allow_unused=True, materialize_grads=True)
+        (first,) = torch.autograd.grad((value * weights).sum(), leaves[name], create_graph=True, **options)
+        second = torch.autograd.grad(first.square().sum(), leaves[name], **options) if first.requires_grad else ()
+        return {str(number): tensor.detach() for number, tensor in enumerate([first, *second])}
+
+    found, expected = both(ops), both(reference)
+    if expected is None:  # the fused operator has one node for both outputs, and says 0
+        assert all((tensor == 0).all() for tensor in found.values())
+    else:
+        assert_close(found, expected, 1e-11)
