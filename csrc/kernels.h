@@ -1,4 +1,4 @@
-// The seam between operators and kernels: argument structs (pointers and sizes, no torch) and the kernels' declarations.
+// The seam between operators and kernels: argument structs (pointers and sizes, no torch) and kernel declarations.
 #pragma once
 #include <cstdint>
 
@@ -140,7 +140,7 @@ void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
 
 // out[n] = sum of x[index[k]] (x[k] where index is null) for k in ptr[n] .. ptr[n+1], n in [begin, end)
 template <class T>
-void segment_sum(const T* x /* [E,C] */, const int64_t* ptr /* [N+1] */, const int64_t* index /* [E] */, int64_t channels,
-                 T* out /* [N,C] */, int64_t begin, int64_t end);
+void segment_sum(const T* x /* [E,C] */, const int64_t* ptr /* [N+1] */, const int64_t* index /* [E] */,
+                 int64_t channels, T* out /* [N,C] */, int64_t begin, int64_t end);
 
 }  // namespace spherenet

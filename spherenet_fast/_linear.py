@@ -34,7 +34,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        # A transposed weight is as fast as a plain one; for any other layout oneDNN falls back to a loop over elements.
+        if not weight.t().is_contiguous():
+            weight = weight.contiguous()
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -143,6 +143,8 @@ def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: T
 
 def _per_edge(x: Tensor, graph: Graph, row: int) -> Tensor:
     """Rows of x [N, C] at the senders (row 0) or receivers (row 1) of all edges: [E, C]."""
+    if not x.is_cpu:  # the fused gather is a CPU kernel
+        return x.index_select(0, graph.edge_index[row])
     ptr, perm = (graph.out_ptr, graph.out_edge) if row == 0 else (graph.in_ptr, None)
     return gather(x, graph.edge_index[row], ptr, perm)
 

@@ -1,8 +1,8 @@
 """The fused operators, with exact first and second derivatives.
 
 Equivalent to the functions of the same name in `reference.py`, which say what is computed in a few lines of PyTorch.
-Floating-point arguments share one dtype, float32 or float64; under autocast the operators run in float32. A bad argument
-raises RuntimeError with the argument's name, what was expected and what came. Third derivatives do not exist.
+Floating-point arguments share one dtype, float32 or float64; under autocast the operators run in float32. A bad
+argument raises RuntimeError with its name, what was expected and what came. Third derivatives raise RuntimeError.
 """
 
 import torch
@@ -19,9 +19,10 @@ def radial_basis(
 ) -> tuple[Tensor, Tensor]:
     """Distance basis and radial functions of edge lengths (the radial parts of the paper's Eqs. 4, 5 and 6).
 
-        bessel[e, n] = u(x) sin(frequency[n] x),   radial[e, l, n] = scale[l, n] j_l(roots[l, n] x),   x = distance / cutoff
+        bessel[e, n] = u(x) sin(frequency[n] x),   radial[e, l, n] = scale[l, n] j_l(roots[l, n] x)
 
-    with the envelope u(x) = 1/x + a x^(p-1) + b x^p + c x^(p+1), p = envelope_exponent + 1, which is 0 from x = 1 on.
+    with x = distance / cutoff and the envelope u(x) = 1/x + a x^(p-1) + b x^p + c x^(p+1), p = envelope_exponent + 1,
+    which is 0 from x = 1 on.
 
     distance [E], in the unit of cutoff; frequency [K], K <= 16; roots, scale [L, K] constants, L <= 8.
     Returns bessel [E, K] and radial [E, L, K], differentiable in distance and frequency.
@@ -34,9 +35,10 @@ def radial_basis(
 def torsion_reference(vec: Tensor, graph) -> Tensor:
     """The neighbour that each triplet's torsion is measured to.
 
-    For the edge e = j->i and a neighbour q = k->j it is the next neighbour of j anticlockwise about e; never q itself nor
-    the reverse of e (both by index), nor a neighbour collinear with e (|component across e| < 1e-5). Azimuths within
-    1e-4 rad count as one, and among those tied the smallest edge number wins, so rounding decides nothing.
+    For the edge e = j->i and a neighbour q = k->j it is the next neighbour of j anticlockwise about e; never q itself
+    nor the reverse of e (both by index), nor a neighbour collinear with e (|component across e| < 1e-5).
+    Azimuths within 1e-4 rad count as one, and among those tied the smallest edge number wins, so rounding decides
+    nothing.
 
     vec [E, 3], sender to receiver; graph as `radius_graph` returns it.
     Returns int32 [graph.num_pairs], at pair_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)): the
@@ -65,12 +67,12 @@ def gated_sum(
         a[p] = sum_ln angle_weight[p, l K + n] radial[q, l, n] Y_l0(theta)                  (Eq. 5)
         t[p] = sum_hn torsion_weight[p, h K + n] radial[q, o(h), n] Y_h(theta, phi)         (Eq. 4)
 
-    where q runs over the edges k->j into the sender of e = j->i, except the reverse of e; h = l^2 + (m >= 0 ? m : 2l+1+m)
-    numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
+    where q runs over the edges k->j into the sender of e = j->i, except the reverse of e;
+    h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
 
     x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; reference [num_pairs] of
     `torsion_reference`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
-    Without the two torsion weights their factor is 1 (reference may be None); without the four weights M is the plain sum.
+    Without the two torsion weights their factor is 1 (reference may be None); without all four M is the plain sum.
     Returns M [E, C], twice differentiable in x, radial, direction and the weights.
     """
     if basis not in ("paper", "released"):
@@ -92,8 +94,8 @@ def segment_sum(x: Tensor, ptr: Tensor, index: Tensor | None = None) -> Tensor:
 def gather(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None = None) -> Tensor:
     """x[index], whose derivative is `segment_sum(grad, ptr, perm)`: no atomics, the same bits on every run.
 
-    x [N, C]; index [E]; ptr [N+1] and perm [E] the same index by row: perm[ptr[n] .. ptr[n+1]] (or that range itself) are
-    the positions where index is n. Returns [E, C], differentiable any number of times.
+    x [N, C]; index [E]; ptr [N+1] and perm [E] the same index by row: perm[ptr[n] .. ptr[n+1]] (or that range itself)
+    are the positions where index is n. Returns [E, C], differentiable any number of times.
     """
     return _ops.gather(x, index, ptr, perm)
 

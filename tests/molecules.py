@@ -75,7 +75,9 @@ def _on_a_line(*bonds):
 
 
 def _benzene():
-    return [r * np.array([math.cos(k * math.pi / 3), math.sin(k * math.pi / 3), 0]) for r in (1.39, 2.48) for k in range(6)]
+    return [
+        r * np.array([math.cos(k * math.pi / 3), math.sin(k * math.pi / 3), 0]) for r in (1.39, 2.48) for k in range(6)
+    ]
 
 
 def _methane():

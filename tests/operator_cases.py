@@ -38,7 +38,7 @@ def _isolated(atom):
 
 
 def _not_symmetric():
-    """A molecule's graph that lost a third of its edges: most others have no reverse."""
+    """A molecule's graph that lost a third of its edges, and with them the reverses of others."""
     vec, graph = _of_molecule(rattled(8, 5), 4.0)
     keep = torch.arange(graph.edge_index.shape[1]) % 3 != 1
     return vec[keep], build_graph(graph.edge_index[:, keep], 8)
@@ -98,7 +98,15 @@ def bessel_constants(num_spherical, num_radial):
 
 
 def gated_inputs(
-    vec, num_spherical=3, num_radial=2, channels=5, angle_size=2, torsion_size=3, use_angle=True, use_torsion=True, seed=0
+    vec,
+    num_spherical=3,
+    num_radial=2,
+    channels=5,
+    angle_size=2,
+    torsion_size=3,
+    use_angle=True,
+    use_torsion=True,
+    seed=0,
 ):
     """The differentiable inputs of gated_sum by name, float64, None for those that are left out.
 
@@ -106,18 +114,20 @@ def gated_inputs(
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(rows, *columns):
-        return torch.randn(rows, *columns, generator=generator, dtype=torch.float64) / max(1, columns[-1]) ** 0.5
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    harmonics = num_spherical**2
+    def weight(rows, columns):
+        return normal(rows, columns) / columns**0.5
+
     inputs = {
-        "x": normal(len(vec), channels) * channels**0.5,
-        "radial": normal(len(vec), num_spherical, num_radial) * num_radial**0.5,
+        "x": normal(len(vec), channels),
+        "radial": normal(len(vec), num_spherical, num_radial),
         "direction": vec / vec.norm(dim=1, keepdim=True),
-        "angle_weight": normal(angle_size, num_spherical * num_radial),
-        "angle_up": normal(channels, angle_size),
-        "torsion_weight": normal(torsion_size, harmonics * num_radial),
-        "torsion_up": normal(channels, torsion_size),
+        "angle_weight": weight(angle_size, num_spherical * num_radial),
+        "angle_up": weight(channels, angle_size),
+        "torsion_weight": weight(torsion_size, num_spherical**2 * num_radial),
+        "torsion_up": weight(channels, torsion_size),
     }
     if not use_torsion:
         inputs |= dict(torsion_weight=None, torsion_up=None)

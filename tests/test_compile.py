@@ -48,10 +48,9 @@ def test_energy_training_step():
     model = SphereNet(**ONE_LAYER).train()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     data, graph = molecules((6, 4))
-    gradients = [
-        torch.autograd.grad(function(data, graph).square().sum(), list(model.parameters())) for function in (model, compiled)
-    ]
-    for found, expected in zip(*gradients, strict=True):
+    losses = [function(data, graph).square().sum() for function in (model, compiled)]
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    for expected, found in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * expected.abs().max())  # float32 sums
 
 

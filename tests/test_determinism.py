@@ -68,6 +68,7 @@ def training_step(model, data):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_training_step_of_a_model(dtype, set_threads):
+    """torch's own matrix products are part of it: at these sizes they do not depend on the threads either."""
     model = SphereNet(num_layers=2, num_spherical=3).to(dtype).train()
     data = rattled_batch((24, 9, 20))
     data.pos = data.pos.to(dtype)

@@ -3,8 +3,17 @@
 import pytest
 import torch
 from operator_cases import (
-    GRAPHS, assert_close, bessel_constants, cast, crowd, derivatives, gated_function, gated_inputs, graph_arrays, strided,
-)  # fmt: skip
+    GRAPHS,
+    assert_close,
+    bessel_constants,
+    cast,
+    crowd,
+    derivatives,
+    gated_function,
+    gated_inputs,
+    graph_arrays,
+    strided,
+)
 
 from spherenet_fast import ops, reference
 from spherenet_fast.graph import build_graph

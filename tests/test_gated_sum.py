@@ -4,7 +4,17 @@ import itertools
 
 import pytest
 import torch
-from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_function, gated_inputs, strided
+from operator_cases import (
+    GRAPHS,
+    assert_close,
+    cast,
+    crowd,
+    derivatives,
+    gated_function,
+    gated_inputs,
+    small_graph,
+    strided,
+)
 
 from spherenet_fast import ops, reference
 
@@ -110,23 +120,46 @@ def test_strided_cotangents():
 
 @pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
 def test_derivatives_by_some_inputs_alone(gates):
-    """The kernels skip what nobody asks for; the rest must not change."""
-    vec, graph = GRAPHS["batch"]
-    function = gated_function(ops, vec, graph)
+    """The kernels skip the gradients that nobody asks for, of the inputs that need none and of those that do."""
+    vec, graph = small_graph()
     inputs = gated_inputs(vec, **SHAPES[4], **gates)
     names = [name for name, value in inputs.items() if value is not None]
     cotangent = torch.randn_like(inputs["x"])
 
-    def both_derivatives(wanted, required):
-        """By the inputs `wanted`, where the inputs `required` require them: first, and of the sum of their squares."""
+    def both_derivatives(operators, first_by, second_by, required):
+        """By the inputs first_by, and of the sum of their squares by second_by, where `required` require gradients."""
         leaves = {name: inputs[name].clone().requires_grad_(name in required) for name in names}
-        value = function(*[leaves.get(name) for name in inputs])
-        targets = [leaves[name] for name in wanted]
-        first = torch.autograd.grad(value, targets, cotangent, create_graph=True)
+        value = gated_function(operators, vec, graph)(*[leaves.get(name) for name in inputs])
+        first = torch.autograd.grad(value, [leaves[name] for name in first_by], cotangent, create_graph=True)
         loss = sum(gradient.square().sum() for gradient in first) + 0 * value.sum()  # linear in x: no other graph
-        return [*first, *torch.autograd.grad(loss, targets)]
+        second = torch.autograd.grad(
+            loss, [leaves[name] for name in second_by], allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(first_by, first, strict=True)), dict(zip(second_by, second, strict=True))
 
-    for count in (1, 2):
-        for wanted in itertools.combinations(names, count):
-            pairs = zip(both_derivatives(wanted, wanted), both_derivatives(wanted, names), strict=True)
-            assert all(torch.equal(found, expected) for found, expected in pairs), wanted
+    subsets = [*itertools.combinations(names, 1), *itertools.combinations(names, 2)]
+    for first_by in subsets:
+        first, second = both_derivatives(reference, first_by, names, names)
+        for second_by in subsets:
+            for required in ({*first_by, *second_by}, names):
+                found = both_derivatives(ops, first_by, second_by, required)
+                assert_close(found[0], first, FLOAT64)
+                assert_close(found[1], {name: second[name] for name in second_by}, FLOAT64)
+
+
+def test_inputs_that_play_no_part():
+    """Without weights the sum does not depend on radial and direction, given or not."""
+    vec, graph = GRAPHS["batch"]
+    x, *others = (value.requires_grad_() for value in gated_inputs(vec, **SHAPES[4]).values())
+    function = gated_function(ops, vec, graph)
+
+    def results(*given):
+        value = function(x, *given, *[None] * 4)
+        (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+        loss = first.square().sum()
+        return [value, first, *torch.autograd.grad(loss, [x, *others[:2]], materialize_grads=True)]
+
+    *found, by_radial, by_direction = results(*others[:2])
+    *expected, _, _ = results(None, None)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)) and found[1].norm() > 0
+    assert (by_radial == 0).all() and (by_direction == 0).all()

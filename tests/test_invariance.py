@@ -61,7 +61,7 @@ def test_rattled_molecules_with_the_default_model(dtype, tolerance):
 @pytest.mark.parametrize("dtype", SYMMETRIC)
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_molecules(name, dtype):
-    """Atoms keep their order: where azimuths coincide the reference, and so a one-sided force, follows the numbering."""
+    """Atoms keep their order: where azimuths coincide, the reference and with it the force follow the numbering."""
     z, pos = EXACT[name]
     model = SphereNet(**SMALL).eval()
     data = as_data(z, pos, torch.zeros_like(z))

@@ -34,13 +34,13 @@ VARIANTS = {
     "without torsion": dict(use_torsion=False),
     "without angle": dict(use_torsion=False, use_angle=False),
     "truncated": dict(max_num_neighbors=3),
-    "one of each": dict(num_spherical=1, num_radial=1, int_emb_size=1, basis_emb_size_angle=1, basis_emb_size_torsion=1),
+    "one": dict(num_spherical=1, num_radial=1, int_emb_size=1, basis_emb_size_angle=1, basis_emb_size_torsion=1),
     "odd": dict(num_spherical=8, num_radial=16, int_emb_size=70, basis_emb_size_angle=17, basis_emb_size_torsion=9),
     "several outputs": dict(out_channels=3, cutoff=3.0),
 }
 # float64: some ten layers, each a sum of some hundred numbers off by 1e-16, and two derivatives, in another order of
 # additions. float32: the same with 6e-8, and gradients are sums over all edges that cancel: one digit is lost to that.
-TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-5}
+TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4}
 
 
 def training_step(model, data):

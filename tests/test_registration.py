@@ -1,4 +1,4 @@
-"""Every compiled operator under torch.library.opcheck: its schema, its fake, its derivatives, and traced by AOT autograd."""
+"""Every compiled operator under torch.library.opcheck: schema, fake, derivatives, and traced by AOT autograd."""
 
 import pytest
 import torch
@@ -47,12 +47,12 @@ def gated_samples(dtype):
         arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False]
         tangents = [None if value is None else torch.randn_like(value) for value in inputs.values()]
         found["gated_sum"].append(arguments)
-        for geometry in (True, False):
+        for geometry, weighted in ((True, True), (True, False), (False, True), (False, False)):
             cotangent = torch.randn_like(x)
-            found["gated_sum_backward"].append([cotangent, *arguments, geometry])
-            if not geometry:  # gradients that nobody asked for have no tangent
-                tangents[1:3] = None, None
-            found["gated_sum_double_backward"].append([*tangents, cotangent, *arguments, geometry])
+            asked = [True, geometry, geometry, weighted, weighted, weighted, weighted]
+            wanted = [tangent if yes else None for tangent, yes in zip(tangents, asked, strict=True)]
+            found["gated_sum_backward"].append([cotangent, *arguments, geometry, weighted])
+            found["gated_sum_double_backward"].append([*wanted, cotangent, *arguments, geometry, weighted])
     return found
 
 
@@ -63,6 +63,7 @@ CALLS = [
     for name, calls in operators.items()
     for number, arguments in enumerate(calls)
 ]
+DIFFERENTIABLE = [name for name in SAMPLES[torch.float32] if "double" not in name and "torsion" not in name]
 
 
 def test_no_operator_is_left_out():
@@ -87,7 +88,7 @@ def requiring_grad(arguments, dtype):
 
 
 @pytest.mark.parametrize("dtype", SAMPLES)
-@pytest.mark.parametrize("name", [name for name in SAMPLES[torch.float32] if "double" not in name and "torsion" not in name])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_with_derivatives(name, dtype):
     for arguments in SAMPLES[dtype][name]:
         given = requiring_grad(arguments, dtype)

@@ -11,10 +11,10 @@ TOLERANCES = [(torch.float64, 1e-14), (torch.float32, 1e-6)]
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
 
 
-def check(function, x, dtype, tolerance):
+def check(name, x, *indices, dtype, tolerance):
     given = cast({"x": x}, dtype)
-    found = derivatives(lambda x: function(ops, x), given)
-    expected = derivatives(lambda x: function(reference, x), cast(given, torch.float64))
+    found = derivatives(lambda x: getattr(ops, name)(x, *indices), given)
+    expected = derivatives(lambda x: getattr(reference, name)(x, *indices), cast(given, torch.float64))
     assert_close(found, expected, tolerance)
 
 
@@ -25,9 +25,10 @@ def test_sums_over_receivers_and_senders(name, channels, dtype, tolerance):
     _, graph = ALL_GRAPHS[name]
     edges, atoms = graph.edge_index.shape[1], len(graph.in_ptr) - 1
     per_edge, per_atom = torch.randn(edges, channels).double(), torch.randn(atoms, channels).double()
-    for ptr, row, perm in ((graph.in_ptr, 1, None), (graph.out_ptr, 0, graph.out_edge)):
-        check(lambda operators, x: operators.segment_sum(x, ptr, perm), per_edge, dtype, tolerance)
-        check(lambda operators, x: operators.gather(x, graph.edge_index[row], ptr, perm), per_atom, dtype, tolerance)
+    senders, receivers = graph.edge_index
+    for index, ptr, perm in ((receivers, graph.in_ptr, None), (senders, graph.out_ptr, graph.out_edge)):
+        check("segment_sum", per_edge, ptr, perm, dtype=dtype, tolerance=tolerance)
+        check("gather", per_atom, index, ptr, perm, dtype=dtype, tolerance=tolerance)
 
 
 def test_by_hand():

@@ -48,8 +48,8 @@ def test_forces_are_minus_the_gradient(name, turned):
         step = torch.zeros_like(pos).view(-1).index_fill(0, torch.tensor(coordinate), STEP).view_as(pos)
         forward, backward = energy(step) - energy(0 * step), energy(0 * step) - energy(-step)
         force, scale = forces.view(-1)[coordinate].item(), forces.abs().max().item()
-        # energies of 10 rounded to 1e-15 leave 1e-9 / 1e-6; one-sided differences, 1e-6 times a curvature of 100 times
-        # the forces: where they differ by more, there is a kink or a jump, and no derivative
+        # Energies of 10 are rounded to 1e-14, over 1e-6 that is 1e-8. One-sided differences deviate by 1e-6 times a
+        # curvature of up to 1000 times the forces: where they do by more, there is a kink or a jump, and no derivative.
         assert forward / STEP == pytest.approx(backward / STEP, rel=0, abs=1e-3 * scale)
         assert -(forward + backward) / (2 * STEP) == pytest.approx(force, rel=0, abs=1e-6 * scale + 1e-7)
 

@@ -69,7 +69,8 @@ class GatedSumTile {
   const int32_t* reference_;      // [num_in_, num_out_]
   int64_t skip_;                  // position of the current q's opposite edge in out(j), or -1
 
-  void layout_factor(Arena& arena, FactorScratch<T, kDual>& s, const FactorWeights<T, kDual>& w, const TileLimits& most) {
+  void layout_factor(Arena& arena, FactorScratch<T, kDual>& s, const FactorWeights<T, kDual>& w,
+                     const TileLimits& most) {
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
     s.rows = arena.take<S8>(int64_t(w.rows) * w.chunks);
     s.lanes = arena.take<S>(kRow * w.chunks * blocks);

@@ -26,7 +26,9 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
  public:
   GatedSumTileVjp(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
                   const TileLimits& most)
-      : Base(call, weights, table, most), geometry_(call.grads.radial != nullptr), weights_wanted_(call.grads.weights != nullptr) {
+      : Base(call, weights, table, most),
+        geometry_(call.grads.radial != nullptr),
+        weights_wanted_(call.grads.weights != nullptr) {
     zero_weight_gradients(weights_.angle, angle_);
     zero_weight_gradients(weights_.torsion, torsion_);
   }

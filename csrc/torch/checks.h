@@ -31,7 +31,7 @@ inline std::string shape_of(const Tensor& t) {
 
 // Checks of one tensor argument. A size of -1 in `shape` is free.
 inline void check(const char* name, const Tensor& t, ScalarType dtype, std::vector<int64_t> shape) {
-  STD_TORCH_CHECK(t.is_cpu(), name, ": expected a tensor on the CPU like the other arguments, got one on another device");
+  STD_TORCH_CHECK(t.is_cpu(), name, ": expected a tensor on the CPU like the others, got one on another device");
   STD_TORCH_CHECK(t.scalar_type() == dtype, name, ": expected dtype ", torch::headeronly::toString(dtype), ", got ",
                   torch::headeronly::toString(t.scalar_type()));
   bool same = t.dim() == int64_t(shape.size());

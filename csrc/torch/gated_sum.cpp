@@ -69,7 +69,8 @@ struct GatedSumArguments {
 
  private:
   void check_angle() {
-    STD_TORCH_CHECK(inputs.radial && inputs.direction, "radial, direction: expected both beside angle_weight, got none");
+    STD_TORCH_CHECK(inputs.radial && inputs.direction,
+                    "radial, direction: expected both beside angle_weight, got one or none");
     check("radial", *inputs.radial, dtype, {num_edges, -1, -1});
     const int64_t L = inputs.radial->size(1), K = inputs.radial->size(2);
     STD_TORCH_CHECK(L >= 1 && L <= 8, "radial: expected 1 .. 8 orders, got ", L);
@@ -95,7 +96,8 @@ struct GatedSumArguments {
     for (int64_t j = 0; j < graph.num_nodes; ++j) {
       const int64_t num_in = graph.in_ptr[j + 1] - graph.in_ptr[j];
       bool ok = true;
-      for (int64_t k = graph.pair_ptr[j]; k < graph.pair_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
+      for (int64_t k = graph.pair_ptr[j]; k < graph.pair_ptr[j + 1]; ++k)
+        ok &= code[k] >= kVanishing && code[k] < num_in;
       STD_TORCH_CHECK(ok, "reference: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
     }
   }
@@ -125,7 +127,8 @@ Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, Opti
   return out;
 }
 
-// grad_grad_out (empty unless tangents are given), then the gradients of the seven inputs; [0] where absent.
+// grad_grad_out (empty unless tangents are given), then the gradients of the seven inputs: [0] where an input is absent
+// or its group (geometry: radial and direction; weights) is not asked for.
 using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_out_, const GatedSumTensors* tangents,
@@ -177,7 +180,8 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
     Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
     OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight, OptionalTensor torsion_up,
-    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool geometry, bool weights) {
+    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool geometry,
+    bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
                              {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
   auto [none, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] =
@@ -225,8 +229,8 @@ GatedSumOutputs gated_sum_double_backward(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def("gated_sum(" SN_GATED_SUM_ARGUMENTS ") -> Tensor");
-  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_ARGUMENTS ", bool geometry, bool weights) -> (" SN_GATED_SUM_GRADIENTS
-        ")");
+  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
+        ", bool geometry, bool weights) -> (" SN_GATED_SUM_GRADIENTS ")");
   m.def(
       "gated_sum_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_radial, Tensor? grad_grad_direction, "
       "Tensor? grad_grad_angle_weight, Tensor? grad_grad_angle_up, Tensor? grad_grad_torsion_weight, "

@@ -1,0 +1,132 @@
+// Small graphs in plain C++ for the test of the kernels, and random numbers that are the same everywhere.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../../csrc/kernels.h"
+
+namespace spherenet::test {
+
+// Uniform in [-1, 1).
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 2654435769u + 1) {}
+  double operator()() {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    return double(int64_t(state_ >> 11)) / double(1ll << 52) - 1;
+  }
+  template <class T>
+  std::vector<T> numbers(int64_t count, double scale = 1) {
+    std::vector<T> out(count);
+    for (T& number : out) number = T(scale * (*this)());
+    return out;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// Every array is on the heap and exactly as long as the kernels may read it, for AddressSanitizer.
+struct System {
+  std::string name;
+  std::vector<int64_t> in_ptr, out_ptr, out_edge, rev, pair_ptr;
+  std::vector<double> vec;  // [E, 3], sender to receiver
+
+  int64_t num_nodes() const { return int64_t(in_ptr.size()) - 1; }
+  int64_t num_edges() const { return int64_t(rev.size()); }
+  int64_t num_pairs() const { return pair_ptr.back(); }
+  TileGraph graph() const {
+    return {num_nodes(), in_ptr.data(), out_ptr.data(), out_edge.data(), rev.data(), pair_ptr.data()};
+  }
+};
+
+using Positions = std::vector<std::vector<double>>;          // [N][3]
+using Edges = std::vector<std::pair<int64_t, int64_t>>;      // sender, receiver
+
+inline System make_system(const std::string& name, const Positions& pos, const Edges& unsorted) {
+  System out;
+  out.name = name;
+  const int64_t num_nodes = int64_t(pos.size());
+  Edges edges;
+  out.in_ptr = {0};
+  for (int64_t receiver = 0; receiver < num_nodes; ++receiver) {
+    for (const auto& edge : unsorted)
+      if (edge.second == receiver) edges.push_back(edge);
+    out.in_ptr.push_back(int64_t(edges.size()));
+  }
+  out.out_ptr = {0};
+  out.pair_ptr = {0};
+  for (int64_t sender = 0; sender < num_nodes; ++sender) {
+    for (size_t e = 0; e < edges.size(); ++e)
+      if (edges[e].first == sender) out.out_edge.push_back(int64_t(e));
+    out.out_ptr.push_back(int64_t(out.out_edge.size()));
+    const int64_t num_in = out.in_ptr[sender + 1] - out.in_ptr[sender];
+    out.pair_ptr.push_back(out.pair_ptr.back() + num_in * (out.out_ptr[sender + 1] - out.out_ptr[sender]));
+  }
+  for (const auto& [sender, receiver] : edges) {
+    int64_t reverse = -1;
+    for (size_t e = 0; e < edges.size(); ++e)
+      if (edges[e] == std::make_pair(receiver, sender)) reverse = int64_t(e);
+    out.rev.push_back(reverse);
+    for (int k = 0; k < 3; ++k) out.vec.push_back(pos[receiver][k] - pos[sender][k]);
+  }
+  for (auto* array : {&out.in_ptr, &out.out_ptr, &out.out_edge, &out.rev, &out.pair_ptr}) array->shrink_to_fit();
+  out.vec.shrink_to_fit();
+  return out;
+}
+
+inline double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+}
+
+// Atoms at least 0.9 apart.
+inline Positions scattered(int count, uint64_t seed) {
+  Random random(seed);
+  Positions pos;
+  while (int(pos.size()) < count) {
+    const std::vector<double> candidate = random.numbers<double>(3, 2.2);
+    bool free = true;
+    for (const auto& other : pos) free = free && distance(candidate, other) > 0.9;
+    if (free) pos.push_back(candidate);
+  }
+  return pos;
+}
+
+inline Edges within(const Positions& pos, double cutoff) {
+  Edges edges;
+  for (size_t i = 0; i < pos.size(); ++i)
+    for (size_t j = 0; j < pos.size(); ++j)
+      if (i != j && distance(pos[i], pos[j]) < cutoff) edges.emplace_back(i, j);
+  return edges;
+}
+
+inline std::vector<System> systems() {
+  const Positions pos = scattered(8, 1);
+  Positions isolated = pos, star = {{0, 0, 0}}, line;
+  isolated.back() = {50, 0, 0};
+  Edges directed, spokes;
+  for (const auto& edge : within(pos, 3.0))
+    if ((edge.first + 2 * edge.second) % 3) directed.push_back(edge);
+  Random random(2);
+  for (int64_t leaf = 1; leaf <= 19; ++leaf) {
+    star.push_back(random.numbers<double>(3, 2));
+    spokes.emplace_back(leaf, 0);
+    spokes.emplace_back(0, leaf);
+  }
+  for (int k = 0; k < 4; ++k) line.push_back({1.1 * k, 0, 0});
+  return {
+      make_system("molecule", pos, within(pos, 3.0)),
+      make_system("isolated atom", isolated, within(isolated, 3.0)),
+      make_system("not symmetric", pos, directed),
+      make_system("star", star, spokes),
+      make_system("line", line, within(line, 3.5)),
+      make_system("one edge", {pos[0], pos[1]}, {{0, 1}}),
+      make_system("no edges", {pos[0], pos[1]}, {}),
+      make_system("no atoms", {}, {}),
+  };
+}
+
+}  // namespace spherenet::test

@@ -1,0 +1,90 @@
+"""Products of linear layers, by oneDNN in float32, against PyTorch's in float64."""
+
+import itertools
+
+import pytest
+import torch
+from operator_cases import assert_close, cast, derivatives, strided
+
+from spherenet_fast import ops, reference
+
+# sums of up to 300 products rounded to 6e-8 (float64: 1e-16) each
+PRECISIONS = [(torch.float32, 2e-6), (torch.float64, 1e-14)]
+# rows, columns of x, columns of the result; those of a model, single ones, none
+SIZES = [(500, 128, 128), (500, 384, 128), (500, 6, 8), (20, 256, 1), (300, 1, 64), (1, 1, 1), (7, 5, 3), (0, 4, 2)]
+
+
+def inputs(rows, width, channels, bias=True):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (rows, width), "weight": (channels, width), "bias": (channels,)}
+    given = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    return given if bias else given | {"bias": None}
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size(size, bias, dtype, tolerance):
+    given = cast(inputs(*size, bias), dtype)
+    found = derivatives(ops.linear, given)
+    assert all(tensor.dtype == dtype for tensor in found.values())
+    assert_close(found, derivatives(reference.linear, cast(given, torch.float64)), tolerance)
+
+
+@pytest.mark.parametrize("change", [strided, lambda tensor: tensor.T.contiguous().T])
+def test_layout_of_the_numbers(change):
+    given = cast(inputs(50, 24, 16, bias=False), torch.float32)
+    changed = {name: value if value is None else change(value) for name, value in given.items()}
+    # the same products, summed in another order
+    assert_close(derivatives(ops.linear, changed), derivatives(ops.linear, given), 2e-6)
+
+
+def test_part_of_a_weight():
+    """The columns of one weight are applied to three inputs."""
+    given = cast(inputs(50, 48, 16, bias=False), torch.float32)
+    x, weight = given["x"], given["weight"]
+    parts = [ops.linear(columns, part) for columns, part in zip(x.chunk(3, 1), weight.chunk(3, 1), strict=True)]
+    assert_close({"sum": sum(parts)}, {"sum": reference.linear(x.double(), weight.double())}, 2e-6)
+
+
+def test_third_derivatives():
+    def third(operators, dtype):
+        x, weight, _ = cast(inputs(6, 5, 4, bias=False), dtype).values()
+        x, weight = x.requires_grad_(), weight.requires_grad_()
+        value = operators.linear(x, weight).pow(4).sum()
+        for _ in range(3):
+            first = torch.autograd.grad(value, [x, weight], create_graph=True)
+            value = sum(gradient.square().sum() for gradient in first).sqrt()
+        return {"x": first[0].detach(), "weight": first[1].detach()}
+
+    assert_close(third(ops, torch.float32), third(reference, torch.float64), 1e-5)  # some ten products in a row
+
+
+def test_derivatives_by_some_inputs_alone():
+    given = cast(inputs(9, 8, 7), torch.float32)
+    cotangent = torch.randn(9, 7)
+    everything = [value.clone().requires_grad_() for value in given.values()]
+    expected = torch.autograd.grad(ops.linear(*everything), everything, cotangent)
+    for wanted in itertools.product([True, False], repeat=3):
+        leaves = [value.clone().requires_grad_(yes) for value, yes in zip(given.values(), wanted, strict=True)]
+        if any(wanted):
+            ops.linear(*leaves).backward(cotangent)
+        for leaf, yes, exact in zip(leaves, wanted, expected, strict=True):
+            assert torch.equal(leaf.grad, exact) if yes else leaf.grad is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_same_bits_with_any_number_of_threads(size, set_threads):
+    given = cast(inputs(*size), torch.float32)
+    set_threads(1)
+    expected = derivatives(ops.linear, given)
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        found = derivatives(ops.linear, given)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_autocast():
+    given = cast(inputs(9, 8, 7), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ops.linear(*given.values()).dtype == torch.bfloat16  # a matrix product is what autocast is for
