@@ -129,12 +129,11 @@ def test_derivatives_by_some_inputs_alone(gates):
     def both_derivatives(operators, first_by, second_by, required):
         """By the inputs first_by, and of the sum of their squares by second_by, where `required` require gradients."""
         leaves = {name: inputs[name].clone().requires_grad_(name in required) for name in names}
+        targets, others = [leaves[name] for name in first_by], [leaves[name] for name in second_by]
         value = gated_function(operators, vec, graph)(*[leaves.get(name) for name in inputs])
-        first = torch.autograd.grad(value, [leaves[name] for name in first_by], cotangent, create_graph=True)
+        first = torch.autograd.grad(value, targets, cotangent, create_graph=True)
         loss = sum(gradient.square().sum() for gradient in first) + 0 * value.sum()  # linear in x: no other graph
-        second = torch.autograd.grad(
-            loss, [leaves[name] for name in second_by], allow_unused=True, materialize_grads=True
-        )
+        second = torch.autograd.grad(loss, others, allow_unused=True, materialize_grads=True)
         return dict(zip(first_by, first, strict=True)), dict(zip(second_by, second, strict=True))
 
     subsets = [*itertools.combinations(names, 1), *itertools.combinations(names, 2)]

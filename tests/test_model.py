@@ -140,6 +140,19 @@ def test_a_given_graph_and_no_derivatives_change_nothing(model):
     assert not list(filter(lambda parameter: parameter.grad is not None, model.parameters()))
 
 
+def test_positions_may_be_made_of_something_else(model):
+    """Derivatives by a strain, from which the positions come, and by the positions on the way there."""
+    data = DATA["batch"]
+    _, expected = model.energy_and_forces(data)
+    strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    strained = as_data(data.z, data.pos + data.pos @ strain, data.batch)
+    _, forces = model.energy_and_forces(strained)
+    assert torch.equal(forces, expected)
+    slope, by_strain = torch.autograd.grad(model(strained).sum(), [strained.pos, strain])
+    torch.testing.assert_close(slope, -expected, rtol=1e-13, atol=1e-13)  # the same terms, added in another order
+    torch.testing.assert_close(by_strain, data.pos.T @ slope, rtol=1e-13, atol=1e-13)
+
+
 def test_every_parameter_matters():
     """A gradient that is zero by mistake would pass unseen where two zeros are compared."""
     found = training_step(SphereNet(**SMALL).double(), DATA["batch"])

@@ -1,0 +1,73 @@
+"""The operators alone, each with its derivatives, on the geometry of a batch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spherenet_fast import ops, reference
+from spherenet_fast.basis import spherical_bessel_constants
+from spherenet_fast.graph import Graph, edge_vectors
+from spherenet_fast.models import SphereNet
+
+OPERATORS = ("radial_basis", "torsion_reference", "gated_sum")
+SOURCES = {"ours": ops, "reference": reference}
+
+
+class OperatorUse:
+    """One operator as `model` uses it (in its first block), on atoms at pos [N, 3].
+
+    Attributes:
+        modes: "forward", "backward", "double_backward", as far as the operator has them.
+        per, unit: the number by which a time is to be divided, and the unit that results.
+    """
+
+    def __init__(self, operator: str, model: SphereNet, pos: Tensor, graph: Graph):
+        torch.manual_seed(0)
+        vec = edge_vectors(pos, graph)
+        distance = vec.norm(dim=1)
+        hparams, block = model.hparams, model.update_es[0]
+        num_spherical, num_radial = hparams["num_spherical"], hparams["num_radial"]
+        roots, scale = spherical_bessel_constants(num_spherical, num_radial, hparams["basis"])
+        roots, scale = (torch.tensor(constant, device=pos.device) for constant in (roots, scale))
+        basis = roots, scale, hparams["cutoff"], hparams["envelope_exponent"]
+        frequency = torch.pi * torch.arange(1, num_radial + 1, dtype=pos.dtype, device=pos.device)
+        self.modes = ("forward", "backward", "double_backward")
+        self.per, self.unit = graph.num_pairs - int((graph.rev >= 0).sum()), "ns/triplet"
+        if operator == "radial_basis":
+            self.per, self.unit = len(distance), "ns/edge"
+            self.constants = basis
+            variables = [distance, frequency]
+        elif operator == "torsion_reference":
+            self.modes = ("forward",)
+            self.constants = (graph,)
+            variables = [vec]
+        else:
+            x = torch.randn(len(distance), block.lin_down.out_features, device=pos.device)
+            radial = ops.radial_basis(distance, frequency, *basis)[1]
+            weights = [layer.weight for layer in (block.lin_sbf1, block.lin_sbf2, block.lin_t1, block.lin_t2)]
+            self.constants = (ops.torsion_reference(vec, graph), graph)
+            variables = [x, radial, vec / distance[:, None], *weights]
+        self.operator = operator
+        self.variables = [tensor.detach().requires_grad_() for tensor in variables]
+
+    def call(self, provider: str, mode: str) -> Callable[[], object]:
+        """The call to measure. A backward costs only that: autograd's graph is made here, and kept."""
+        if mode == "forward":
+            return torch.no_grad()(lambda: self._apply(provider))
+        outputs = self._apply(provider)
+        grads = [torch.randn_like(tensor).requires_grad_() for tensor in outputs]
+        if mode == "backward":
+            fixed = [grad.detach() for grad in grads]
+            return lambda: torch.autograd.grad(outputs, self.variables, fixed, retain_graph=True)
+        slopes = torch.autograd.grad(outputs, self.variables, grads, create_graph=True)
+        tangents = [torch.randn_like(tensor) for tensor in slopes]
+        return lambda: torch.autograd.grad(slopes, [*self.variables, *grads], tangents, retain_graph=True)
+
+    def _apply(self, provider: str) -> tuple[Tensor, ...]:
+        function = getattr(SOURCES[provider], self.operator)
+        if self.operator == "gated_sum":
+            x, radial, direction, *weights = self.variables
+            return (function(x, radial, direction, *self.constants, *weights),)
+        outputs = function(*self.variables, *self.constants)
+        return outputs if isinstance(outputs, tuple) else (outputs,)

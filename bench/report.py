@@ -1,0 +1,122 @@
+"""Makes tables and figures of all result files: `python bench/report.py`.
+
+Rewrites what stands between the markers in bench/README.md and in the README.md above it, and draws
+bench/results/<device>.png.
+"""
+
+import argparse
+from pathlib import Path
+
+import table
+from table import CASES, TITLES, Row, heading
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+HERE = Path(__file__).parent
+Values = dict[tuple[str, str], str]  # (provider, metric) -> median
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=table.RESULTS, help="folder of the result files")
+    parser.add_argument(
+        "--readme", type=Path, nargs="+", default=[HERE / "README.md", HERE.parent / "README.md"],
+        help="files to rewrite between the markers; those without markers are left alone",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    files = sorted(arguments.results.glob("*.csv"))
+    if not files:
+        parser.error(f"--results: expected a folder with result files, found none in {arguments.results}")
+    devices = {path: table.read(path) for path in files}
+    text = "\n\n".join(markdown(rows) for rows in devices.values())
+    for readme in arguments.readme:
+        if readme.exists():
+            readme.write_text(replaced(readme.read_text(), text))
+    from figure import draw  # here, because a measurement imports this module and has no use for matplotlib
+
+    for path, rows in devices.items():
+        draw(rows, path.with_suffix(".png"))
+
+
+def replaced(document: str, text: str) -> str:
+    """The document with `text` between its markers; unchanged without them."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n{text}\n{end}{after}" if end else document
+
+
+def grouped(rows: list[Row]) -> dict[tuple[str, str, int, str], Values]:
+    """Medians by (case, mode, atoms, unit of time), in the order of the file."""
+    units = {(row["case"], row["mode"], row["x"]): row["unit"] for row in rows if row["metric"] == "time"}
+    groups: dict[tuple[str, str, int, str], Values] = {}
+    for row in rows:
+        key = row["case"], row["mode"], row["x"]
+        group = groups.setdefault((row["case"], row["mode"], int(row["x"]), units[key]), {})
+        group[row["provider"], row["metric"]] = row["median"]
+    return groups
+
+
+def markdown(rows: list[Row]) -> str:
+    """Two tables: models, in milliseconds and megabytes, and operators, in nanoseconds."""
+    providers = [name for name in TITLES if any(row["provider"] == name for row in rows)]
+    groups = grouped(rows)
+    models = {key: values for key, values in groups.items() if key[3] == "ms"}
+    operators = {key: values for key, values in groups.items() if key[3] != "ms"}
+    parts = [f"**{heading(rows)}**"]
+    if models:
+        head = ["ms", "atoms", *(TITLES[name] for name in providers), "ours / floor", "MB, ours", "MB, plain PyTorch"]
+        lines = [
+            [title(case, mode), f"{atoms:,}" if atoms else ""]
+            + [number(values.get((provider, "time"))) for provider in providers]
+            + [ratio(values, "ours", "floor"), number(values.get(("ours", "memory")))]
+            + [number(values.get(("reference", "memory")))]
+            for (case, mode, atoms, _), values in models.items()
+        ]
+        parts.append(pipes(head, lines))
+    if operators:
+        head = ["operator", "unit", TITLES["ours"], TITLES["reference"], "plain PyTorch / ours"]
+        lines = [
+            [f"`{case}`, {mode.replace('_', ' ')}", unit, number(values.get(("ours", "time")))]
+            + [number(values.get(("reference", "time"))), ratio(values, "reference", "ours")]
+            for (case, mode, _, unit), values in operators.items()
+        ]
+        parts.append(pipes(head, lines))
+    return "\n\n".join(parts)
+
+
+def ratios(rows: list[Row]) -> str:
+    """The short table at the end of a run: time, floor and their ratio where there are both, else the time alone."""
+    lines = [f"{'':44}{'ours':>10}{'floor':>10}{'ours / floor':>14}"]
+    for (case, mode, atoms, unit), values in grouped(rows).items():
+        numbers = number(values.get(("ours", "time"))), number(values.get(("floor", "time")))
+        label = f"{title(case, mode)}, {unit}" + (f", {atoms} atoms" if case in ("liquid", "graph") else "")
+        lines.append(f"{label:44}{numbers[0]:>10}{numbers[1]:>10}{ratio(values, 'ours', 'floor'):>14}")
+    return "\n".join(lines)
+
+
+def title(case: str, mode: str) -> str:
+    return CASES.get(case, case) + ("" if mode == case else f": {mode.replace('_', ' ')}")
+
+
+def number(value: str | None) -> str:
+    """Three digits, all those before the point; nothing where nothing was measured."""
+    if value is None:
+        return ""
+    if value == "oom":
+        return "out of memory"
+    return f"{float(value):,.0f}" if float(value) >= 100 else f"{float(value):.3g}"
+
+
+def ratio(values: Values, above: str, below: str) -> str:
+    numbers = [values.get((provider, "time"), "oom") for provider in (above, below)]
+    return "" if "oom" in numbers else f"{float(numbers[0]) / float(numbers[1]):.2f}"
+
+
+def pipes(head: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown, without the columns that are empty."""
+    used = [column for column in range(len(head)) if any(line[column] for line in lines)]
+    rule = ["---" if column == 0 else "---:" for column in range(len(head))]
+    return "\n".join("| " + " | ".join(line[column] for column in used) + " |" for line in [head, rule, *lines])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Measures everything and writes one result file per device: `python bench/run.py`.
+
+What the cases, providers and numbers mean is said in bench/README.md. `python bench/report.py` makes the tables.
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import memory
+import pyg_models
+import report
+import table
+from cases import CASES, PROVIDERS, Call, Workload, workloads
+
+SLOW = 5.0  # seconds: a call that takes longer is measured once, cold
+NOT_QUICK = ("reference", "pyg_dimenet++")  # ten times slower than the others; takes 15 s to build
+SLOW_PROCESS = 8.0  # seconds: a measurement of memory that takes longer is done once
+SCALES = {"ms": 1e3, "ns/edge": 1e9, "ns/triplet": 1e9}
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.device == "cpu":
+        memory.limit_to_this_machine()
+    environment = table.environment(arguments.device)
+    rows = []
+    for case in arguments.cases:
+        found = []
+        for workload in workloads(case, arguments.providers, arguments.device, arguments.quick):
+            found += measure(workload, arguments.device, arguments.quick, environment)
+            gc.collect()
+        if arguments.out is not None:
+            table.update(arguments.out / table.file_name(environment, arguments.device), found, CASES)
+        rows += found
+    print("\n" + report.ratios(rows))
+
+
+def parse() -> argparse.Namespace:
+    available = [name for name in PROVIDERS if name not in pyg_models.NEEDS or name in pyg_models.installed()]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu, or another of torch's devices")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument(
+        "--providers", nargs="+", choices=available, metavar="PROVIDER",
+        help=f"{', '.join(available)}; all by default, but --quick leaves out {' and '.join(NOT_QUICK)}",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, help="torch's default if not given")
+    quick = "few repetitions, fewer sizes; writes no file unless --out is given"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--out", type=Path, help="folder of the result file; bench/results by default")
+    arguments = parser.parse_args()
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error(f"--threads: expected at least 1, got {arguments.threads}")
+    if arguments.providers is None:
+        arguments.providers = [name for name in available if not (arguments.quick and name in NOT_QUICK)]
+    if arguments.out is None and not arguments.quick:
+        arguments.out = table.RESULTS
+    return arguments
+
+
+def measure(workload: Workload, device: str, quick: bool, environment: table.Row) -> list[table.Row]:
+    """The rows of one workload, printed as they come."""
+    budget, least, most = (1.0, 2, 10) if quick else (12.0, 3, 50)
+    times = interleaved(workload.prepare, device, budget, least, most)
+    rows = []
+
+    def add(provider: str, metric: str, unit: str, values: list[float] | None) -> None:
+        numbers = [memory.OOM, "", ""] if values is None else [f"{v:.4g}" for v in np.percentile(values, [50, 20, 80])]
+        measured = workload.case, provider, workload.mode, metric, unit, str(workload.x), *numbers
+        rows.append(dict(zip(table.COLUMNS, measured)) | environment)
+        what = f"{workload.case:18} {workload.mode:23} {workload.x:5d} atoms"
+        print(f"{what}  {provider:14} {numbers[0]:>8} {unit}", flush=True)
+
+    scale = SCALES[workload.unit] / workload.per
+    for provider, values in times.items():
+        add(provider, "time", workload.unit, values and [scale * value for value in values])
+    for provider in workload.memory if memory.supported(device) else []:
+        add(provider, "memory", "MB", megabytes(workload, provider, quick))
+    return rows
+
+
+def megabytes(workload: Workload, provider: str, quick: bool) -> list[float] | None:
+    """Peak memory in three fresh processes, or in one where quick or slow; None if there is not enough."""
+    peaks = []
+    for _ in range(3):
+        start = time.perf_counter()
+        peak = memory.peak_in_fresh_process(
+            workload.case, workload.mode, provider, workload.size, torch.get_num_threads()
+        )
+        if peak is None:
+            return None
+        peaks.append(peak / 1e6)
+        if quick or time.perf_counter() - start > SLOW_PROCESS:
+            break
+    return peaks
+
+
+def interleaved(
+    prepare: dict[str, Callable[[], Call]], device: str, budget: float, least: int, most: int
+) -> dict[str, list[float] | None]:
+    """Seconds of every repetition of every provider's call, or None where it ran out of memory.
+
+    Each call runs twice to warm up. Then the calls take turns, so that a slow spell of the machine meets all of them;
+    `budget` seconds are shared equally, with `least` to `most` repetitions each.
+    """
+    calls, times, repetitions = {}, {}, {}
+    for name, make in prepare.items():
+        calls[name] = unless_out_of_memory(make)
+        first = seconds(calls[name], device)
+        slow = first is not None and first > SLOW
+        second = first if slow else seconds(calls[name], device)
+        times[name] = None if second is None else [first] if slow else []
+        repetitions[name] = 0 if second is None or slow else clamp(budget / len(prepare) / second, least, most)
+    for turn in range(max(repetitions.values())):
+        for name, call in calls.items():
+            if turn < repetitions[name] and times[name] is not None:
+                value = seconds(call, device)
+                times[name] = None if value is None else [*times[name], value]
+    return times
+
+
+def clamp(value: float, least: int, most: int) -> int:
+    return round(min(max(value, least), most))
+
+
+def seconds(call: Call | None, device: str) -> float | None:
+    """How long a call takes; None if it runs out of memory or could not be prepared."""
+    synchronize(device)
+    start = time.perf_counter()
+    done = call is not None and unless_out_of_memory(lambda: (call(), synchronize(device)))
+    return time.perf_counter() - start if done else None
+
+
+def unless_out_of_memory(function: Call) -> object:
+    """function(), or None if the memory does not suffice."""
+    try:
+        return function()
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        return None
+
+
+def synchronize(device: str) -> None:
+    """Wait for a device that works on its own."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The rows of a result file, and where and on what they were measured."""
+
+import csv
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+COLUMNS = "case provider mode metric unit x median p20 p80 device torch threads commit".split()
+RESULTS = Path(__file__).with_name("results")
+TITLES = {
+    "ours": "spherenet_fast", "floor": "linear floor", "reference": "plain PyTorch", "pyg_schnet": "PyG SchNet",
+    "pyg_dimenet++": "PyG DimeNet++",
+}  # fmt: skip
+CASES = {
+    "build": "building the model", "qm9": "QM9, 32 molecules", "ethanol": "ethanol, 16 frames",
+    "aspirin": "aspirin, 8 frames", "liquid": "liquid", "graph": "neighbours",
+}  # fmt: skip
+Row = dict[str, str]
+
+
+def environment(device: str) -> Row:
+    """The columns that are the same in all rows of a run."""
+    return {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "commit": commit(),
+    }
+
+
+def device_name(device: str) -> str:
+    """What the maker calls it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit of this working tree, with "-dirty" if files differ from it; "unknown" outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return process.stdout.strip() if process.returncode == 0 else "unknown"
+
+
+def file_name(row: Row, device: str) -> str:
+    """`amd-epyc-2-threads.csv`; a GPU's name alone."""
+    name = row["device"] if torch.device(device).type == "cuda" else f"{row['device']} {row['threads']} threads"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".csv"
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a file. Raises ValueError if its columns are not COLUMNS."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if reader.fieldnames != COLUMNS:
+        raise ValueError(f"{path}: expected columns {COLUMNS}, got {reader.fieldnames}")
+    return rows
+
+
+def update(path: Path, rows: list[Row], order: tuple[str, ...]) -> None:
+    """Write `rows` to a file, instead of the older rows of the same case and provider and beside all others.
+
+    order: of the cases in the file.
+    """
+    renewed = {(row["case"], row["provider"]) for row in rows}
+    kept = [row for row in read(path) if (row["case"], row["provider"]) not in renewed] if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(kept + rows, key=lambda row: order.index(row["case"])))
+
+
+def heading(rows: list[Row]) -> str:
+    """Device, threads, torch and commit of a result file."""
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    versions = ", ".join(dict.fromkeys(row["torch"] for row in rows))
+    threads = rows[0]["threads"] + (" thread" if rows[0]["threads"] == "1" else " threads")
+    return f"{rows[0]['device']}, {threads}, torch {versions}, commit {commits}"
