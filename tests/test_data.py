@@ -13,6 +13,7 @@ from spherenet_fast.data import (
     conversion,
     evaluation_loader,
     random_split,
+    read_molecules,
     read_split,
     training_loader,
 )
@@ -226,3 +227,18 @@ def test_split_files(tmp_path):
         read_split(tmp_path / "s.npz", 20)
     with pytest.raises(FileNotFoundError, match="no such split file"):
         read_split(tmp_path / "none.npz", 20)
+
+
+def test_mirror_images():
+    """Mirroring twice gives the batch back, and distances stay; only the chosen molecules change."""
+    molecules = read_molecules("ethanol").choose(["energy"], forces=True)
+    batch = molecules[[0, 1, 2]]
+    which = torch.tensor([True, False, True])
+    image = batch.mirrored(which)
+    chosen = which[batch.batch]
+    assert torch.equal(image.pos[~chosen], batch.pos[~chosen])
+    assert torch.equal(image.forces[chosen, 0], -batch.forces[chosen, 0])
+    assert torch.equal(image.pos[chosen, 0], -batch.pos[chosen, 0])
+    again = image.mirrored(which)
+    assert torch.equal(again.pos, batch.pos) and torch.equal(again.forces, batch.forces)
+    assert torch.equal(image.y, batch.y)

@@ -61,7 +61,7 @@ def test_silu():
 
 
 def test_from_positions_to_atoms():
-    """All operators in a row, as a model has them: the positions move the torsions' reference neighbours as well."""
+    """All operators in a row, as a model has them; a torsion depends on the position of its reference, too."""
     pos = rattled(5, 1)
     graph = complete_graph(5)
     constants = bessel_constants(L, K)

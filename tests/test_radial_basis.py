@@ -51,8 +51,8 @@ def test_envelope_exponents(exponent):
 
 
 @pytest.mark.parametrize("distance", [1e-3, 0.05, 0.3, CUTOFF])
-def test_small_distances_keep_all_digits(distance):
-    """Upward recurrences would lose j_7 near 0 altogether."""
+def test_every_digit_at_special_distances(distance):
+    """Near 0 upward recurrences would lose j_7 altogether."""
     given = inputs(16) | {"distance": torch.tensor([distance], dtype=torch.float64)}
     expected = function(reference, 8, 16)(*given.values())
     for found, exact in zip(function(ops, 8, 16)(*given.values()), expected, strict=True):

@@ -30,6 +30,17 @@ class Batch:
         values = {name: getattr(self, name) for name in self.__slots__}
         return Batch(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
+    def mirrored(self, which: Tensor) -> "Batch":
+        """A copy in which the molecules `which` [B] bool are their mirror images, x -> -x; targets are scalars."""
+        sign = torch.ones(self.num_graphs, 3, dtype=self.pos.dtype, device=self.pos.device)
+        sign[which, 0] = -1
+        of_atom = sign[self.batch]
+        out = self._map(lambda tensor: tensor)
+        out.pos = self.pos * of_atom
+        out.forces = None if self.forces is None else self.forces * of_atom
+        out.cell = None if self.cell is None else self.cell * sign[:, None]
+        return out
+
     def to(self, device, non_blocking: bool = False) -> "Batch":
         """A copy on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -94,7 +94,9 @@ class TrainingConfig:
     max_time: float | None = _option(None, above=0)  # minutes of training, over all resumed parts together
     val_every: int | None = _option(None, low=1)  # steps between validations; none: once an epoch
     log_every: int = _option(20, low=1)  # steps
-    seed: int = _option(0, low=0)  # of the initial weights and of the order of the molecules
+    seed: int = _option(0, low=0)  # of the initial weights, the order of the molecules and the mirror images
+    # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
+    mirror: bool = False
     device: str = _option("auto", choices=("auto", "cpu", "gpu"))
     threads: int | None = _option(None, low=1)  # of PyTorch on the CPU; none: PyTorch's choice
     tensorboard: bool = True

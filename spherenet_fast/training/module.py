@@ -3,6 +3,7 @@
 import time
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 
 from ..data.molecules import Batch
@@ -58,7 +59,14 @@ class TrainingModule(pl.LightningModule):
         energy, forces = potential.model.energy_and_forces(batch)
         return energy - label, forces - batch.forces / potential.scale.to(dtype)
 
+    def _mirrored(self, batch: Batch) -> Batch:
+        """Mirror images of some of the molecules, drawn from (seed, step) so that a resumed run draws the same."""
+        draw = np.random.default_rng((self.config.training.seed, self.global_step))
+        return batch.mirrored(torch.from_numpy(draw.random(batch.num_graphs) < 0.5).to(batch.pos.device))
+
     def training_step(self, batch: Batch, batch_idx: int):
+        if self.config.training.mirror:
+            batch = self._mirrored(batch)
         error, forces_error = self._errors(batch)
         loss = total_loss(self.config.loss, error, forces_error)
         self.train_errors.add(error, forces_error)
