@@ -1,5 +1,7 @@
 """What all tests share: a fixed seed, and the switches that the kernels must not depend on."""
 
+import signal
+
 import pytest
 import torch
 
@@ -7,6 +9,14 @@ import torch
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_arrive():
+    """Ctrl-C as in a terminal: a test run started in the background inherits an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
