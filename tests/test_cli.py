@@ -204,7 +204,7 @@ def test_shipped_configs_are_valid_and_survive_a_dictionary(name):
 def test_ctrl_c_in_a_terminal_saves_and_resume_goes_on(tmp_path):
     command = [sys.executable, "-m", "spherenet_fast.cli", "train", "ethanol", "--out", str(tmp_path / "run")]
     command += overrides(training__max_steps=100000, training__log_every=1)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)  # not the source folder
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") > 3):
