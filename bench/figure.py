@@ -37,13 +37,18 @@ def draw(rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def _label(case: str, mode: str) -> str:
+    """In short lines, which neighbouring columns leave room for."""
+    return f"{CASES[case]}, {mode}".replace(", ", "\n").replace("_and_forces", "\nand forces").replace("_", " ")
+
+
 def _procedures(axes, rows: list[Row]) -> None:
     """One column of points for each procedure on molecules."""
     groups = list(dict.fromkeys((row["case"], row["mode"]) for row in rows))
     for provider, own in _by_provider(rows):
         x = [groups.index((row["case"], row["mode"])) + 0.08 * (list(TITLES).index(provider) - 2) for row in own]
         _points(axes, provider, x, own, "o")
-    axes.set_xticks(range(len(groups)), [f"{CASES[c]}\n{m.replace('_', ' ')}" for c, m in groups], fontsize=7)
+    axes.set_xticks(range(len(groups)), [_label(case, mode) for case, mode in groups], fontsize=7)
     axes.set_yscale("log")
     axes.grid(axis="y", which="both", lw=0.3)
     axes.set_ylabel("ms", fontsize=9)
