@@ -72,17 +72,13 @@ def _(grad_grad_distance, grad_grad_frequency, grad_bessel, grad_radial, distanc
     )
 
 
-def _zeros(shape, like):
-    return like.new_zeros(shape)
-
-
 def _radial_basis_backward(ctx, grad_bessel, grad_radial):
     distance, frequency, roots, scale = ctx.saved_tensors
     edges, constants = distance.shape[0], ctx.numbers
     if grad_bessel is None:
-        grad_bessel = _zeros((edges, frequency.shape[0]), distance)
+        grad_bessel = distance.new_zeros(edges, frequency.shape[0])
     if grad_radial is None:
-        grad_radial = _zeros((edges, *roots.shape), distance)
+        grad_radial = distance.new_zeros(edges, *roots.shape)
     grads = _ops.radial_basis_backward(grad_bessel, grad_radial, distance, frequency, roots, scale, *constants)
     return *grads, None, None, None, None
 

@@ -1,7 +1,7 @@
 """Matrix products of linear layers by oneDNN where torch has it, else by torch.
 
-On the CPU torch's float32 products go to MKL, which on AMD processors runs at little more than half the speed of oneDNN
-(README, figures). oneDNN is reached through the operator that torch's own compiler emits for linear layers.
+On the CPU torch's float32 products go to MKL, which is slower than oneDNN on AMD processors. oneDNN is reached through
+the operator that torch's own compiler emits for linear layers.
 """
 
 import torch
