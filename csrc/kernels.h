@@ -143,4 +143,33 @@ template <class T>
 void segment_sum(const T* x /* [E,C] */, const int64_t* ptr /* [N+1] */, const int64_t* index /* [E] */,
                  int64_t channels, T* out /* [N,C] */, int64_t begin, int64_t end);
 
+// The same on a GPU: every pointer is to device memory, work is enqueued on a stream of the current device and nothing
+// waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
+// Rows of edges past in_ptr[N] (the padding of a graph of fixed capacity) are written as zeros.
+namespace cuda {
+
+using Stream = void*;  // cudaStream_t
+
+template <class T>
+void radial_basis(const RadialBasisCall<T>& call, Pass pass, Stream stream);  // grad_frequency [chunks, K] as above
+template <class T>
+void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference, Stream stream);
+
+constexpr int kGatedSumChunks = 256;  // rows of GatedSumGradients::weights; constant, so that sums have the same bits
+template <class T>
+void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream);
+
+template <class T>
+void silu(const SiluCall<T>& call, Pass pass, int64_t size, Stream stream);
+template <class T>
+void segment_sum(const T* x, const int64_t* ptr, const int64_t* index, int64_t num_segments, int64_t channels, T* out,
+                 Stream stream);
+template <class T>
+void gather(const T* x /* [N,C] */, const int64_t* index /* [E] */, int64_t num_rows /* E */, int64_t channels,
+            T* out /* [E,C] */, Stream stream);
+// sums[i] = sum over chunks of parts [chunks, size], in the order of the chunks
+template <class T>
+void sum_chunks(const T* parts, int64_t chunks, int64_t size, T* sums, Stream stream);
+
+}  // namespace cuda
 }  // namespace spherenet
