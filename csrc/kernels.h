@@ -122,9 +122,30 @@ struct RadialBasisCall {
   T* grad_distance;         // [E]
   T* grad_frequency;        // [chunks, K]
 };
-constexpr int64_t kRadialBasisChunk = 512;  // edges
+constexpr int64_t kRadialBasisChunk = 128;  // edges
 template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
+
+// out[e, c] = x[e, c] gate[e, c],  gate[e, c] = sum over k of bessel[e, k] weight[c, k].  Tangents are null where 0.
+template <class T>
+struct RadialGateCall {
+  int64_t num_edges;
+  int channels, num_radial;  // H, K
+  const T* x;                // [E, H]
+  const T* bessel;           // [E, K]
+  const T* weight;           // [H, K]
+  const T* grad_out;         // [E, H]  null in the forward pass
+  const T* x_tangent;        // [E, H]
+  const T* bessel_tangent;   // [E, K]
+  const T* weight_tangent;   // [H, K]
+  T* out;                    // [E, H]  the product, or its tangent; null in the backward pass
+  T* grad_x;                 // [E, H]
+  T* grad_bessel;            // [E, K]  null where nobody asks
+  T* grad_weight;            // [chunks, H, K]  null where nobody asks
+};
+constexpr int64_t kRadialGateChunk = 128;  // edges
+template <class T>
+void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
 
 // y = silu(x), element by element over [begin, end); each array [size], all distinct.
 template <class T>
@@ -143,7 +164,18 @@ template <class T>
 void segment_sum(const T* x /* [E,C] */, const int64_t* ptr /* [N+1] */, const int64_t* index /* [E] */,
                  int64_t channels, T* out /* [N,C] */, int64_t begin, int64_t end);
 
-// The same on a GPU: every pointer is to device memory, work is enqueued on a stream of the current device and nothing
+// out[n, k] = sum over rows m of a[m, n] b[m, k], for n in [begin, end)
+template <class T>
+struct OuterSumCall {
+  int64_t num_rows, a_columns, b_columns;  // M, N, K
+  const T* a;                              // [M, N]
+  const T* b;                              // [M, K]
+  T* out;                                  // [N, K]
+};
+template <class T>
+void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
+
+// The same on a GPU (but radial_gate and outer_sum): every pointer is to device memory, work is enqueued on a stream of the current device and nothing
 // waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
 // Rows of edges past in_ptr[N] (the padding of a graph of fixed capacity) are written as zeros.
 namespace cuda {

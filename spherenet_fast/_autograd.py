@@ -255,6 +255,69 @@ _derivative("silu", _silu_backward, _save_inputs(1))
 _derivative("silu_backward", _silu_double_backward, _save_inputs(2))
 
 
+# ---- radial_gate -----------------------------------------------------------------------------------------------------
+
+
+@_fake("radial_gate")
+def _(x, bessel, weight):
+    return x.new_empty(x.shape)
+
+
+def _empty_if(wanted, tensor):
+    return tensor.new_empty(tensor.shape if wanted else (0,))
+
+
+@_fake("radial_gate_backward")
+def _(grad_out, x, bessel, weight, for_bessel, for_weight):
+    return x.new_empty(x.shape), _empty_if(for_bessel, bessel), _empty_if(for_weight, weight)
+
+
+@_fake("radial_gate_double_backward")
+def _(grad_grad_x, grad_grad_bessel, grad_grad_weight, grad_out, x, bessel, weight, for_bessel, for_weight):
+    grads = _empty_if(for_bessel, bessel), _empty_if(for_weight, weight)
+    return x.new_empty(x.shape), x.new_empty(x.shape), *grads
+
+
+def _radial_gate_backward(ctx, grad_out):
+    if grad_out is None:
+        return None, None, None
+    wanted = wanted_gradients(ctx)
+    grads = _ops.radial_gate_backward(grad_out, *ctx.saved_tensors, *wanted[1:])
+    return tuple(grad if yes else None for grad, yes in zip(grads, wanted, strict=True))
+
+
+def _radial_gate_double_backward(ctx, *tangents):
+    if all(tangent is None for tangent in tangents):
+        return (None,) * 6
+    wanted = wanted_gradients(ctx)[:4]
+    # The backward operator returns an empty tensor for what nobody asked: its cotangent says nothing.
+    shapes = (tensor.shape for tensor in ctx.saved_tensors[1:])
+    tangents = [None if t is None or t.shape != shape else t for t, shape in zip(tangents, shapes, strict=True)]
+    grads = _ops.radial_gate_double_backward(*tangents, *ctx.saved_tensors, *wanted[2:])
+    return *(grad if yes else None for grad, yes in zip(grads, wanted, strict=True)), None, None
+
+
+_derivative("radial_gate", _radial_gate_backward, _save_inputs(3))
+_derivative("radial_gate_backward", _radial_gate_double_backward, _save_inputs(4))
+
+
+# ---- outer_sum -------------------------------------------------------------------------------------------------------
+
+
+@_fake("outer_sum")
+def _(a, b):
+    return a.new_empty(a.shape[1], b.shape[1])
+
+
+def _outer_sum_backward(ctx, grad):
+    a, b = ctx.saved_tensors
+    for_a, for_b = wanted_gradients(ctx)
+    return b @ grad.t() if for_a else None, a @ grad if for_b else None
+
+
+_derivative("outer_sum", _outer_sum_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+
+
 # ---- third derivatives -----------------------------------------------------------------------------------------------
 
 
@@ -262,12 +325,12 @@ def _no_third_derivative(ctx, *grads):
     raise RuntimeError("spherenet_fast: third derivatives do not exist")
 
 
-for _name in ("radial_basis", "gated_sum", "silu"):
+for _name in ("radial_basis", "gated_sum", "radial_gate", "silu"):
     _derivative(f"{_name}_double_backward", _no_third_derivative, lambda ctx, inputs, output: None)
 
 
 # ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------
 
-for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "silu"):
+for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "radial_gate", "silu"):
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"spherenet_fast::{_name}", _device, torch.float32)

@@ -1,7 +1,7 @@
-"""Matrix products of linear layers by oneDNN where torch has it, else by torch.
+"""Linear layers, with and without their activation: matrix products by oneDNN where torch has it, else by torch.
 
 On the CPU torch's float32 products go to MKL, which is slower than oneDNN on AMD processors. oneDNN is reached through
-the operator that torch's own compiler emits for linear layers.
+the operator that torch's own compiler emits for linear layers; the gradients of weights are `outer_sum`.
 """
 
 import torch
@@ -9,35 +9,63 @@ from torch import Tensor
 
 from ._autograd import wanted_gradients
 
+_ops = torch.ops.spherenet_fast
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
-    if _takes(x, weight):
-        return _Linear.apply(x, weight, bias)
-    return torch.nn.functional.linear(x, weight, bias)
+    if _left_to_torch(x):
+        return torch.nn.functional.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
 
 
-def _takes(x: Tensor, weight: Tensor) -> bool:
+def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """silu(x weight^T + bias), twice differentiable. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
+    if _left_to_torch(x):
+        return _ops.silu(torch.nn.functional.linear(x, weight, bias))
+    return _LinearSilu.apply(x, weight, bias)[0]
+
+
+def outer_sum(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b, the gradient of a weight, summed in the order of the rows. a [M, N]; b [M, K]. Returns [N, K].
+
+    Differentiable any number of times.
+    """
+    return _ops.outer_sum(a, b) if a.device.type == "cpu" else a.t() @ b
+
+
+def _left_to_torch(x: Tensor) -> bool:
+    """Compiled or traced code chooses its products itself, and under autocast they have another precision."""
     return (
-        not torch.compiler.is_compiling()  # compiled code chooses for itself
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.shape[0] > 0
-        and torch.backends.mkldnn.is_available()
-        and not torch.is_autocast_enabled("cpu")
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0  # make_fx and its like
+        or torch.is_autocast_enabled(x.device.type)
     )
 
 
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias, without derivatives."""
+    onednn = (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.shape[0] > 0
+        and torch.backends.mkldnn.is_available()
+    )
+    if not onednn:
+        return torch.nn.functional.linear(x, weight, bias)
+    # A transposed weight is as fast as a plain one; for any other layout oneDNN falls back to a loop over elements.
+    if not weight.t().is_contiguous():
+        weight = weight.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+
+
 class _Linear(torch.autograd.Function):
-    """x weight^T + bias; its derivative is made of the same product and of `_Outer`, and so is theirs."""
+    """x weight^T + bias; its derivative is made of the same product and of `outer_sum`, and so is theirs."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        # A transposed weight is as fast as a plain one; for any other layout oneDNN falls back to a loop over elements.
-        if not weight.t().is_contiguous():
-            weight = weight.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -45,25 +73,78 @@ class _Linear(torch.autograd.Function):
         for_x, for_weight, for_bias = wanted_gradients(ctx)
         return (
             _Linear.apply(grad, weight.t(), None) if for_x else None,
-            _Outer.apply(grad, x) if for_weight else None,
+            outer_sum(grad, x) if for_weight else None,
             grad.sum(0) if for_bias else None,
         )
 
 
-class _Outer(torch.autograd.Function):
-    """a^T b, the gradient of a weight. a [M, N]; b [M, K]. Returns [N, K]."""
+class _LinearSilu(torch.autograd.Function):
+    """y = silu(h), h = x weight^T + bias. h is an output, too, so that what a second derivative finds for it joins the
+    cotangent of y before the products of the backward pass, not after."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        # The wide factor first: the product of a narrow one has other bits with another number of threads.
-        return a.t() @ b if a.shape[1] >= b.shape[1] else (b.t() @ a).t()
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        h = _product(x, weight, bias)
+        ctx.save_for_backward(x, weight, h)
+        ctx.set_materialize_grads(False)
+        return _ops.silu(h), h
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        a, b = ctx.saved_tensors
-        for_a, for_b = wanted_gradients(ctx)
+    def backward(ctx, grad_y: Tensor | None, grad_h: Tensor | None):
+        if grad_y is None and grad_h is None:
+            return None, None, None
+        return _LinearSiluBackward.apply(grad_y, grad_h, *ctx.saved_tensors, *wanted_gradients(ctx))
+
+
+class _LinearSiluBackward(torch.autograd.Function):
+    """The gradients for x, weight and bias from the cotangents of y and h, with e = silu'(h) grad_y + grad_h:
+
+    e weight, e^T x, and the sum of e over the rows.
+    """
+
+    @staticmethod
+    def forward(ctx, grad_y, grad_h, x: Tensor, weight: Tensor, h: Tensor, for_x: bool, for_weight: bool, for_bias: bool):
+        grad = grad_h
+        if grad_y is not None:
+            grad = _ops.silu_backward(grad_y, h)
+            if grad_h is not None:
+                grad.add_(grad_h)
+        ctx.save_for_backward(grad_y, x, weight, h, grad)
+        ctx.set_materialize_grads(False)
         return (
-            _Linear.apply(b, grad, None) if for_a else None,
-            _Linear.apply(a, grad.t(), None) if for_b else None,
+            _product(grad, weight.t()) if for_x else None,
+            outer_sum(grad, x) if for_weight else None,
+            grad.sum(0) if for_bias else None,
         )
+
+    @staticmethod
+    def backward(ctx, *tangents: Tensor | None):
+        _, for_grad_h, for_x, for_weight, *_ = wanted_gradients(ctx)
+        grads = _LinearSiluDoubleBackward.apply(*tangents, *ctx.saved_tensors, for_grad_h, for_x, for_weight)
+        return *grads, None, None, None
+
+
+class _LinearSiluDoubleBackward(torch.autograd.Function):
+    """The gradients for grad_y, grad_h, x, weight and h from the cotangents of the three gradients."""
+
+    @staticmethod
+    def forward(ctx, grad_grad_x, grad_grad_weight, grad_grad_bias, grad_y, x, weight, h, grad, *wanted: bool):
+        for_grad_h, for_x, for_weight = wanted
+        of_grad = []  # the cotangent of grad, in parts
+        of_grad_y = of_x = of_weight = of_h = None
+        if grad_grad_x is not None:
+            of_grad.append(_product(grad_grad_x, weight))
+            of_weight = outer_sum(grad, grad_grad_x) if for_weight else None
+        if grad_grad_weight is not None:
+            of_grad.append(_product(x, grad_grad_weight))
+            of_x = _product(grad, grad_grad_weight.t()) if for_x else None
+        if grad_grad_bias is not None:
+            of_grad.append(grad_grad_bias.expand_as(grad))
+        of_grad = sum(of_grad[1:], of_grad[0]) if of_grad else None
+        if grad_y is not None and of_grad is not None:
+            of_grad_y, of_h = _ops.silu_double_backward(of_grad, grad_y, h)
+        return of_grad_y, of_grad if for_grad_h else None, of_x, of_weight, of_h
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError("spherenet_fast: third derivatives do not exist")

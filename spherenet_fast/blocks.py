@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .basis import spherical_bessel_constants
 from .graph import Graph
 
+SLICE = 4096  # edges
 NUM_ELEMENTS = 95  # rows of the embedding; atomic numbers 1 to 94
 
 
@@ -31,12 +32,34 @@ class Dense(nn.Linear):
     def forward(self, x: Tensor, operators) -> Tensor:
         return operators.linear(x, self.weight, self.bias)
 
+    def silu(self, x: Tensor, operators) -> Tensor:
+        """silu(self(x))."""
+        return operators.linear_silu(x, self.weight, self.bias)
+
     def reset_parameters(self) -> None:
         # an orthogonal m x n matrix has mean square 1 / max(m, n)
         gain = (2 * max(self.weight.shape) / sum(self.weight.shape)) ** 0.5
         nn.init.orthogonal_(self.weight, gain)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+def by_edges(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
+    """function(*rows), which treats every edge alone: slice by slice where no derivative is wanted.
+
+    rows: tensors [E, ...]. A slice's messages stay in the cache, and a large system needs no large temporaries, whose
+    fresh pages would cost more than the arithmetic on them.
+    """
+    num_edges = rows[0].shape[0]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or num_edges <= SLICE:
+        return function(*rows)
+    out = None
+    for start in range(0, num_edges, SLICE):
+        part = function(*(tensor[start : start + SLICE] for tensor in rows))
+        out = out or tuple(tensor.new_empty(num_edges, tensor.shape[1]) for tensor in part)
+        for whole, piece in zip(out, part, strict=True):
+            whole[start : start + SLICE] = piece
+    return out
 
 
 class Residual(nn.Module):
@@ -48,7 +71,7 @@ class Residual(nn.Module):
         self.lin2 = Dense(channels, channels)
 
     def forward(self, x: Tensor, operators) -> Tensor:
-        return x + operators.silu(self.lin2(operators.silu(self.lin1(x, operators)), operators))
+        return x + self.lin2.silu(self.lin1.silu(x, operators), operators)
 
 
 class Frequencies(nn.Module):
@@ -106,11 +129,11 @@ class EdgeEmbedding(nn.Module):
         graph = geometry.graph
         of_receiver, of_sender, of_distance = self.lin.weight.chunk(3, dim=1)
         x = self.emb(z)
-        e1 = operators.linear(operators.silu(self.lin_rbf_0(geometry.bessel, operators)), of_distance, self.lin.bias)
+        e1 = operators.linear(self.lin_rbf_0.silu(geometry.bessel, operators), of_distance, self.lin.bias)
         e1 = e1 + operators.gather(operators.linear(x, of_receiver), graph.edge_index[1], graph.in_ptr, None)
         e1 = e1 + operators.gather(operators.linear(x, of_sender), graph.edge_index[0], graph.out_ptr, graph.out_edge)
         e1 = operators.silu(e1)
-        return e1, self.lin_rbf_1(geometry.bessel, operators) * e1
+        return e1, operators.radial_gate(e1, geometry.bessel, self.lin_rbf_1.weight)
 
 
 class Interaction(nn.Module):
@@ -152,22 +175,30 @@ class Interaction(nn.Module):
         self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
 
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
-        x_ji = operators.silu(self.lin_ji(e1, operators))
-        # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
-        distance_gate = operators.linear(geometry.bessel, self.lin_rbf2.weight @ self.lin_rbf1.weight)
-        x_kj = operators.silu(self.lin_kj(e1, operators)) * distance_gate
-        x_kj = operators.silu(self.lin_down(x_kj, operators))
+        x_ji, x_kj = by_edges(lambda *rows: self._before(*rows, operators), e1, geometry.bessel)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.reference, geometry.graph, *weights, self.basis
         )
-        h = x_ji + operators.silu(self.lin_up(message, operators))
+        return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, x_ji, message)
+
+    def _before(self, e1: Tensor, bessel: Tensor, operators) -> tuple[Tensor, Tensor]:
+        """e1 [E, H], bessel [E, K] -> x_ji [E, H], x_kj [E, C]."""
+        x_ji = self.lin_ji.silu(e1, operators)
+        # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
+        gate = self.lin_rbf2.weight @ self.lin_rbf1.weight
+        x_kj = operators.radial_gate(self.lin_kj.silu(e1, operators), bessel, gate)
+        return x_ji, self.lin_down.silu(x_kj, operators)
+
+    def _after(self, e1: Tensor, bessel: Tensor, x_ji: Tensor, message: Tensor, operators) -> tuple[Tensor, Tensor]:
+        """e1, x_ji [E, H], bessel [E, K], message [E, C] -> the next e1, e2 [E, H]."""
+        h = x_ji + self.lin_up.silu(message, operators)
         for layer in self.layers_before_skip:
             h = layer(h, operators)
-        h = operators.silu(self.lin(h, operators)) + e1
+        h = self.lin.silu(h, operators) + e1
         for layer in self.layers_after_skip:
             h = layer(h, operators)
-        return h, self.lin_rbf(geometry.bessel, operators) * h
+        return h, operators.radial_gate(h, bessel, self.lin_rbf.weight)
 
 
 class AtomOutput(nn.Module):
@@ -182,5 +213,5 @@ class AtomOutput(nn.Module):
     def forward(self, e2: Tensor, graph: Graph, operators) -> Tensor:
         v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None), operators)
         for layer in self.lins:
-            v = operators.silu(layer(v, operators))
+            v = layer.silu(v, operators)
         return self.lin(v, operators)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _autograd  # noqa: F401  registers the operators
-from ._linear import linear  # noqa: F401  one of the operators, made of torch's
+from ._linear import linear, linear_silu, outer_sum  # noqa: F401  operators made of torch's and others of ours
 
 _ops = torch.ops.spherenet_fast
 
@@ -98,6 +98,16 @@ def gather(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None = None) ->
     are the positions where index is n. Returns [E, C], differentiable any number of times.
     """
     return _ops.gather(x, index, ptr, perm)
+
+
+def radial_gate(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
+    """x * (bessel weight^T): messages times a linear function of the distance basis, which is never stored.
+
+    x [E, H]; bessel [E, K] of `radial_basis`, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
+    """
+    if x.device.type != "cpu":  # there is no such kernel yet
+        return x * linear(bessel, weight)
+    return _ops.radial_gate(x, bessel, weight)
 
 
 def silu(x: Tensor) -> Tensor:

@@ -284,6 +284,12 @@ def gather(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None = None) ->
     return x.index_select(0, index)
 
 
+@_full_precision
+def radial_gate(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
+    """x * (bessel weight^T). x [E, H]; bessel [E, K]; weight [H, K]. Returns [E, H]."""
+    return x * (bessel @ weight.T)
+
+
 def silu(x: Tensor) -> Tensor:
     """x / (1 + exp(-x)), element by element."""
     return torch.nn.functional.silu(x)
@@ -292,3 +298,13 @@ def silu(x: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
     return torch.nn.functional.linear(x, weight, bias)
+
+
+def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """silu(x weight^T + bias). x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
+    return silu(linear(x, weight, bias))
+
+
+def outer_sum(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b. a [M, N]; b [M, K]. Returns [N, K]."""
+    return a.T @ b

@@ -206,6 +206,26 @@ def test_gather(changes, message):
     raises(message, ops.gather, given, changes)
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(x=torch.ones(4, 3).half()), "x: expected dtype float32 or float64, got Half"),
+        (dict(bessel=torch.ones(3, 2)), r"bessel: expected shape \[4, any\], got \[3, 2\]"),
+        (dict(bessel=torch.ones(4, 2).double()), "bessel: expected dtype Float, got Double"),
+        (dict(weight=torch.ones(2, 2)), r"weight: expected shape \[3, 2\], got \[2, 2\]"),
+        (dict(bessel=torch.ones(4, 17)), "bessel: expected 1 .. 16 radial functions, got 17"),
+    ],
+)
+def test_radial_gate(changes, message):
+    given = dict(x=torch.ones(4, 3), bessel=torch.ones(4, 2), weight=torch.ones(3, 2))
+    raises(message, ops.radial_gate, given, changes)
+
+
+def test_outer_sum():
+    with pytest.raises(RuntimeError, match=r"b: expected shape \[4, any\], got \[3, 2\]"):
+        ops.outer_sum(torch.ones(4, 2), torch.ones(3, 2))
+
+
 def test_silu():
     with pytest.raises(RuntimeError, match="x: expected dtype float32 or float64, got Long"):
         ops.silu(torch.ones(3).long())

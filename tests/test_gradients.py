@@ -60,6 +60,19 @@ def test_silu():
     check(ops.silu, [torch.tensor([-30.0, -2.0, -0.3, 0.0, 0.4, 3.0, 40.0], dtype=torch.float64)])
 
 
+def test_linear_silu():
+    check(ops.linear_silu, [torch.randn(shape, dtype=torch.float64) for shape in ((4, 3), (5, 3), (5,))])
+
+
+def test_outer_sum():
+    check(lambda a, b: ops.outer_sum(a, b) ** 2, [torch.randn(shape, dtype=torch.float64) for shape in ((4, 3), (4, 5))])
+
+
+def test_radial_gate():
+    shapes = (6, 5), (6, 3), (5, 3)
+    check(lambda *given: ops.radial_gate(*given) ** 2, [torch.randn(shape, dtype=torch.float64) for shape in shapes])
+
+
 def test_from_positions_to_atoms():
     """All operators in a row, as a model has them; a torsion depends on the position of its reference, too."""
     pos = rattled(5, 1)
@@ -95,10 +108,13 @@ def test_third_derivatives_are_refused():
     frequency = torch.ones(K).double()
     given = list(gated_inputs(vec, L, K).values())
     gated = gated_function(ops, vec, graph)
+    weight = torch.randn(given[0].shape[1], given[0].shape[1]).double()
     functions = [
         lambda x: ops.radial_basis(x[:, 0].abs() + 1, frequency, *constants, 5.0, 5)[1].sum(),
         lambda x: gated(x, *given[1:]).square().sum(),
         lambda x: ops.silu(x).sum(),
+        lambda x: ops.linear_silu(x, weight).sum(),
+        lambda x: ops.radial_gate(x, x[:, :2].contiguous(), weight[:, :2].contiguous()).pow(2).sum(),
     ]
     for function in functions:
         with pytest.raises(RuntimeError, match="third derivative"):

@@ -1,4 +1,4 @@
-"""Products of linear layers, by oneDNN in float32, against PyTorch's in float64."""
+"""Linear layers with and without activation, by oneDNN in float32, against PyTorch's in float64."""
 
 import itertools
 
@@ -24,11 +24,23 @@ def inputs(rows, width, channels, bias=True):
 @pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size(size, bias, dtype, tolerance):
+@pytest.mark.parametrize("name", ["linear", "linear_silu"])
+def test_every_size(name, size, bias, dtype, tolerance):
     given = cast(inputs(*size, bias), dtype)
-    found = derivatives(ops.linear, given)
+    given["weight"] /= size[1] ** 0.5  # so that the activation sees numbers of order 1
+    found = derivatives(getattr(ops, name), given)
     assert all(tensor.dtype == dtype for tensor in found.values())
-    assert_close(found, derivatives(reference.linear, cast(given, torch.float64)), tolerance)
+    assert_close(found, derivatives(getattr(reference, name), cast(given, torch.float64)), tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("size", [*SIZES, (700, 17, 50)])
+def test_outer_sum(size, dtype, tolerance, instruction_set):
+    rows, width, channels = size
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randn(rows, n, generator=generator).to(dtype) for name, n in (("a", channels), ("b", width))}
+    found = derivatives(ops.outer_sum, given)
+    assert_close(found, derivatives(reference.outer_sum, cast(given, torch.float64)), tolerance)
 
 
 @pytest.mark.parametrize("change", [strided, lambda tensor: tensor.T.contiguous().T])
@@ -60,27 +72,45 @@ def test_third_derivatives():
     assert_close(third(ops, torch.float32), third(reference, torch.float64), 1e-5)  # some ten products in a row
 
 
-def test_derivatives_by_some_inputs_alone():
+@pytest.mark.parametrize("function", [ops.linear, ops.linear_silu])
+def test_derivatives_by_some_inputs_alone(function):
     given = cast(inputs(9, 8, 7), torch.float32)
     cotangent = torch.randn(9, 7)
     everything = [value.clone().requires_grad_() for value in given.values()]
-    expected = torch.autograd.grad(ops.linear(*everything), everything, cotangent)
+    expected = torch.autograd.grad(function(*everything), everything, cotangent)
     for wanted in itertools.product([True, False], repeat=3):
         leaves = [value.clone().requires_grad_(yes) for value, yes in zip(given.values(), wanted, strict=True)]
         if any(wanted):
-            ops.linear(*leaves).backward(cotangent)
+            function(*leaves).backward(cotangent)
         for leaf, yes, exact in zip(leaves, wanted, expected, strict=True):
             assert torch.equal(leaf.grad, exact) if yes else leaf.grad is None
 
 
+@pytest.mark.parametrize("wanted", list(itertools.product([True, False], repeat=3))[:-1])
+def test_second_derivatives_by_some_inputs_alone(wanted):
+    """Through the gradient of x, as forces have it, and through those of weight and bias."""
+    given = inputs(9, 8, 7)
+
+    def second(operators):
+        leaves = [value.clone().requires_grad_() for value in given.values()]
+        asked = [leaf for leaf, yes in zip(leaves, wanted, strict=True) if yes]
+        value = operators.linear_silu(*leaves).pow(2).sum()
+        first = torch.autograd.grad(value, asked, create_graph=True)
+        return torch.autograd.grad(sum(gradient.pow(2).sum() for gradient in first), leaves)
+
+    for found, expected in zip(second(ops), second(reference), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)  # float64, sums of some ten products
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_the_same_bits_with_any_number_of_threads(size, set_threads):
+@pytest.mark.parametrize("function", [ops.linear, ops.linear_silu])
+def test_the_same_bits_with_any_number_of_threads(function, size, set_threads):
     given = cast(inputs(*size), torch.float32)
     set_threads(1)
-    expected = derivatives(ops.linear, given)
+    expected = derivatives(function, given)
     for threads in (1, 2, 3):
         set_threads(threads)
-        found = derivatives(ops.linear, given)
+        found = derivatives(function, given)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -88,3 +118,4 @@ def test_autocast():
     given = cast(inputs(9, 8, 7), torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert ops.linear(*given.values()).dtype == torch.bfloat16  # a matrix product is what autocast is for
+        assert ops.linear_silu(*given.values()).dtype == torch.float32  # and the activation runs in float32

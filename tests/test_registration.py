@@ -10,6 +10,7 @@ VEC, GRAPH = small_graph()
 ARRAYS = graph_arrays(GRAPH)
 L, K, C = 3, 2, 5
 PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([3, 1, 0, 4, 2])
+ASKED = [(True, True), (True, False), (False, True), (False, False)]  # gradients beside that of x
 ROW = torch.tensor([2, 0, 2, 0, 2])  # the segment that holds each index, as PTR and INDEX say
 
 
@@ -18,7 +19,7 @@ def samples(dtype):
     distance, frequency = VEC.norm(dim=1).to(dtype), torch.tensor([3.1, 6.3], dtype=dtype)
     radial = [distance, frequency, *bessel_constants(L, K), 5.0, 5]
     cotangents = [torch.randn(len(VEC), K, dtype=dtype), torch.randn(len(VEC), L, K, dtype=dtype)]
-    x = torch.randn(5, C, dtype=dtype)
+    x, weight = torch.randn(5, C, dtype=dtype), torch.randn(C, 2, dtype=dtype)
     found = {
         "radial_basis": [radial],
         "radial_basis_backward": [[*cotangents, *radial]],
@@ -30,6 +31,13 @@ def samples(dtype):
         "torsion_reference": [[VEC.to(dtype), *ARRAYS, GRAPH.num_pairs]],
         "segment_sum": [[x, PTR, None], [x, PTR, INDEX]],
         "gather": [[x[:3], ROW.sort().values, PTR, None], [x[:3], ROW, PTR, INDEX]],
+        "outer_sum": [[x, x[:, :2] + 1]],
+        "radial_gate": [[x, x[:, :2], weight]],
+        "radial_gate_backward": [[x + 1, x, x[:, :2], weight, *asked] for asked in ASKED],
+        "radial_gate_double_backward": [
+            [x - 1, x[:, 1:3] if asked[0] else None, weight + 1 if asked[1] else None, x + 1, x, x[:, :2], weight, *asked]
+            for asked in ASKED
+        ],
         "silu": [[x]],
         "silu_backward": [[x, x + 1]],
         "silu_double_backward": [[x, x + 1, x + 2]],

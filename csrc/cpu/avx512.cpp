@@ -1,5 +1,6 @@
 // The vectorised kernels with 512-bit registers. The pragma must follow the standard headers: see lanes.h.
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -14,7 +15,9 @@
 #define SN_ISA avx512
 #define SN_VECTOR_BYTES 64
 #include "gated_sum.h"
+#include "outer_sum.h"
 #include "radial_basis.h"
+#include "radial_gate.h"
 #include "silu.h"
 #if defined(__clang__)
 #pragma clang attribute pop

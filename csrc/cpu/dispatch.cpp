@@ -1,4 +1,5 @@
 // The vectorised kernels for any processor, and the choice of an instruction set at run time.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -10,7 +11,9 @@
 #pragma GCC optimize("O1")
 #endif
 #include "gated_sum.h"
+#include "outer_sum.h"
 #include "radial_basis.h"
+#include "radial_gate.h"
 #include "silu.h"
 
 namespace spherenet {
@@ -23,6 +26,10 @@ template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
 template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
+template <class T>
+void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
+template <class T>
+void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
 }
 namespace avx512 {
 template <class T>
@@ -31,6 +38,10 @@ template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
 template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
+template <class T>
+void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
+template <class T>
+void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
 }
 #endif
 
@@ -111,5 +122,21 @@ void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end) {
 
 template void silu(const SiluCall<float>&, Pass, int64_t, int64_t);
 template void silu(const SiluCall<double>&, Pass, int64_t, int64_t);
+
+template <class T>
+void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end) {
+  SN_DISPATCH(outer_sum(call, begin, end));
+}
+
+template void outer_sum(const OuterSumCall<float>&, int64_t, int64_t);
+template void outer_sum(const OuterSumCall<double>&, int64_t, int64_t);
+
+template <class T>
+void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk) {
+  SN_DISPATCH(radial_gate(call, pass, chunk));
+}
+
+template void radial_gate(const RadialGateCall<float>&, Pass, int64_t);
+template void radial_gate(const RadialGateCall<double>&, Pass, int64_t);
 
 }  // namespace spherenet

@@ -21,12 +21,11 @@ class GatedSumRun {
   }
 
   // All of angle and torsion in one row of eight basis channels, the usual case, keeps their matrices in registers.
+  // (In float alone: float64 is for checks, and every variant takes its time to compile.)
   void chunk(int64_t index) const {
-    if (weights_.angle.chunks == 1 && weights_.torsion.chunks == 1) {
-      tiles<true>(index);
-    } else {
-      tiles<false>(index);
-    }
+    if constexpr (std::is_same<T, float>::value)
+      if (weights_.angle.chunks == 1 && weights_.torsion.chunks == 1) return tiles<true>(index);
+    tiles<false>(index);
   }
 
  private:

@@ -2,50 +2,10 @@
 #pragma once
 #include "../kernels.h"
 #include "arena.h"
+#include "numbers.h"
 
 namespace spherenet {
 namespace SN_ISA {
-
-constexpr int kRow = 8;  // basis channels (P, Q) are handled in rows of eight
-
-// The number types of one pass: T, or Dual<T> when derivatives of the vector-Jacobian product are wanted.
-template <class T, bool kDual>
-struct Numbers {
-  using V = Lanes<T, kLanes<T>>;  // over channels, or over the edges out of a centre
-  using V8 = Lanes<T, kRow>;      // over basis channels
-  using N = std::conditional_t<kDual, Dual<T>, T>;
-  using S = std::conditional_t<kDual, Dual<V>, V>;
-  using S8 = std::conditional_t<kDual, Dual<V8>, V8>;
-
-  // Element i of an array and of its tangent (null: 0).
-  static SN_HD N number(const T* value, const T* tangent, int64_t i) {
-    if constexpr (kDual) {
-      return {value[i], tangent ? tangent[i] : T(0)};
-    } else {
-      return value[i];
-    }
-  }
-  // Lane i of a vector (of W lanes) of numbers.
-  template <class Vector>
-  static SN_HD N lane(const Vector& v, int i) {
-    const T* first = reinterpret_cast<const T*>(&v);
-    if constexpr (kDual) {
-      return {first[i], first[sizeof(Vector) / (2 * sizeof(T)) + i]};
-    } else {
-      return first[i];
-    }
-  }
-  template <class Vector>
-  static SN_HD void set_lane(Vector& v, int i, const N& number) {
-    T* first = reinterpret_cast<T*>(&v);
-    if constexpr (kDual) {
-      first[i] = number.value;
-      first[sizeof(Vector) / (2 * sizeof(T)) + i] = number.tangent;
-    } else {
-      first[i] = number;
-    }
-  }
-};
 
 // One of the two factors of the gate: angle (rows = l) or torsion (rows = h).
 template <class T, bool kDual>

@@ -248,7 +248,7 @@ void check_gated_sum(const System& system, const GatedSumShape& shape, const std
   }
 }
 
-// ---- radial_basis, segment_sum, silu -------------------------------------------------------------------------------
+// ---- radial_basis, silu, radial_gate, sums --------------------------------------------------------------------------
 
 // inputs: distance, frequency
 template <class T>
@@ -324,6 +324,67 @@ void check_silu(int64_t size) {
   check_passes(silu<double>, silu<float>, {random.numbers<double>(size, 12)}, random);
 }
 
+// inputs: x, bessel, weight
+template <class T>
+Result<T> radial_gate(int64_t num_edges, Pass pass, const Arrays<T>& inputs, const Arrays<T>& cotangents,
+                      const Arrays<T>& tangents) {
+  const int64_t chunks = (num_edges + kRadialGateChunk - 1) / kRadialGateChunk, weights = int64_t(inputs[2].size());
+  const bool vjp = pass != Pass::kForward, values = pass != Pass::kBackward;
+  auto out = unwritten<T>(values ? inputs[0].size() : 0), grad_x = unwritten<T>(vjp ? inputs[0].size() : 0);
+  auto grad_bessel = unwritten<T>(vjp ? inputs[1].size() : 0), parts = unwritten<T>(vjp ? chunks * weights : 0);
+  RadialGateCall<T> call{};
+  call.num_edges = num_edges;
+  call.num_radial = int(inputs[1].size() / num_edges);
+  call.channels = int(inputs[0].size() / num_edges);
+  call.x = inputs[0].data(), call.bessel = inputs[1].data(), call.weight = inputs[2].data();
+  if (vjp) call.grad_out = cotangents[0].data();
+  if (pass == Pass::kDoubleBackward)
+    call.x_tangent = tangents[0].data(), call.bessel_tangent = tangents[1].data(),
+    call.weight_tangent = tangents[2].data();
+  call.out = out.data(), call.grad_x = grad_x.data();
+  call.grad_bessel = grad_bessel.data(), call.grad_weight = parts.data();
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) spherenet::radial_gate(call, pass, chunk);
+
+  Result<T> result;
+  if (values) result.values = {out};
+  if (!vjp) return result;
+  std::vector<T> grad_weight(weights, 0);
+  for (int64_t i = 0; i < chunks * weights; ++i) grad_weight[i % weights] += parts[i];
+  result.grads = {grad_x, grad_bessel, grad_weight};
+  return result;
+}
+
+void check_radial_gate(int64_t num_edges, int64_t channels, int64_t K) {
+  context = std::string(cpu_instruction_set()) + ", radial_gate, " + std::to_string(num_edges) + " edges";
+  Random random(7);
+  const Arrays<double> inputs = {random.numbers<double>(num_edges * channels), random.numbers<double>(num_edges * K),
+                                 random.numbers<double>(channels * K)};
+  const auto kernel = [&](auto zero) {
+    using A = Arrays<decltype(zero)>;
+    return [&](Pass pass, const A& in, const A& cotangents, const A& tangents) {
+      return radial_gate(num_edges, pass, in, cotangents, tangents);
+    };
+  };
+  check_passes(kernel(double{}), kernel(float{}), inputs, random);
+}
+
+template <class T>
+void check_outer_sum(int64_t rows, int64_t N, int64_t K) {
+  context = std::string(cpu_instruction_set()) + ", outer_sum, " + std::to_string(rows) + " rows";
+  Random random(8);
+  const auto a = random.numbers<T>(rows * N), b = random.numbers<T>(rows * K);
+  auto found = unwritten<T>(N * K);
+  const OuterSumCall<T> call{rows, N, K, a.data(), b.data(), found.data()};
+  const int64_t middle = N / 2;
+  outer_sum(call, middle, N);
+  outer_sum(call, 0, middle);
+  std::vector<double> expected(N * K, 0);
+  for (int64_t m = 0; m < rows; ++m)
+    for (int64_t n = 0; n < N; ++n)
+      for (int64_t k = 0; k < K; ++k) expected[n * K + k] += double(a[m * N + n]) * double(b[m * K + k]);
+  check_close(found, expected, 1e-5, "outer_sum");  // sums of 700 products rounded to 6e-8
+}
+
 template <class T>
 void check_segment_sum(const System& system, int64_t channels) {
   Random random(6);
@@ -362,6 +423,14 @@ void check_everything() {
   for (int64_t num_edges : {0, 1, 5, 513}) check_radial_basis(num_edges, 8, 3);
   check_radial_basis(3, 1, 16);
   for (int64_t size : {0, 1, 13, 100}) check_silu(size);
+  check_radial_gate(1, 1, 1);
+  check_radial_gate(131, 37, 6);
+  check_radial_gate(4, 64, 16);
+  for (int64_t rows : {0, 1, 700})
+    for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1, 1}, {17, 6}, {9, 50}, {16, 128}}) {
+      check_outer_sum<float>(rows, N, K);
+      check_outer_sum<double>(rows, N, K);
+    }
 }
 
 }  // namespace

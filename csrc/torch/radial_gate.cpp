@@ -1,0 +1,127 @@
+// radial_gate: messages times a linear function of the distance basis. Derivatives are registered in Python.
+#include "checks.h"
+
+namespace spherenet::ops {
+namespace {
+
+struct RadialGateTensors {
+  Tensor x, bessel, weight;
+  ScalarType dtype;
+  int64_t E, H, K;
+
+  RadialGateTensors(const Tensor& x_, const Tensor& bessel_, const Tensor& weight_)
+      : x(contiguous(x_)), bessel(contiguous(bessel_)), weight(contiguous(weight_)), dtype(floating_dtype("x", x_)) {
+    check("x", x, dtype, {-1, -1});
+    E = x.size(0);
+    H = x.size(1);
+    check("bessel", bessel, dtype, {E, -1});
+    K = bessel.size(1);
+    STD_TORCH_CHECK(K >= 1 && K <= kMaxRadial, "bessel: expected 1 .. ", kMaxRadial, " radial functions, got ", K);
+    check("weight", weight, dtype, {H, K});
+  }
+
+  template <class T>
+  RadialGateCall<T> call() const {
+    RadialGateCall<T> out{};
+    out.num_edges = E;
+    out.channels = int(H);
+    out.num_radial = int(K);
+    out.x = data<T>(x);
+    out.bessel = data<T>(bessel);
+    out.weight = data<T>(weight);
+    return out;
+  }
+
+  int64_t chunks() const { return (E + kRadialGateChunk - 1) / kRadialGateChunk; }
+
+  template <class T>
+  void run(const RadialGateCall<T>& call, Pass pass) const {
+    torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_gate(call, pass, chunk);
+    });
+  }
+};
+
+Tensor radial_gate(Tensor x, Tensor bessel, Tensor weight) {
+  const RadialGateTensors in(x, bessel, weight);
+  Tensor out = empty(in.x, {in.E, in.H});
+  dispatch(in.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    auto call = in.call<T>();
+    call.out = mutable_data<T>(out);
+    in.run(call, Pass::kForward);
+  });
+  return out;
+}
+
+// grad_grad_out (empty in the backward pass) and the gradients of x, bessel and weight, [0] where they are not asked for.
+using RadialGateOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& grad_out_, const OptionalTensor& x_tangent,
+                                  const OptionalTensor& bessel_tangent, const OptionalTensor& weight_tangent,
+                                  bool for_bessel, bool for_weight, Pass pass) {
+  const Tensor grad_out = contiguous(grad_out_);
+  check("grad_out", grad_out, in.dtype, {in.E, in.H});
+  OptionalTensor xt, bt, wt;
+  if (x_tangent) check("grad_grad_x", *(xt = contiguous(*x_tangent)), in.dtype, {in.E, in.H});
+  if (bessel_tangent) check("grad_grad_bessel", *(bt = contiguous(*bessel_tangent)), in.dtype, {in.E, in.K});
+  if (weight_tangent) check("grad_grad_weight", *(wt = contiguous(*weight_tangent)), in.dtype, {in.H, in.K});
+  const bool second = pass == Pass::kDoubleBackward;
+  const auto shaped = [&](bool wanted, int64_t rows, int64_t columns) {
+    return wanted ? empty(in.x, {rows, columns}) : empty(in.x, {0});
+  };
+  RadialGateOutputs out{shaped(second, in.E, in.H), shaped(true, in.E, in.H), shaped(for_bessel, in.E, in.K),
+                        shaped(for_weight, in.H, in.K)};
+  auto& [grad_grad_out, grad_x, grad_bessel, grad_weight] = out;
+  dispatch(in.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> parts(for_weight ? in.chunks() * in.H * in.K : 0);
+    auto call = in.call<T>();
+    call.grad_out = data<T>(grad_out);
+    call.x_tangent = data<T>(xt);
+    call.bessel_tangent = data<T>(bt);
+    call.weight_tangent = data<T>(wt);
+    call.out = second ? mutable_data<T>(grad_grad_out) : nullptr;
+    call.grad_x = mutable_data<T>(grad_x);
+    call.grad_bessel = for_bessel ? mutable_data<T>(grad_bessel) : nullptr;
+    call.grad_weight = for_weight ? parts.data() : nullptr;
+    in.run(call, pass);
+    if (for_weight) sum_chunks(parts.data(), in.chunks(), in.H * in.K, mutable_data<T>(grad_weight));
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> radial_gate_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,
+                                                        bool for_bessel, bool for_weight) {
+  auto [none, grad_x, grad_bessel, grad_weight] = radial_gate_vjp(
+      RadialGateTensors(x, bessel, weight), grad_out, {}, {}, {}, for_bessel, for_weight, Pass::kBackward);
+  return {grad_x, grad_bessel, grad_weight};
+}
+
+RadialGateOutputs radial_gate_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_bessel,
+                                              OptionalTensor grad_grad_weight, Tensor grad_out, Tensor x,
+                                              Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) {
+  return radial_gate_vjp(RadialGateTensors(x, bessel, weight), grad_out, grad_grad_x, grad_grad_bessel,
+                         grad_grad_weight, for_bessel, for_weight, Pass::kDoubleBackward);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
+  m.def("radial_gate(Tensor x, Tensor bessel, Tensor weight) -> Tensor");
+  m.def(
+      "radial_gate_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
+      "-> (Tensor grad_x, Tensor grad_bessel, Tensor grad_weight)");
+  m.def(
+      "radial_gate_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_bessel, Tensor? grad_grad_weight, "
+      "Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
+      "-> (Tensor grad_grad_out, Tensor grad_x, Tensor grad_bessel, Tensor grad_weight)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) {
+  m.impl("radial_gate", TORCH_BOX(&radial_gate));
+  m.impl("radial_gate_backward", TORCH_BOX(&radial_gate_backward));
+  m.impl("radial_gate_double_backward", TORCH_BOX(&radial_gate_double_backward));
+}
+
+}  // namespace spherenet::ops
