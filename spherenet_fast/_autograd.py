@@ -86,9 +86,7 @@ def _radial_basis_backward(ctx, grad_bessel, grad_radial):
 def _radial_basis_double_backward(ctx, grad_grad_distance, grad_grad_frequency):
     if grad_grad_distance is None and grad_grad_frequency is None:
         return (None,) * 8
-    grads = _ops.radial_basis_double_backward(
-        grad_grad_distance, grad_grad_frequency, *ctx.saved_tensors, *ctx.numbers
-    )
+    grads = _ops.radial_basis_double_backward(grad_grad_distance, grad_grad_frequency, *ctx.saved_tensors, *ctx.numbers)
     return *grads, None, None, None, None
 
 
@@ -96,7 +94,7 @@ _derivative("radial_basis", _radial_basis_backward, _save_inputs(4))
 _derivative("radial_basis_backward", _radial_basis_double_backward, _save_inputs(6))
 
 
-# ---- neighbor_pointers and neighbor_edges -----------------------------------------------------------------------------
+# ---- neighbor_pointers and neighbor_edges ----------------------------------------------------------------------------
 
 
 @_fake("neighbor_pointers")

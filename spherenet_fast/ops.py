@@ -27,9 +27,7 @@ def radial_basis(
     distance [E], in the unit of cutoff; frequency [K], K <= 16; roots, scale [L, K] constants, L <= 8.
     Returns bessel [E, K] and radial [E, L, K], differentiable in distance and frequency.
     """
-    return _ops.radial_basis(
-        distance, frequency, roots.double(), scale.double(), float(cutoff), int(envelope_exponent)
-    )
+    return _ops.radial_basis(distance, frequency, roots.double(), scale.double(), float(cutoff), int(envelope_exponent))
 
 
 def neighbor_pointers(
