@@ -219,9 +219,6 @@ void segment_sum(const T* x, const int64_t* ptr, const int64_t* index, int64_t n
 template <class T>
 void gather(const T* x /* [N,C] */, const int64_t* index /* [E], -1: a row of zeros */, int64_t num_rows /* E */,
             int64_t channels, T* out /* [E,C] */, Stream stream);
-// sums[i] = sum over chunks of parts [chunks, size], in the order of the chunks
-template <class T>
-void sum_chunks(const T* parts, int64_t chunks, int64_t size, T* sums, Stream stream);
 template <class T>
 void sum_chunks(const ChunkSums<T>& call, Stream stream);
 

@@ -142,8 +142,25 @@ class Operators:
         self.call("gather", x=x, index=index, num_rows=len(index), channels=x.shape[1], out=out)
         return out
 
-    def sum_chunks(self, parts):
-        """parts [chunks, size]. Returns [size]."""
-        sums = unwritten(parts, parts.shape[1])
-        self.call("sum_chunks", parts=parts, chunks=len(parts), size=len(sums), sums=sums)
-        return sums
+    def sum_chunks(self, parts, sizes=None):
+        """parts [chunks, size]. Returns [size], or a list of [sizes[k]] if the columns belong to several arrays."""
+        sums = [unwritten(parts, size) for size in sizes or [parts.shape[1]]]
+        self.call("sum_chunks", parts=parts, chunks=len(parts), sums=[array(part) for part in sums])
+        return sums if sizes else sums[0]
+
+    def neighbor_pointers(self, pos, batch, cutoff, edge_capacity=-1, pair_capacity=-1):
+        in_ptr, pair_ptr, status = (torch.full((size,), -9) for size in (len(pos) + 1, len(pos) + 1, 3))
+        degree = torch.full((len(pos),), -9, dtype=torch.int32)
+        self.call(
+            "count_neighbors", num_atoms=len(pos), pos=pos, batch=batch, cutoff=cutoff, edge_capacity=edge_capacity,
+            pair_capacity=pair_capacity, degree=degree, in_ptr=in_ptr, pair_ptr=pair_ptr, status=status,
+        )  # fmt: skip
+        return in_ptr, pair_ptr, status
+
+    def neighbor_edges(self, pos, batch, in_ptr, cutoff, num_edges):
+        edge_index, out_edge, rev = (torch.full(shape, -9) for shape in ((2, num_edges), (num_edges,), (num_edges,)))
+        self.call(
+            "find_neighbors", num_atoms=len(pos), pos=pos, batch=batch, cutoff=cutoff, in_ptr=in_ptr,
+            num_edges=num_edges, edge_index=edge_index, out_edge=out_edge, rev=rev,
+        )  # fmt: skip
+        return edge_index, out_edge, rev

@@ -108,10 +108,6 @@ void sum_chunks(const ChunkSums<T>& call, Stream stream) {
   launch("sum_chunks", sum_chunks_kernel<T>, ceil_div(width, kWarp), dim3(kWarp, kGroups),
          kWarp * kGroups * sizeof(double), stream, call, width);
 }
-template <class T>
-void sum_chunks(const T* parts, int64_t chunks, int64_t size, T* sums, Stream stream) {
-  sum_chunks(ChunkSums<T>{chunks, parts, {size}, {sums}}, stream);
-}
 
 template void segment_sum(const float*, const int64_t*, const int64_t*, int64_t, int64_t, float*, Stream);
 template void segment_sum(const double*, const int64_t*, const int64_t*, int64_t, int64_t, double*, Stream);
@@ -119,7 +115,5 @@ template void gather(const float*, const int64_t*, int64_t, int64_t, float*, Str
 template void gather(const double*, const int64_t*, int64_t, int64_t, double*, Stream);
 template void sum_chunks(const ChunkSums<float>&, Stream);
 template void sum_chunks(const ChunkSums<double>&, Stream);
-template void sum_chunks(const float*, int64_t, int64_t, float*, Stream);
-template void sum_chunks(const double*, int64_t, int64_t, double*, Stream);
 
 }  // namespace spherenet::cuda

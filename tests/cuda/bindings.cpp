@@ -4,6 +4,8 @@
 
 namespace spherenet::test {
 
+void bind_neighbors(py::module_& m);  // bindings_neighbors.cpp
+
 namespace {
 
 void radial_basis(const py::kwargs& a) {
@@ -66,8 +68,14 @@ void gather(const py::kwargs& a) {
 void sum_chunks(const py::kwargs& a) {
   dispatch(a, "parts", [&](auto zero) {
     using T = decltype(zero);
-    cuda::sum_chunks(at<const T>(a, "parts"), number<int64_t>(a, "chunks"), number<int64_t>(a, "size"),
-                     at<T>(a, "sums"), nullptr);
+    ChunkSums<T> call{number<int64_t>(a, "chunks"), at<const T>(a, "parts"), {}, {}};
+    const auto sums = py::cast<py::list>(a["sums"]);
+    for (size_t k = 0; k < sums.size(); ++k) {
+      const auto array = py::cast<py::array_t<T, py::array::c_style>>(sums[k]);
+      call.sizes[k] = array.size();
+      call.sums[k] = const_cast<T*>(array.data());
+    }
+    cuda::sum_chunks(call, nullptr);
   });
 }
 
@@ -80,6 +88,7 @@ PYBIND11_MODULE(kernels, m) {
   m.def("segment_sum", &segment_sum);
   m.def("gather", &gather);
   m.def("sum_chunks", &sum_chunks);
+  bind_neighbors(m);
 }
 
 }  // namespace spherenet::test

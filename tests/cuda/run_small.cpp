@@ -25,7 +25,7 @@ void radial_basis(int64_t num_edges, int L, int K) {
          radial.data(), grad_distance.data(), parts.data()},
         pass, nullptr);
     auto sums = unwritten<T>(vjp ? K : 0);
-    if (vjp) cuda::sum_chunks(parts.data(), chunks, K, sums.data(), nullptr);
+    if (vjp) cuda::sum_chunks<T>({chunks, parts.data(), {K}, {sums.data()}}, nullptr);
     for (const auto& out : {bessel, radial, grad_distance, parts, sums}) check_written("radial_basis", out);
   }
 }
