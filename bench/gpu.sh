@@ -82,7 +82,7 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$("$python" -c "$capability"
 export SPHERENET_FAST_CUDA=1 MAX_JOBS=${MAX_JOBS:-$(nproc)}
 step build 180 "$python" setup.py build_ext --inplace || finish
 
-step tests 170 "$python" -m pytest tests/test_cuda_device.py -m cuda -q -p no:cacheprovider
+step tests 170 "$python" -m pytest tests/test_cuda_device*.py -m cuda -q -p no:cacheprovider
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 for tool in memcheck racecheck; do

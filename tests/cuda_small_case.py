@@ -1,7 +1,7 @@
 """Every CUDA kernel once, on two small molecules: run by itself under compute-sanitizer (bench/gpu.sh)."""
 
 import torch
-from molecules import SMALL, in_dtype, rattled_batch
+from molecules import SMALL, moved, rattled_batch
 
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
@@ -13,8 +13,7 @@ def main() -> None:
         for shape in (SMALL, dict(num_layers=1)):
             for tf32 in (False, True):
                 torch.backends.cuda.matmul.allow_tf32 = tf32
-                data = in_dtype(rattled_batch((7, 5)), dtype)
-                data = type(data)(**{name: value.cuda() for name, value in vars(data).items() if value is not None})
+                data = moved(rattled_batch((7, 5)), "cuda", dtype)
                 model = SphereNet(**shape).to("cuda", dtype).train()
                 exact = radius_graph(data.pos, data.batch, 5.0)
                 capacity = Capacity(2, len(data.z), len(exact.rev) + 5, exact.num_pairs + 9)

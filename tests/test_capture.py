@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from graph_oracles import random_crystal
-from molecules import SMALL, as_data, rattled_batch
+from molecules import SMALL, as_data, labelled_batch
 from operator_cases import assert_close
 
 from spherenet_fast.capture import Capacity, CapacityError, CapturedInference, CapturedTraining, masked_mean
@@ -18,15 +18,7 @@ SIZES = [(6, 9, 1, 4), (5,), (9, 9, 9), (1, 1)]
 TOLERANCE = 1e-11
 
 
-def labelled(sizes, seed=2):
-    data = rattled_batch(sizes, seed)
-    data.num_graphs = len(sizes)
-    data.y = torch.randn(len(sizes), 1, dtype=torch.float64)
-    data.forces = torch.randn(len(data.z), 3, dtype=torch.float64)
-    return data
-
-
-BATCHES = [labelled(sizes, seed) for seed, sizes in enumerate(SIZES)]
+BATCHES = [labelled_batch(sizes, seed) for seed, sizes in enumerate(SIZES)]
 CAPACITY = Capacity.of(BATCHES, 5.0)
 
 
