@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 import pyg_models
 from floor import Floor
 from operators import OPERATORS, OperatorUse
+from periodic import graph_by_images, liquid, slab
+from replay import captured, recorded
 from spherenet_fast.data import Batch, read_molecules
 from spherenet_fast.graph import Graph, radius_graph
 from spherenet_fast.models import SphereNet
 
 CUTOFF = 5.0  # Å, SphereNet's default
-LIQUID_DENSITY = 0.0925  # atoms/Å^3, liquid ethanol at room temperature
-LIQUID_SPACING = 1.4  # Å, the least distance between two atoms of the liquid
 LIQUID_ATOMS = (400, 800, 1600, 3200, 6400)
+LIQUID_ATOMS_ON_GPU = (400, 1600, 6400, 25600)
 SPHERENETS = ("ours", "reference")
 Call = Callable[[], object]
 
@@ -37,7 +37,7 @@ class Workload:
     prepare: dict[str, Callable[[], Call]]  # by provider: makes the call that is measured
     unit: str = "ms"
     per: int = 1  # a time is divided by this: the number of triplets or edges, where the unit says so
-    memory: tuple[str, ...] = ()  # providers whose memory is measured as well
+    memory: tuple[str, ...] = ()  # providers whose memory is measured as well, on the CPU in fresh processes
     size: int = 0  # the system's, as in MODEL_CASES
 
 
@@ -62,53 +62,38 @@ def aspirin(num_frames: int) -> Batch:
     return read_molecules(Path(__file__).with_name("data") / "aspirin.npz")[:num_frames]
 
 
-def liquid(num_atoms: int) -> Batch:
-    """H, C, N and O at the density of a liquid: placed at random in a periodic cube, none closer than LIQUID_SPACING.
-
-    Periodic, so that an atom has as many neighbours in a large cube as in a small one.
-    """
-    generator = np.random.default_rng(num_atoms)
-    side = (num_atoms / LIQUID_DENSITY) ** (1 / 3)
-    pos = np.empty((num_atoms, 3))
-    placed = 0
-    while placed < num_atoms:
-        candidate = generator.random(3) * side
-        offset = pos[:placed] - candidate
-        offset -= side * np.round(offset / side)
-        if (offset**2).sum(1).min(initial=np.inf) >= LIQUID_SPACING**2:
-            pos[placed] = candidate
-            placed += 1
-    z = generator.choice([1, 6, 7, 8], size=num_atoms, p=[0.6, 0.2, 0.1, 0.1])
-    return Batch(
-        torch.from_numpy(z), torch.from_numpy(pos).float(), torch.zeros(num_atoms, dtype=torch.int64), 1,
-        cell=side * torch.eye(3)[None], pbc=torch.ones(1, 3, dtype=torch.bool),
-    )  # fmt: skip
+_last_periodic: dict[str, object] = {}  # the graph of the structure that all providers are measured on
 
 
 def graph_of(data: Batch) -> Graph:
+    """The neighbours as the model finds them; those of a periodic structure on a GPU without any other package."""
+    if data.cell is not None and data.pos.is_cuda:
+        if _last_periodic.get("pos") is not data.pos:
+            _last_periodic.update(pos=data.pos, graph=graph_by_images(data, CUTOFF))
+        return _last_periodic["graph"]
     return radius_graph(data.pos, data.batch, CUTOFF, data.cell, data.pbc)
 
 
 # ---- procedures ------------------------------------------------------------------------------------------------------
-# A step is the loss and its gradients, without the optimizer. Each call finds the neighbours too.
+# A step is the loss and its gradients, without the optimizer. Each call finds the neighbours, too, unless it has them.
 
 
-def inference(model: nn.Module, data: Batch) -> None:
+def inference(model: nn.Module, data: Batch, *graph: Graph) -> None:
     with torch.no_grad():
-        model(data)
+        model(data, *graph)
 
 
-def energy_step(model: nn.Module, data: Batch) -> None:
-    model(data).square().mean().backward()
+def energy_step(model: nn.Module, data: Batch, *graph: Graph) -> None:
+    model(data, *graph).square().mean().backward()
     model.zero_grad(set_to_none=True)
 
 
-def energy_and_forces(model: nn.Module, data: Batch) -> None:
-    model.eval().energy_and_forces(data)
+def energy_and_forces(model: nn.Module, data: Batch, *graph: Graph) -> None:
+    model.eval().energy_and_forces(data, *graph)
 
 
-def energy_and_forces_step(model: nn.Module, data: Batch) -> None:
-    energy, forces = model.train().energy_and_forces(data)
+def energy_and_forces_step(model: nn.Module, data: Batch, *graph: Graph) -> None:
+    energy, forces = model.train().energy_and_forces(data, *graph)
     (energy.square().mean() + forces.square().mean()).backward()
     model.zero_grad(set_to_none=True)
 
@@ -126,12 +111,23 @@ def make_model(provider: str, num_spherical: int, device: str) -> nn.Module:
     return SphereNet(num_spherical=num_spherical, kernels=provider != "reference").to(device)
 
 
+REPLAY, CAPTURED = "_replay", "_captured"  # behind a procedure's name: recorded as CUDA graph
+
+
 def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device: str) -> Call:
     """The procedure `mode` over `data` for one provider, ready to be timed."""
     model, data = make_model(provider, num_spherical, device), data.to(device)
+    procedure = mode.removesuffix(REPLAY).removesuffix(CAPTURED)
+    if mode.endswith(CAPTURED):
+        return captured(model, procedure, data, CUTOFF)
     if provider == "floor":
-        return getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), mode)
-    return partial(PROCEDURES[mode], model, data)
+        call = getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), procedure)
+    elif mode.endswith(REPLAY) or (data.cell is not None and data.pos.is_cuda):
+        neighbours = model.neighbours(data) if provider in pyg_models.NEEDS else graph_of(data)
+        call = partial(PROCEDURES[procedure], model, data, neighbours)
+    else:
+        call = partial(PROCEDURES[procedure], model, data)
+    return recorded(call) if mode.endswith(REPLAY) else call
 
 
 # ---- workloads -------------------------------------------------------------------------------------------------------
@@ -139,10 +135,15 @@ def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device
 # case: system, procedures, num_spherical, sizes (molecules, frames or atoms)
 MODEL_CASES = {
     "qm9": (qm9, ("inference", "energy_step"), 7, (32,)),
+    "qm9-128": (qm9, ("inference", "energy_step"), 7, (128,)),
+    "qm9-512": (qm9, ("inference", "energy_step"), 7, (512,)),
     "ethanol": (ethanol, ("energy_and_forces", "energy_and_forces_step"), 7, (16,)),
+    "aspirin-1": (aspirin, ("energy_and_forces",), 7, (1,)),
     "aspirin": (aspirin, ("energy_and_forces", "energy_and_forces_step"), 7, (8,)),
+    "slab": (slab, ("energy_and_forces",), 3, (185,)),
     "liquid": (liquid, ("inference",), 3, LIQUID_ATOMS),
 }
+ON_GPU = ("qm9-128", "qm9-512", "aspirin-1", "slab")  # cases that are measured there alone by default
 CASES = ("build", *MODEL_CASES, "graph", *OPERATORS)
 PROVIDERS = ("ours", "floor", "reference", *pyg_models.NEEDS)
 
@@ -168,30 +169,42 @@ def _build(providers: list[str], device: str) -> Iterator[Workload]:
 
 def _model_workloads(case: str, providers: list[str], device: str, quick: bool) -> Iterator[Workload]:
     system, modes, num_spherical, sizes = MODEL_CASES[case]
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        modes = [mode + way for mode in modes for way in ("", REPLAY, CAPTURED)]
+        sizes = LIQUID_ATOMS_ON_GPU if case == "liquid" else sizes
     for size in sizes[:2] if quick else sizes:
-        chosen = [name for name in providers if _takes_part(name, case, size)]
-        data = system(size)
+        data = system(size).to(device)
         for mode in modes:
+            chosen = [name for name in providers if _takes_part(name, case, size, mode)]
             prepare = {name: partial(model_call, name, mode, data, num_spherical, device) for name in chosen}
-            weighed = (mode.endswith("step") or case == "liquid") and (not quick or size == LIQUID_ATOMS[0])
+            plain = not mode.endswith((REPLAY, CAPTURED))
+            weighed = (mode.endswith("step") or case == "liquid" and plain) and (not quick or size == LIQUID_ATOMS[0])
             memory = tuple(name for name in chosen if name in SPHERENETS and weighed)
             yield Workload(case, mode, len(data.z), prepare, memory=memory, size=size)
 
 
-def _takes_part(provider: str, case: str, size: int) -> bool:
+def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
     """Whether a provider is measured on a system.
 
-    PyTorch Geometric's models stop at 32 neighbours, which is no comparison in a liquid. The reference keeps hundreds
-    of floats for each triplet, so it sees only the smallest liquid.
+    PyTorch Geometric's models stop at 32 neighbours, which is no comparison in a liquid or a metal. The reference keeps
+    hundreds of floats for each triplet, so it sees only the smallest systems; and it asks the GPU for sizes on its way,
+    so it cannot be recorded. Only this package has steps of fixed size.
     """
-    if case != "liquid":
-        return True
-    return provider not in pyg_models.NEEDS and (provider != "reference" or size == LIQUID_ATOMS[0])
+    periodic = case in ("liquid", "slab")
+    if mode.endswith(CAPTURED):
+        return provider == "ours" and not periodic
+    if provider == "reference":
+        return not mode.endswith(REPLAY) and case != "qm9-512" and (not periodic or size == LIQUID_ATOMS[0])
+    return not periodic or provider not in pyg_models.NEEDS
 
 
 def _graph_workloads(providers: list[str], device: str) -> Iterator[Workload]:
-    """The neighbour search alone."""
-    for name, data in (("qm9", qm9(32)), ("liquid", liquid(LIQUID_ATOMS[0])), ("liquid", liquid(LIQUID_ATOMS[-1]))):
+    """The neighbour search alone; that of a periodic structure on the CPU."""
+    systems = [("qm9", qm9(32))]
+    if torch.device(device).type != "cuda":
+        systems += [("liquid", liquid(size)) for size in (LIQUID_ATOMS[0], LIQUID_ATOMS[-1])]
+    for name, data in systems:
         call = partial(graph_of, data.to(device))
         yield Workload("graph", name, len(data.z), {"ours": lambda call=call: call} if "ours" in providers else {})
 
@@ -202,3 +215,6 @@ def _operator_workloads(operator: str, providers: list[str], device: str, quick:
     for mode in use.modes:
         prepare = {name: partial(use.call, name, mode) for name in providers if name in SPHERENETS}
         yield Workload(operator, mode, len(data.z), prepare, use.unit, use.per)
+        if data.pos.is_cuda and "ours" in providers:
+            replay = {"ours": lambda mode=mode: recorded(use.call("ours", mode))}
+            yield Workload(operator, mode + REPLAY, len(data.z), replay, use.unit, use.per)

@@ -31,8 +31,18 @@ def peak_in_fresh_process(case: str, mode: str, provider: str, size: int, thread
 
 
 def supported(device: str) -> bool:
-    """Whether this module can measure: on CPUs, where Linux keeps the books."""
-    return device == "cpu" and Path("/proc/self/clear_refs").exists()
+    """Whether this module can measure: on GPUs, and on CPUs where Linux keeps the books."""
+    return torch.device(device).type == "cuda" or (device == "cpu" and Path("/proc/self/clear_refs").exists())
+
+
+def peak_on_gpu(call, device: str) -> int:
+    """Bytes that torch's allocator hands out at most during a call, above what it had handed out before."""
+    torch.cuda.synchronize(device)
+    base = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - base
 
 
 def limit_to_this_machine() -> None:

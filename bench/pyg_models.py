@@ -5,6 +5,7 @@ Both get the neighbours from `spherenet_fast.graph.radius_graph` instead, inside
 provider, and DimeNet++ its triplets from a few lines of PyTorch.
 """
 
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -33,6 +34,8 @@ def build(provider: str) -> nn.Module:
         schnet.radius_graph = _edge_index
         return PygModel(schnet.SchNet())
     dimenet.radius_graph, dimenet.triplets = _edge_index, _triplets
+    if not hasattr(dimenet.scatter, "of_graphs"):
+        dimenet.scatter = _sized(dimenet.scatter)
     return PygModel(dimenet.DimeNetPlusPlus(**DIMENET_WIDTHS))
 
 
@@ -42,25 +45,67 @@ class PygModel(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        if hasattr(model, "readout"):
+            model.readout = SumOfAtoms()
 
-    def forward(self, data) -> Tensor:
-        return self.model(data.z, data.pos, data.batch)
+    def forward(self, data, neighbours: tuple[Tensor, ...] | None = None) -> Tensor:
+        with _given(data.num_graphs, neighbours):
+            return self.model(data.z, data.pos, data.batch)
 
-    def energy_and_forces(self, data) -> tuple[Tensor, Tensor]:
+    def energy_and_forces(self, data, neighbours: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor]:
         pos = data.pos.detach().requires_grad_()
-        energy = self.model(data.z, pos, data.batch)
+        with _given(data.num_graphs, neighbours):
+            energy = self.model(data.z, pos, data.batch)
         (slope,) = torch.autograd.grad(energy.sum(), pos, create_graph=self.training)
         return (energy, -slope) if self.training else (energy.detach(), -slope)
 
+    def neighbours(self, data) -> tuple[Tensor, ...]:
+        """edge_index, and DimeNet++'s triplets, for calls that are not to search for them."""
+        edge_index = _edge_index(data.pos, self.model.cutoff, data.batch)
+        return edge_index, *(() if hasattr(self.model, "interactions") else _triplets(edge_index, len(data.z)))
+
+
+class SumOfAtoms(nn.Module):
+    """SchNet's readout [B, C] of atoms [N, C], which asks the GPU for the number of molecules."""
+
+    def forward(self, h: Tensor, batch: Tensor, dim: int) -> Tensor:
+        return h.new_zeros(_state["num_graphs"], h.shape[1]).index_add(dim, batch, h)
+
+
+_state = {"num_graphs": None, "neighbours": None}  # of the call that is running
+
+
+@contextmanager
+def _given(num_graphs: int, neighbours: tuple[Tensor, ...] | None):
+    _state.update(num_graphs=num_graphs, neighbours=neighbours)
+    try:
+        yield
+    finally:
+        _state.update(num_graphs=None, neighbours=None)
+
+
+def _sized(scatter):
+    """DimeNet++'s scatter; at its end it adds up molecules without saying how many there are."""
+
+    def of_graphs(src: Tensor, index: Tensor, dim: int = 0, dim_size: int | None = None, reduce: str = "sum") -> Tensor:
+        return scatter(src, index, dim, _state["num_graphs"] if dim_size is None else dim_size, reduce)
+
+    of_graphs.of_graphs = True
+    return of_graphs
+
 
 def _edge_index(pos: Tensor, r: float, batch: Tensor | None = None, max_num_neighbors: int = 32) -> Tensor:
-    """[2, E]: the stand-in for torch_geometric.nn.radius_graph."""
-    return radius_graph(pos.detach(), batch, r, max_num_neighbors=max_num_neighbors).edge_index
+    """[2, E]: the stand-in for torch_geometric.nn.radius_graph. No molecule here has more neighbours than 32."""
+    if _state["neighbours"]:
+        return _state["neighbours"][0]
+    return radius_graph(pos.detach(), batch, r).edge_index
 
 
 def _triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
     """The stand-in for torch_geometric.nn.models.dimenet.triplets: atoms i, j of the edges j->i [E], then atoms i, j,
     k and edges kj, ji of the triplets k->j->i with k != i [T]. edge_index [2, E] is sorted by receiver."""
+    if _state["neighbours"]:
+        return _state["neighbours"][1:]
     sender, receiver = edge_index
     degree = torch.bincount(receiver, minlength=num_nodes)
     first = degree.cumsum(0) - degree  # of the edges into each atom

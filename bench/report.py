@@ -85,11 +85,11 @@ def markdown(rows: list[Row]) -> str:
 
 def ratios(rows: list[Row]) -> str:
     """The short table at the end of a run: time, floor and their ratio where there are both, else the time alone."""
-    lines = [f"{'':44}{'ours':>10}{'floor':>10}{'ours / floor':>14}"]
+    lines = [f"{'':60}{'ours':>10}{'floor':>10}{'ours / floor':>14}"]
     for (case, mode, atoms, unit), values in grouped(rows).items():
         numbers = number(values.get(("ours", "time"))), number(values.get(("floor", "time")))
         label = f"{title(case, mode)}, {unit}" + (f", {atoms} atoms" if case in ("liquid", "graph") else "")
-        lines.append(f"{label:44}{numbers[0]:>10}{numbers[1]:>10}{ratio(values, 'ours', 'floor'):>14}")
+        lines.append(f"{label:60}{numbers[0]:>10}{numbers[1]:>10}{ratio(values, 'ours', 'floor'):>14}")
     return "\n".join(lines)
 
 

@@ -5,7 +5,9 @@ What the cases, providers and numbers mean is said in bench/README.md. `python b
 
 import argparse
 import gc
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import memory
 import pyg_models
 import report
 import table
-from cases import CASES, PROVIDERS, Call, Workload, workloads
+from cases import CASES, ON_GPU, PROVIDERS, Call, Workload, workloads
 
 SLOW = 5.0  # seconds: a call that takes longer is measured once, cold
 NOT_QUICK = ("reference", "pyg_dimenet++")  # ten times slower than the others; takes 15 s to build
@@ -31,27 +33,38 @@ def main() -> None:
     if arguments.device == "cpu":
         memory.limit_to_this_machine()
     environment = table.environment(arguments.device)
-    rows = []
+    rows, failures = [], []
     for case in arguments.cases:
         found = []
         for workload in workloads(case, arguments.providers, arguments.device, arguments.quick):
-            found += measure(workload, arguments.device, arguments.quick, environment)
+            try:
+                found += measure(workload, arguments.device, arguments.quick, environment, arguments.budget)
+            except Exception:  # what else can be measured is
+                failures.append(f"{workload.case} {workload.mode} {workload.x}")
+                traceback.print_exc()
             gc.collect()
         if arguments.out is not None:
             table.update(arguments.out / table.file_name(environment, arguments.device), found, CASES)
         rows += found
     print("\n" + report.ratios(rows))
+    if failures:
+        sys.exit(f"{len(failures)} of the measurements failed: {', '.join(failures)}")
 
 
 def parse() -> argparse.Namespace:
     available = [name for name in PROVIDERS if name not in pyg_models.NEEDS or name in pyg_models.installed()]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, or another of torch's devices")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=", ".join(CASES))
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, metavar="CASE",
+        help=f"{', '.join(CASES)}; all by default, {', '.join(ON_GPU)} on a GPU alone",
+    )  # fmt: skip
     parser.add_argument(
         "--providers", nargs="+", choices=available, metavar="PROVIDER",
         help=f"{', '.join(available)}; all by default, but --quick leaves out {' and '.join(NOT_QUICK)}",
     )  # fmt: skip
+    budget = "seconds for the repetitions of a line; 12, or 1 if --quick or on a GPU"
+    parser.add_argument("--budget", type=float, help=budget)
     parser.add_argument("--threads", type=int, help="torch's default if not given")
     quick = "few repetitions, fewer sizes; writes no file unless --out is given"
     parser.add_argument("--quick", action="store_true", help=quick)
@@ -59,6 +72,13 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error(f"--threads: expected at least 1, got {arguments.threads}")
+    on_gpu = torch.device(arguments.device).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        parser.error(f"--device: expected one that is there, got {arguments.device} without a CUDA device")
+    if arguments.cases is None:
+        arguments.cases = [case for case in CASES if on_gpu or case not in ON_GPU]
+    if arguments.budget is None:
+        arguments.budget = 1.0 if arguments.quick or on_gpu else 12.0
     if arguments.providers is None:
         arguments.providers = [name for name in available if not (arguments.quick and name in NOT_QUICK)]
     if arguments.out is None and not arguments.quick:
@@ -66,10 +86,12 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def measure(workload: Workload, device: str, quick: bool, environment: table.Row) -> list[table.Row]:
-    """The rows of one workload, printed as they come."""
-    budget, least, most = (1.0, 2, 10) if quick else (12.0, 3, 50)
-    times = interleaved(workload.prepare, device, budget, least, most)
+def measure(
+    workload: Workload, device: str, quick: bool, environment: table.Row, budget: float = 12.0
+) -> list[table.Row]:
+    """The rows of one workload, printed as they come. Its calls are let go at the end, with all that they hold."""
+    least, most = (2, 10) if quick else (3, 50)
+    times, calls = interleaved(workload.prepare, device, budget, least, most)
     rows = []
 
     def add(provider: str, metric: str, unit: str, values: list[float] | None) -> None:
@@ -83,7 +105,12 @@ def measure(workload: Workload, device: str, quick: bool, environment: table.Row
     for provider, values in times.items():
         add(provider, "time", workload.unit, values and [scale * value for value in values])
     for provider in workload.memory if memory.supported(device) else []:
-        add(provider, "memory", "MB", megabytes(workload, provider, quick))
+        if torch.device(device).type == "cuda":
+            call = calls[provider]
+            peak = call and unless_out_of_memory(lambda call=call: memory.peak_on_gpu(call, device))
+            add(provider, "memory", "MB", None if peak is None else [peak / 1e6])
+        else:
+            add(provider, "memory", "MB", megabytes(workload, provider, quick))
     return rows
 
 
@@ -105,8 +132,8 @@ def megabytes(workload: Workload, provider: str, quick: bool) -> list[float] | N
 
 def interleaved(
     prepare: dict[str, Callable[[], Call]], device: str, budget: float, least: int, most: int
-) -> dict[str, list[float] | None]:
-    """Seconds of every repetition of every provider's call, or None where it ran out of memory.
+) -> tuple[dict[str, list[float] | None], dict[str, Call | None]]:
+    """Seconds of every repetition of every provider's call, or None where it ran out of memory; and the calls.
 
     Each call runs twice to warm up. Then the calls take turns, so that a slow spell of the machine meets all of them;
     `budget` seconds are shared equally, with `least` to `most` repetitions each.
@@ -124,7 +151,7 @@ def interleaved(
             if turn < repetitions[name] and times[name] is not None:
                 value = seconds(call, device)
                 times[name] = None if value is None else [*times[name], value]
-    return times
+    return times, calls
 
 
 def clamp(value: float, least: int, most: int) -> int:
@@ -132,11 +159,17 @@ def clamp(value: float, least: int, most: int) -> int:
 
 
 def seconds(call: Call | None, device: str) -> float | None:
-    """How long a call takes; None if it runs out of memory or could not be prepared."""
-    synchronize(device)
-    start = time.perf_counter()
-    done = call is not None and unless_out_of_memory(lambda: (call(), synchronize(device)))
-    return time.perf_counter() - start if done else None
+    """How long a call takes, on a GPU between two of its events; None if it runs out of memory or there is none."""
+    if call is None:
+        return None
+    if torch.device(device).type != "cuda":
+        start = time.perf_counter()
+        done = unless_out_of_memory(lambda: (call(),))
+        return time.perf_counter() - start if done else None
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    done = unless_out_of_memory(lambda: (start.record(), call(), end.record(), torch.cuda.synchronize(device)))
+    return start.elapsed_time(end) / 1e3 if done else None
 
 
 def unless_out_of_memory(function: Call) -> object:
@@ -147,12 +180,6 @@ def unless_out_of_memory(function: Call) -> object:
         if not memory.is_out_of_memory(error):
             raise
         return None
-
-
-def synchronize(device: str) -> None:
-    """Wait for a device that works on its own."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

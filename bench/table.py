@@ -15,8 +15,9 @@ TITLES = {
     "pyg_dimenet++": "PyG DimeNet++",
 }  # fmt: skip
 CASES = {
-    "build": "building the model", "qm9": "QM9, 32 molecules", "ethanol": "ethanol, 16 frames",
-    "aspirin": "aspirin, 8 frames", "liquid": "liquid", "graph": "neighbours",
+    "build": "building the model", "qm9": "QM9, 32 molecules", "qm9-128": "QM9, 128 molecules",
+    "qm9-512": "QM9, 512 molecules", "ethanol": "ethanol, 16 frames", "aspirin-1": "aspirin, 1 frame",
+    "aspirin": "aspirin, 8 frames", "slab": "slab", "liquid": "liquid", "graph": "neighbours",
 }  # fmt: skip
 Row = dict[str, str]
 

@@ -14,7 +14,6 @@ from functools import cache
 
 import numpy as np
 import torch
-import vesin
 from torch import Tensor
 
 HalfList = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -32,6 +31,8 @@ def search(pos: Tensor, bounds: list[tuple[int, int]], cell: Tensor, pbc: Tensor
 
 def vesin_search(pos: Tensor, bounds: list[tuple[int, int]], cell: Tensor, pbc: Tensor, cutoff: float) -> HalfList:
     """Search one structure after the other on the CPU; the result is on the device of the positions."""
+    import vesin  # here, because molecules alone have no need of it
+
     device = pos.device
     pos, cell, pbc = (tensor.cpu().numpy() for tensor in (pos, cell, pbc))
     neighbor_list = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())

@@ -18,6 +18,7 @@ from spherenet_fast import _cell_lists as cell_lists
 
 COINCIDENT = 1e-6  # Å; atoms closer than this have no direction between them
 LARGE = 500  # atoms; from here on a cell list is faster than all distances of a molecule
+LARGE_ON_GPU = 2**15  # atoms; up to here the kernels take all distances of a molecule
 BLOCK_ENTRIES = 2**20  # distances held at once (8 MB)
 MAX_CELLS_AWAY = 2**31  # cells between an atom and the origin; beyond, float64 no longer resolves positions
 FLAT = 1e-6  # volume of a cell over the product of its edges; below, its vectors are linearly dependent
@@ -172,8 +173,7 @@ def _block_pairs(pos: Tensor, start: Tensor, size: Tensor, cutoff: float) -> tup
     local = torch.arange(int(size.max()), device=pos.device)
     atom = (start[:, None] + local).clamp_(max=len(pos) - 1)  # [M,n]
     block = pos[atom].masked_fill_((local >= size[:, None])[..., None], torch.nan)  # NaN is never near
-    # The product form of cdist would lose half of the digits of short distances.
-    distance = torch.cdist(block, block, compute_mode="donot_use_mm_for_euclid_dist")  # [M,n,n]
+    distance = _distances(block)
     same = distance < COINCIDENT
     if int(same.sum()) > int(size.sum()):  # more than every atom with itself
         molecule, one, other = same.triu(1).nonzero()[0].tolist()
@@ -181,6 +181,12 @@ def _block_pairs(pos: Tensor, start: Tensor, size: Tensor, cutoff: float) -> tup
     molecule, receiver, sender = ((distance < cutoff) & ~same).nonzero(as_tuple=True)
     start = start[molecule]
     return start + receiver, start + sender
+
+
+def _distances(block: Tensor) -> Tensor:
+    """All distances [M,n,n] within blocks [M,n,3], rounded operation by operation as the kernels do: the same bits."""
+    x, y, z = (column[:, :, None] - column[:, None] for column in block.unbind(-1))
+    return x.square_().add_(y.square_()).add_(z.square_()).sqrt_()
 
 
 def _half_list(

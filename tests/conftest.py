@@ -6,6 +6,13 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
@@ -24,6 +31,15 @@ def instruction_set(request, monkeypatch):
     """Runs the test once for each instruction set; where the processor has less, the best that it has is taken."""
     monkeypatch.setenv("SPHERENET_FAST_CPU", request.param)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def cuda_operators(pytestconfig):
+    """The CUDA kernels as operators on the CPU, compiled as C++ when their sources are new."""
+    from cuda_harness import build_module
+    from cuda_operators import Operators
+
+    return Operators(build_module(pytestconfig.cache.mkdir("cuda_harness")))
 
 
 @pytest.fixture

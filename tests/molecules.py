@@ -51,6 +51,22 @@ def rattled_batch(sizes=(6, 9, 4), seed=0):
     return as_data(z, pos, torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
 
 
+def labelled_batch(sizes, seed=2):
+    """A rattled batch with random targets y [B, 1] and forces [N, 3]."""
+    data = rattled_batch(sizes, seed)
+    y, forces = torch.randn(len(sizes), 1).double(), torch.randn(len(data.z), 3).double()
+    return as_data(**vars(data), num_graphs=len(sizes), y=y, forces=forces)
+
+
+def moved(data, device, dtype=torch.float64):
+    """The same data on a device, what is floating-point in a dtype."""
+
+    def move(value):
+        return value.to(device, dtype if value.is_floating_point() else None)
+
+    return SimpleNamespace(**{k: move(v) if isinstance(v, torch.Tensor) else v for k, v in vars(data).items()})
+
+
 # ------------------------------------------------------------------------------------------------ exact geometries
 # Bond lengths in Å and angles in degrees, near the experimental ones; the symmetry is what matters.
 

@@ -138,7 +138,7 @@ def gated_inputs(
 
 def gated_function(operators, vec, graph, basis_name="paper"):
     """gated_sum of the module `operators` as a function of its differentiable inputs, in the order of gated_inputs."""
-    torsions = reference.torsion_reference(vec, graph)
+    torsions = reference.torsion_reference(vec, graph).to(graph.rev.device)
 
     def function(x, radial, direction, *weights):
         chosen = None if weights[2] is None else torsions
@@ -152,9 +152,14 @@ def graph_arrays(graph):
     return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr
 
 
-def cast(inputs, dtype):
-    """Inputs by name in another dtype; float64 copies of float32 numbers are equal to them."""
-    return {name: None if value is None else value.to(dtype) for name, value in inputs.items()}
+def cast(inputs, dtype, device="cpu"):
+    """Inputs by name in another dtype, on a device; float64 copies of float32 numbers are equal to them."""
+    return {name: None if value is None else value.to(device, dtype) for name, value in inputs.items()}
+
+
+def on_device(graph, device):
+    """A graph with its arrays on a device."""
+    return type(graph)(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in graph))
 
 
 def strided(tensor):
@@ -173,7 +178,7 @@ def derivatives(function, inputs, seed=1):
     generator = torch.Generator().manual_seed(seed)
 
     def normal_like(tensor):
-        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
 
     leaves = {name: None if value is None else value.detach().requires_grad_() for name, value in inputs.items()}
     values = function(*leaves.values())
@@ -196,7 +201,8 @@ def assert_close(found, expected, tolerance):
     """Every tensor of `found` within `tolerance` of its namesake, as norm of the difference over norm."""
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
-        assert tensor.shape == expected[name].shape, name
+        tensor, exact = tensor.double().cpu(), expected[name].double().cpu()
+        assert tensor.shape == exact.shape, name
         assert tensor.isfinite().all(), name
-        error = (tensor.double() - expected[name].double()).norm()
-        assert error <= tolerance * expected[name].double().norm(), f"{name}: {error / expected[name].norm():.1e}"
+        error = (tensor - exact).norm()
+        assert error <= tolerance * exact.norm(), f"{name}: {error / exact.norm():.1e}"

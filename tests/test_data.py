@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from ase import units
 from training_runs import random_molecules
 
 from spherenet_fast.data import (
@@ -99,6 +100,9 @@ def test_loaders_yield_collated_batches():
 def test_conversions():
     # CODATA values, to the digits in which editions agree
     assert conversion("Hartree", "eV") == pytest.approx(27.21138, rel=1e-6)
+    of_ase = {"Hartree": units.Hartree, "Rydberg": units.Rydberg, "cm^-1": units.invcm, "kJ/mol": units.kJ / units.mol}
+    assert all(conversion(name, "eV") == number for name, number in of_ase.items())
+    assert conversion("D", "e*Ang") == units.Debye and conversion("Bohr^2", "Ang^2") == units.Bohr**2
     assert conversion("eV", "kcal/mol") == pytest.approx(23.0605, rel=1e-5)
     assert conversion("kcal/mol", "kJ/mol") == pytest.approx(4.184, rel=1e-12)
     assert conversion("Bohr^3", "Ang^3") == pytest.approx(0.529177**3, rel=1e-5)

@@ -140,7 +140,7 @@ struct Envelope {
   }
 };
 
-// One edge, or one in each lane: x = distance / cutoff. N is double or Dual<double>.
+// The functions of one edge, or of one in each lane: x = distance / cutoff. N is double or Dual<double>.
 struct RadialBasis {
   int num_spherical, num_radial;
   double cutoff;
@@ -148,18 +148,43 @@ struct RadialBasis {
   const double* roots;  // [L, K]
   const double* scale;  // [L, K]
 
-  // bessel [K] = u(x) sin(frequency x),  radial [L, K] = scale j_l(root x)
+  // One function and the cotangents of what it depends on, given that of its value.
+  //   bessel = u sin(frequency x), where u is the envelope at x and slope its derivative
   template <class S, class N>
-  SN_HD void value(const S& distance, const N* frequency, S* bessel, S* radial) const {
+  static SN_HD S bessel(const S& x, const S& u, const N& frequency) {
+    return u * sine_cosine(frequency * x).sine;
+  }
+  template <class S>
+  struct BesselGrad {
+    S x, frequency;
+  };
+  template <class S, class N, class V>
+  static SN_HD BesselGrad<S> bessel_vjp(const S& x, const S& u, const S& slope, const N& frequency, const V& grad) {
+    const SineCosine<S> at = sine_cosine(frequency * x);
+    const S wave = at.cosine * u;
+    return {(slope * at.sine + frequency * wave) * grad, x * wave * grad};
+  }
+  //   radial = scale[i] j_l(roots[i] x), i = l K + n
+  template <class S>
+  SN_HD S radial(const S& x, int l, int i) const {
+    const S argument = x * roots[i];
+    return value_at(spherical_bessel(l, value_of(argument)), argument) * scale[i];
+  }
+  template <class S, class V>
+  SN_HD S radial_vjp(const S& x, int l, int i, const V& grad) const {
+    const S argument = x * roots[i];
+    return slope_at(spherical_bessel(l, value_of(argument)), argument) * (grad * (scale[i] * roots[i]));
+  }
+
+  // All of them: bessel [K], radial [L, K].
+  template <class S, class N>
+  SN_HD void value(const S& distance, const N* frequency, S* bessel_, S* radial_) const {
     const S x = distance * (1 / cutoff);
     S u, slope;
     envelope(x, u, slope);
-    for (int n = 0; n < num_radial; ++n) bessel[n] = u * sine_cosine(frequency[n] * x).sine;
+    for (int n = 0; n < num_radial; ++n) bessel_[n] = bessel(x, u, frequency[n]);
     for (int l = 0, i = 0; l < num_spherical; ++l)
-      for (int n = 0; n < num_radial; ++n, ++i) {
-        const S argument = x * roots[i];
-        radial[i] = value_at(spherical_bessel(l, value_of(argument)), argument) * scale[i];
-      }
+      for (int n = 0; n < num_radial; ++n, ++i) radial_[i] = radial(x, l, i);
   }
 
   // Cotangents of the distance and (added to grad_frequency [K]) of the frequencies.
@@ -170,17 +195,12 @@ struct RadialBasis {
     S u, slope, grad_x = S{};
     envelope(x, u, slope);
     for (int n = 0; n < num_radial; ++n) {
-      const SineCosine<S> at = sine_cosine(frequency[n] * x);
-      const S wave = at.cosine * u;
-      grad_x = grad_x + (slope * at.sine + frequency[n] * wave) * grad_bessel[n];
-      grad_frequency[n] = grad_frequency[n] + x * wave * grad_bessel[n];
+      const BesselGrad<S> grad = bessel_vjp(x, u, slope, frequency[n], grad_bessel[n]);
+      grad_x = grad_x + grad.x;
+      grad_frequency[n] = grad_frequency[n] + grad.frequency;
     }
     for (int l = 0, i = 0; l < num_spherical; ++l)
-      for (int n = 0; n < num_radial; ++n, ++i) {
-        const S argument = x * roots[i];
-        grad_x = grad_x + slope_at(spherical_bessel(l, value_of(argument)), argument) *
-                              (grad_radial[i] * (scale[i] * roots[i]));
-      }
+      for (int n = 0; n < num_radial; ++n, ++i) grad_x = grad_x + radial_vjp(x, l, i, grad_radial[i]);
     return grad_x * (1 / cutoff);
   }
 };

@@ -44,8 +44,16 @@ struct Azimuth {
   int32_t neighbor;
 };
 
+// The turn from one azimuth on to another, as the rule counts it: in [kTieAngle, 2 pi + kTieAngle).
+SN_HD double counted_turn(double own, double other) {
+  double turn = other - own;
+  if (turn < 0) turn += kTwoPi;
+  return turn < kTieAngle ? turn + kTwoPi : turn;
+}
+
 // The reference of sorted[own], where sorted [count] ascends by angle: the first turn of at least kTieAngle, all turns
-// within kTieAngle of it being tied. A smaller turn counts as a full one more, so it comes after all others.
+// within kTieAngle of it being tied. A smaller turn counts as a full one more, so it comes after all others. The same as
+// the smallest neighbor number whose counted_turn is below kTieAngle more than the least one.
 SN_HD int32_t torsion_reference(const Azimuth* sorted, int64_t count, int64_t own) {
   const auto turn = [&](int64_t i) {
     const double angle = sorted[i].angle - sorted[own].angle;

@@ -7,7 +7,8 @@ namespace spherenet::ops {
 namespace {
 
 Tensor outer_sum(Tensor a_, Tensor b_) {
-  const Tensor a = contiguous(a_), b = contiguous(b_);
+  const Tensor a = dense(a_), b = dense(b_);
+  const Checks check("a", a);
   const ScalarType dtype = floating_dtype("a", a);
   check("a", a, dtype, {-1, -1});
   check("b", b, dtype, {a.size(0), -1});

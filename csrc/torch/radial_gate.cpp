@@ -1,16 +1,18 @@
 // radial_gate: messages times a linear function of the distance basis. Derivatives are registered in Python.
 #include "checks.h"
+#include "stream.h"
 
 namespace spherenet::ops {
 namespace {
 
 struct RadialGateTensors {
   Tensor x, bessel, weight;
+  Checks check;
   ScalarType dtype;
   int64_t E, H, K;
 
   RadialGateTensors(const Tensor& x_, const Tensor& bessel_, const Tensor& weight_)
-      : x(contiguous(x_)), bessel(contiguous(bessel_)), weight(contiguous(weight_)), dtype(floating_dtype("x", x_)) {
+      : x(dense(x_)), bessel(dense(bessel_)), weight(dense(weight_)), check("x", x), dtype(floating_dtype("x", x)) {
     check("x", x, dtype, {-1, -1});
     E = x.size(0);
     H = x.size(1);
@@ -32,13 +34,21 @@ struct RadialGateTensors {
     return out;
   }
 
-  int64_t chunks() const { return (E + kRadialGateChunk - 1) / kRadialGateChunk; }
+  int64_t chunks() const {
+    const int64_t size = x.is_cpu() ? kRadialGateChunk : cuda::kRadialGateChunk;
+    return (E + size - 1) / size;
+  }
 
   template <class T>
   void run(const RadialGateCall<T>& call, Pass pass) const {
-    torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_gate(call, pass, chunk);
-    });
+    run_where(
+        x,
+        [&] {
+          torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
+            for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_gate(call, pass, chunk);
+          });
+        },
+        [&](auto stream) { cuda::radial_gate(call, pass, stream); });
   }
 };
 
@@ -60,12 +70,12 @@ using RadialGateOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& grad_out_, const OptionalTensor& x_tangent,
                                   const OptionalTensor& bessel_tangent, const OptionalTensor& weight_tangent,
                                   bool for_bessel, bool for_weight, Pass pass) {
-  const Tensor grad_out = contiguous(grad_out_);
-  check("grad_out", grad_out, in.dtype, {in.E, in.H});
-  OptionalTensor xt, bt, wt;
-  if (x_tangent) check("grad_grad_x", *(xt = contiguous(*x_tangent)), in.dtype, {in.E, in.H});
-  if (bessel_tangent) check("grad_grad_bessel", *(bt = contiguous(*bessel_tangent)), in.dtype, {in.E, in.K});
-  if (weight_tangent) check("grad_grad_weight", *(wt = contiguous(*weight_tangent)), in.dtype, {in.H, in.K});
+  const Tensor grad_out = dense(grad_out_);
+  const OptionalTensor xt = dense(x_tangent), bt = dense(bessel_tangent), wt = dense(weight_tangent);
+  in.check("grad_out", grad_out, in.dtype, {in.E, in.H});
+  if (xt) in.check("grad_grad_x", *xt, in.dtype, {in.E, in.H});
+  if (bt) in.check("grad_grad_bessel", *bt, in.dtype, {in.E, in.K});
+  if (wt) in.check("grad_grad_weight", *wt, in.dtype, {in.H, in.K});
   const bool second = pass == Pass::kDoubleBackward;
   const auto shaped = [&](bool wanted, int64_t rows, int64_t columns) {
     return wanted ? empty(in.x, {rows, columns}) : empty(in.x, {0});
@@ -75,7 +85,7 @@ RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& gra
   auto& [grad_grad_out, grad_x, grad_bessel, grad_weight] = out;
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    std::vector<T> parts(for_weight ? in.chunks() * in.H * in.K : 0);
+    const Tensor parts = empty(in.x, {for_weight ? in.chunks() : 0, in.H * in.K});
     auto call = in.call<T>();
     call.grad_out = data<T>(grad_out);
     call.x_tangent = data<T>(xt);
@@ -84,9 +94,9 @@ RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& gra
     call.out = second ? mutable_data<T>(grad_grad_out) : nullptr;
     call.grad_x = mutable_data<T>(grad_x);
     call.grad_bessel = for_bessel ? mutable_data<T>(grad_bessel) : nullptr;
-    call.grad_weight = for_weight ? parts.data() : nullptr;
+    call.grad_weight = for_weight ? mutable_data<T>(parts) : nullptr;
     in.run(call, pass);
-    if (for_weight) sum_chunks(parts.data(), in.chunks(), in.H * in.K, mutable_data<T>(grad_weight));
+    if (for_weight) sum_chunks<T>(parts, {grad_weight});
   });
   return out;
 }
@@ -105,6 +115,12 @@ RadialGateOutputs radial_gate_double_backward(OptionalTensor grad_grad_x, Option
                          grad_grad_weight, for_bessel, for_weight, Pass::kDoubleBackward);
 }
 
+void implement(torch::stable::detail::StableLibrary& m) {
+  m.impl("radial_gate", TORCH_BOX(&radial_gate));
+  m.impl("radial_gate_backward", TORCH_BOX(&radial_gate_backward));
+  m.impl("radial_gate_double_backward", TORCH_BOX(&radial_gate_double_backward));
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
@@ -117,11 +133,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
       "Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
       "-> (Tensor grad_grad_out, Tensor grad_x, Tensor grad_bessel, Tensor grad_weight)");
 }
-
-STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) {
-  m.impl("radial_gate", TORCH_BOX(&radial_gate));
-  m.impl("radial_gate_backward", TORCH_BOX(&radial_gate_backward));
-  m.impl("radial_gate_double_backward", TORCH_BOX(&radial_gate_double_backward));
-}
+SN_IMPLEMENT(implement)
 
 }  // namespace spherenet::ops

@@ -1,13 +1,18 @@
 """Structures through ASE: any file it reads, molecules and periodic cells alike."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase import Atoms
 
 from .molecules import Molecules
 from .targets import canonical_target
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 def read_structures(path) -> list[Atoms]:

@@ -1,26 +1,29 @@
-"""Units of the labels: a small table on top of ``ase.units``."""
+"""Units of the labels: a small table, with the numbers of ``ase.units`` (CODATA 2014)."""
 
-from ase import units
+_BOHR = 0.5291772105638411  # Å
+_HARTREE = 27.211386024367243  # eV
+_KCAL_PER_MOL = 0.04336410390059322  # eV
+_KJ_PER_MOL = 0.010364269574711572  # eV
 
 # Name -> (dimension, size in the dimension's base unit). Energies are in eV, as everywhere in ASE.
 UNITS = {
     "eV": ("energy", 1.0),
     "meV": ("energy", 1e-3),
-    "Hartree": ("energy", units.Hartree),
-    "mHartree": ("energy", 1e-3 * units.Hartree),
-    "Rydberg": ("energy", units.Rydberg),
-    "kcal/mol": ("energy", units.kcal / units.mol),
-    "kJ/mol": ("energy", units.kJ / units.mol),
-    "cm^-1": ("energy", units.invcm),
-    "D": ("dipole moment", units.Debye),
+    "Hartree": ("energy", _HARTREE),
+    "mHartree": ("energy", 1e-3 * _HARTREE),
+    "Rydberg": ("energy", 13.605693012183622),
+    "kcal/mol": ("energy", _KCAL_PER_MOL),
+    "kJ/mol": ("energy", _KJ_PER_MOL),
+    "cm^-1": ("energy", 0.0001239841973964072),
+    "D": ("dipole moment", 0.20819433442462576),
     "e*Ang": ("dipole moment", 1.0),
-    "e*Bohr": ("dipole moment", units.Bohr),
+    "e*Bohr": ("dipole moment", _BOHR),
     "Ang^2": ("area", 1.0),
-    "Bohr^2": ("area", units.Bohr**2),
+    "Bohr^2": ("area", _BOHR**2),
     "Ang^3": ("volume", 1.0),
-    "Bohr^3": ("volume", units.Bohr**3),
-    "cal/mol/K": ("heat capacity", 1e-3 * units.kcal / units.mol),
-    "J/mol/K": ("heat capacity", 1e-3 * units.kJ / units.mol),
+    "Bohr^3": ("volume", _BOHR**3),
+    "cal/mol/K": ("heat capacity", 1e-3 * _KCAL_PER_MOL),
+    "J/mol/K": ("heat capacity", 1e-3 * _KJ_PER_MOL),
     "eV/K": ("heat capacity", 1.0),
     "GHz": ("frequency", 1.0),
 }

@@ -76,11 +76,12 @@ def may_read_values(tensor: Tensor) -> bool:
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def read_molecules(data: Any, weight: Tensor) -> Molecules:
+def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
     """Take z, pos, batch, num_graphs, cell and pbc from `data` (attributes, or a dict) and check them.
 
     weight: of the model, any shape; pos must have its dtype and device. batch None is one molecule. num_graphs is
-    counted from batch where `data` does not say it. Raises ValueError, or TypeError for a wrong type or dtype, naming
+    counted from batch where `data` does not say it. values: False to look at dtypes, shapes and devices alone, which
+    waits for no GPU if num_graphs is known. Raises ValueError, or TypeError for a wrong type or dtype, naming
     the argument.
     """
     z, pos = _get(data, "z"), _get(data, "pos")
@@ -113,7 +114,7 @@ def read_molecules(data: Any, weight: Tensor) -> Molecules:
     least = 1 if len(batch) else 0
     if not isinstance(num_graphs, int) or num_graphs < least:
         raise ValueError(f"data.num_graphs: expected an int of at least {least}, got {num_graphs!r}")
-    if len(z) and may_read_values(pos):
+    if values and len(z) and may_read_values(pos):
         _check_values(z, pos, batch, num_graphs)
     return Molecules(z, pos, batch, num_graphs, *_read_cell(data))
 

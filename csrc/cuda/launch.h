@@ -1,0 +1,78 @@
+// How kernels are launched and how a block's shared memory is cut up. Every kernel of this folder goes through here.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "../kernels.h"
+
+// A block's dynamic shared memory. Where another compiler builds this folder, its cuda_runtime.h declares it.
+#if defined(__CUDACC__)
+extern __shared__ __align__(16) unsigned char shared_memory[];
+#endif
+
+namespace spherenet::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+template <class A, class B>
+SN_HD constexpr auto ceil_div(A a, B b) {
+  return (a + b - 1) / b;
+}
+
+// Hands out a block's shared memory piece by piece, each aligned to 16 bytes. A layout is a function of one of these and
+// of some sizes: run in the kernel over `shared_memory` it gives pointers, run on the host over nothing it counts bytes.
+class SharedPieces {
+ public:
+  SN_HD explicit SharedPieces(unsigned char* base = nullptr) : base_(base) {}
+
+  template <class T>
+  SN_HD T* take(int count) {
+    T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+    used_ += ceil_div(unsigned(count) * unsigned(sizeof(T)), 16u) * 16u;
+    return piece;
+  }
+  SN_HD size_t bytes() const { return used_; }
+
+ private:
+  unsigned char* base_;
+  unsigned used_ = 0;
+};
+
+// The number of blocks, along up to three axes. None along one of them means that there is nothing to do.
+struct Grid {
+  int64_t x, y, z;
+  Grid(int64_t x_, int64_t y_ = 1, int64_t z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+// Enqueues kernel(arguments...), arguments being converted to the kernel's parameters.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 block, size_t shared_bytes, Stream stream,
+            const Arguments&... arguments) {
+  static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
+  if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
+  constexpr int64_t kMostX = 2147483647, kMostYZ = 65535;
+  constexpr size_t kSharedUnasked = 48 * 1024;  // more has to be asked for
+  cudaError_t status =
+      grid.x <= kMostX && grid.y <= kMostYZ && grid.z <= kMostYZ ? cudaSuccess : cudaErrorInvalidConfiguration;
+  if (status == cudaSuccess && shared_bytes > kSharedUnasked) {
+    status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  int(shared_bytes));
+  }
+  if (status == cudaSuccess) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    status = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+  }
+  if (status != cudaSuccess)
+    throw std::runtime_error(std::string("spherenet_fast: kernel ") + name + ": " + cudaGetErrorString(status));
+}
+
+}  // namespace spherenet::cuda

@@ -1,0 +1,221 @@
+"""The numbers of a GPU against the reference on the CPU: operators, models, neighbours. Everything is marked cuda."""
+
+import copy
+
+import pytest
+import torch
+from molecules import SMALL, labelled_batch, moved
+from operator_cases import (
+    GRAPHS,
+    assert_close,
+    bessel_constants,
+    cast,
+    crowd,
+    derivatives,
+    gated_function,
+    gated_inputs,
+    on_device,
+    small_graph,
+)
+
+from spherenet_fast import _library, ops, reference
+from spherenet_fast.graph import radius_graph
+from spherenet_fast.models import SphereNet
+
+pytestmark = pytest.mark.cuda
+
+ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
+# as for the CPU kernels: float64 sums of some thousand products; float32 rounds to 6e-8, TF32 to 5e-4
+TOLERANCES = [(torch.float64, 1e-11), (torch.float32, 1e-5)]
+TF32 = 5e-3
+SHAPES = [
+    dict(num_spherical=7, num_radial=6, channels=64, angle_size=8, torsion_size=8),
+    dict(num_spherical=3, num_radial=6, channels=64, angle_size=8, torsion_size=8),
+    dict(num_spherical=2, num_radial=4, channels=20, angle_size=3, torsion_size=9),
+    dict(num_spherical=8, num_radial=16, channels=70, angle_size=17, torsion_size=17),
+    dict(num_spherical=1, num_radial=1, channels=1, angle_size=1, torsion_size=1),
+]
+GATES = [dict(), dict(use_torsion=False), dict(use_torsion=False, use_angle=False)]
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def gated_on(device, vec, graph, inputs, dtype, basis="paper"):
+    given = cast(inputs, dtype, device)
+    return derivatives(gated_function(ops, vec.to(device), on_device(graph, device), basis), given)
+
+
+# ---- the operators against the reference -----------------------------------------------------------------------------
+
+
+def test_the_kernels_are_there():
+    assert _library.has_cuda_kernels()
+    registered = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("spherenet_fast::")]
+    assert registered and all(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") for name in registered)
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+@pytest.mark.parametrize("shape", SHAPES[:3:2], ids=["default", "odd"])
+@pytest.mark.parametrize("name", ALL_GRAPHS)
+def test_gated_sum_of_every_graph(name, shape, dtype, tolerance):
+    vec, graph = ALL_GRAPHS[name]
+    inputs = cast(gated_inputs(vec, **shape), dtype)
+    expected = derivatives(gated_function(reference, vec, graph), cast(inputs, torch.float64))
+    assert_close(gated_on("cuda", vec, graph, inputs, dtype), expected, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
+def test_gated_sum_of_every_size(shape, gates, basis, dtype, tolerance):
+    vec, graph = GRAPHS["batch"]
+    inputs = cast(gated_inputs(vec, **shape, **gates), dtype)
+    expected = derivatives(gated_function(reference, vec, graph, basis), cast(inputs, torch.float64))
+    assert_close(gated_on("cuda", vec, graph, inputs, dtype, basis), expected, tolerance)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=lambda shape: "-".join(map(str, shape.values())))
+def test_gated_sum_with_tf32_where_torch_may_use_it(shape):
+    vec, graph = crowd()
+    inputs = cast(gated_inputs(vec, **shape), torch.float32)
+    expected = derivatives(gated_function(reference, vec, graph), cast(inputs, torch.float64))
+    exact = gated_on("cuda", vec, graph, inputs, torch.float32)
+    torch.set_float32_matmul_precision("high")
+    rounded = gated_on("cuda", vec, graph, inputs, torch.float32)
+    assert_close(rounded, expected, TF32)
+    assert_close(exact, expected, 1e-5)
+    doubled = [gated_on("cuda", vec, graph, inputs, torch.float64) for _ in range(2)]
+    torch.set_float32_matmul_precision("highest")
+    assert_close(doubled[0], gated_on("cuda", vec, graph, inputs, torch.float64), 0)  # float64 is never rounded
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+@pytest.mark.parametrize("num_spherical, num_radial", [(7, 6), (1, 1), (8, 16)])
+@pytest.mark.parametrize("edges", [0, 1, 700])
+def test_radial_basis(edges, num_spherical, num_radial, dtype, tolerance):
+    distance = torch.linspace(0.4, 6.0, edges, dtype=torch.float64)
+    frequency = torch.pi * torch.arange(1, num_radial + 1).double() + 0.1
+    given = cast({"distance": distance, "frequency": frequency}, dtype)
+    roots, scale = bessel_constants(num_spherical, num_radial)
+
+    def function(operators, device):
+        return lambda *inputs: operators.radial_basis(*inputs, roots.to(device), scale.to(device), 5.0, 5)
+
+    found = derivatives(function(ops, "cuda"), cast(given, dtype, "cuda"))
+    assert_close(found, derivatives(function(reference, "cpu"), cast(given, torch.float64)), tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ALL_GRAPHS)
+def test_torsion_references(name, dtype):
+    vec, graph = ALL_GRAPHS[name]
+    found = ops.torsion_reference(vec.to("cuda", dtype), on_device(graph, "cuda"))
+    assert torch.equal(found.cpu(), ops.torsion_reference(vec.to(dtype), graph))
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+def test_sums_gathers_and_activation(dtype, tolerance):
+    for vec, graph in (GRAPHS["batch"], GRAPHS["star"], GRAPHS["no edges"]):
+        given = {"x": torch.randn(len(vec), 20).to(dtype)}
+        room = on_device(graph, "cuda")
+        for name in ("in_ptr", "out_ptr"):
+            perm = None if name == "in_ptr" else "out_edge"
+
+            def sums(operators, graph, name=name, perm=perm):
+                return lambda x: operators.segment_sum(x**2, getattr(graph, name), perm and getattr(graph, perm))
+
+            found = derivatives(sums(ops, room), cast(given, dtype, "cuda"))
+            assert_close(found, derivatives(sums(reference, graph), cast(given, torch.float64)), tolerance)
+        found = derivatives(ops.silu, cast(given, dtype, "cuda"))
+        assert_close(found, derivatives(reference.silu, cast(given, torch.float64)), tolerance)
+
+
+def test_second_derivatives_numerically():
+    vec, graph = small_graph()
+    function = gated_function(ops, vec.cuda(), on_device(graph, "cuda"))
+    inputs = cast(gated_inputs(vec, num_spherical=2, num_radial=2, channels=3), torch.float64, "cuda")
+    leaves = [value.requires_grad_() for value in inputs.values()]
+    assert torch.autograd.gradcheck(function, leaves, nondet_tol=0)
+    assert torch.autograd.gradgradcheck(function, leaves, nondet_tol=0)
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("shape", [SMALL, dict(num_layers=2)], ids=["small", "default"])
+def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
+    torch.manual_seed(0)
+    model = SphereNet(**shape).double().train()
+    data = labelled_batch((9, 12, 1, 4))
+    twin = copy.deepcopy(model).to("cuda", dtype)
+    results = []
+    for one, given in ((twin, moved(data, "cuda", dtype)), (model, data)):
+        energy, forces = one.energy_and_forces(given)
+        (energy.square().sum() + forces.square().sum()).backward()
+        results.append({"energy": energy.detach(), "forces": forces.detach()})
+        results[-1] |= {name: parameter.grad for name, parameter in one.named_parameters()}
+    assert_close(*results, tolerance)
+
+
+def test_autocast_runs_the_operators_in_float32():
+    model = SphereNet(**SMALL).cuda()
+    data = moved(labelled_batch((9, 12)), "cuda", torch.float32)
+    expected = model(data)
+    with torch.autocast("cuda", torch.bfloat16):
+        # bfloat16 has 8 bits, 4e-3, and there are some ten layers with numbers of order 1
+        torch.testing.assert_close(model(data), expected, rtol=0.05, atol=0.05)
+
+
+def test_the_same_bits_on_every_run():
+    torch.manual_seed(0)
+    model = SphereNet(**SMALL).cuda().train()
+    data = moved(labelled_batch((20, 25, 13)), "cuda", torch.float32)
+
+    def run():
+        model.zero_grad()
+        energy, forces = model.energy_and_forces(data)
+        (energy.sum() + forces.square().sum()).backward()
+        return [energy, forces, *(parameter.grad.clone() for parameter in model.parameters())]
+
+    first = run()
+    for _ in range(3):
+        assert all(torch.equal(one, other) for one, other in zip(run(), first, strict=True))
+
+
+# ---- the search for neighbours ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(7,), (1, 9, 2), (33, 1, 64), (3,) * 500, (400,)], ids=len)
+def test_the_same_graph_as_on_the_cpu(sizes, dtype):
+    generator = torch.Generator().manual_seed(0)
+    pos = 4 * torch.rand(sum(sizes), 3, generator=generator, dtype=dtype)
+    batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    found, expected = radius_graph(pos.cuda(), batch.cuda(), 1.5), radius_graph(pos, batch, 1.5)
+    for name, value in expected._asdict().items():
+        mine = getattr(found, name)
+        assert torch.equal(mine.cpu(), value) if isinstance(value, torch.Tensor) else mine == value, name
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(pos=torch.full((3, 3), torch.nan)), "pos: expected finite positions"),
+        (dict(pos=torch.zeros(3, 3)), "pos: expected atoms at least 1e-06 Å apart, got atoms 0 and 1"),
+        (dict(batch=torch.tensor([0, 1, 0])), "batch: expected sorted, got 0 after 1 at atom 2"),
+        (dict(batch=torch.tensor([-1, 0, 0])), "batch: expected no negative numbers, got -1"),
+    ],
+)
+def test_wrong_positions_get_the_errors_of_the_cpu(change, message):
+    given = dict(pos=torch.eye(3), batch=torch.zeros(3, dtype=torch.int64)) | change
+    for device in ("cpu", "cuda"):
+        with pytest.raises(ValueError, match=message):
+            radius_graph(given["pos"].to(device), given["batch"].to(device), 5.0)
