@@ -65,7 +65,7 @@ def _kernels(text, architecture):
 
 
 def _demangled(names):
-    """`kernel<template arguments>`, without namespaces and parameters; where c++filt is missing the names as they are."""
+    """`kernel<template arguments>`, without namespaces and parameters; as it is where c++filt is missing."""
     if not shutil.which("c++filt"):
         return names
     done = subprocess.run(["c++filt", "-p", *names], capture_output=True, text=True, check=True)
@@ -75,5 +75,5 @@ def _demangled(names):
 if __name__ == "__main__":
     for path in [Path(argument) for argument in sys.argv[1:]] or SOURCES:
         for kernel in report(path):
-            spills = f"spills {kernel.spill_stores}/{kernel.spill_loads}"
-            print(f"sm_{kernel.architecture} {kernel.registers:4} registers, stack {kernel.stack}, {spills}: {kernel.name}")
+            memory = f"stack {kernel.stack}, spills {kernel.spill_stores}/{kernel.spill_loads}"
+            print(f"sm_{kernel.architecture} {kernel.registers:4} registers, {memory}: {kernel.name}")

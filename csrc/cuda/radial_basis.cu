@@ -15,7 +15,7 @@ using Number = std::conditional_t<kPass == Pass::kDoubleBackward, Dual<double>, 
 template <class T>
 struct Tile {
   int stride;    // of the rows, odd: lanes hit different banks
-  T* rows;       // [kEdges, stride]  bessel [K], then radial [L K]: values, cotangents, or first the one and then the other
+  T* rows;       // [kEdges, stride]  bessel [K] and radial [L K] of an edge: cotangents, then values in their place
   double* sums;  // [kWarps, kEdges]  of grad_distance
 
   SN_HD Tile(SharedPieces& pieces, int num_functions)
