@@ -1,6 +1,7 @@
 """The benchmarks run, write what they promise, and the linear floor has the products that it claims."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,77 @@ def test_pyg_models_see_the_same_triplets(bench):
         (b, a, k, edges.index([k, a]), n) for n, (a, b) in enumerate(edges) for k, c in edges if c == a and k != b
     }
     assert set(zip(*(column.tolist() for column in of_triplets))) == wanted and len(wanted) == 6
+
+
+@pytest.mark.parametrize("system, size", [("liquid", 400), ("slab", 185)])
+def test_neighbours_of_periodic_systems_on_a_gpu(bench, system, size):
+    """`graph_by_images` stands in for the search that needs another package."""
+    import periodic
+
+    from spherenet_fast.graph import radius_graph
+
+    data = getattr(periodic, system)(size)
+    found, expected = periodic.graph_by_images(data, 4.0), radius_graph(data.pos, None, 4.0, data.cell, data.pbc)
+    assert len(data.z) == size and len(found.rev) > 5 * size
+    # the same edges; their images are counted from the atoms as given in both
+    assert torch.equal(found.edge_index, expected.edge_index) and torch.equal(found.shift, expected.shift)
+
+
+def test_a_large_liquid_is_eight_smaller_ones(bench):
+    from periodic import liquid
+
+    large, part = liquid(8 * 1600), liquid(1600)
+    assert len(large.z) == 8 * 1600 and torch.equal(large.cell, 2 * part.cell)
+    assert (large.pos >= 0).all() and (large.pos <= large.cell[0, 0, 0] + 1e-3).all()
+
+
+def test_benchmarks_run_without_the_packages_of_training_and_files():
+    program = """
+import sys
+sys.path.insert(0, "bench")
+for name in ("ase", "vesin", "lightning", "omegaconf", "matplotlib", "torch_geometric"):
+    sys.modules[name] = None
+import run, cases
+cases.model_call("ours", "energy_and_forces", cases.ethanol(1), 7, "cpu")()
+"""
+    process = subprocess.run([sys.executable, "-c", program], cwd=BENCH.parent, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says where there is no GPU")
+def test_the_gpu_script_stops_where_there_is_none(tmp_path):
+    environment = os.environ | {"PYTHON": sys.executable}
+    process = subprocess.run(
+        ["bash", str(BENCH / "gpu.sh"), str(tmp_path / "out")], capture_output=True, text=True, env=environment
+    )
+    assert process.returncode == 1
+    assert "expected a CUDA device" in process.stdout and "FAILED: environment" in process.stderr
+    assert "environment" in (tmp_path / "out/steps.csv").read_text()
+    usage = subprocess.run(["bash", str(BENCH / "gpu.sh")], capture_output=True, text=True)
+    assert usage.returncode == 2 and "bench/gpu.sh OUT" in usage.stderr
+
+
+def test_pyg_models_with_given_neighbours(bench):
+    """As recorded on a GPU: the same energies and forces, and the search is not called."""
+    import pyg_models
+    from cases import ethanol
+
+    data = ethanol(3)
+    for provider in pyg_models.installed():
+        model = pyg_models.build(provider).eval()
+        expected = model.energy_and_forces(data)
+        found = model.energy_and_forces(data, model.neighbours(data))
+        assert expected[0].shape == (3, 1) and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_steps_of_fixed_size_run_as_measured(bench):
+    from cases import CUTOFF, ethanol
+    from replay import captured
+
+    from spherenet_fast.models import SphereNet
+
+    model = SphereNet(num_spherical=3, num_layers=1)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    for procedure in ("inference", "energy_step", "energy_and_forces", "energy_and_forces_step"):
+        captured(model, procedure, ethanol(2), CUTOFF)()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())  # a learning rate of 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from operator_cases import bessel_constants, cast, gated_inputs, graph_arrays, small_graph
 
-from spherenet_fast import ops
+from spherenet_fast import _library, ops
 
 VEC, GRAPH = small_graph()
 ARRAYS = graph_arrays(GRAPH)
@@ -130,3 +130,11 @@ def _transposed(value):
 
 def _outputs(found):
     return found if isinstance(found, tuple) else (found,)
+
+
+def test_every_operator_serves_the_same_devices():
+    """The library is built with all CUDA kernels or with none; it loads without a GPU, and without torch's CUDA."""
+    names = [f"spherenet_fast::{name}" for name in SAMPLES[torch.float32]]
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert all(has_kernel(name, "CPU") for name in names)
+    assert {has_kernel(name, "CUDA") for name in names} == {_library.has_cuda_kernels()}

@@ -116,8 +116,8 @@ __device__ void large_tile(const TileGraph& graph, const T* vec, const Tile& til
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) torsion_reference_kernel(TileGraph graph, const T* vec,
-                                                                     int32_t* reference) {
+__global__ void __launch_bounds__(kThreads)
+    torsion_reference_kernel(TileGraph graph, const T* vec, int32_t* reference) {
   const int64_t j = blockIdx.x, first_out = graph.out_ptr[j];
   const Tile tile{graph.in_ptr[j], graph.pair_ptr[j], int(graph.in_ptr[j + 1] - graph.in_ptr[j]),
                   int(graph.out_ptr[j + 1] - first_out), graph.out_edge + first_out};
