@@ -26,6 +26,15 @@ def instruction_set(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def cuda_operators(pytestconfig):
+    """The CUDA kernels as operators on the CPU, compiled as C++ when their sources are new."""
+    from cuda_harness import build_module
+    from cuda_operators import Operators
+
+    return Operators(build_module(pytestconfig.cache.mkdir("cuda_harness")))
+
+
 @pytest.fixture
 def set_threads():
     """torch.set_num_threads, undone after the test."""

@@ -1,0 +1,135 @@
+"""The CUDA kernels under the names and signatures of `spherenet_fast.ops`, run on the CPU: see cuda_harness.py.
+
+Results are written into arrays full of NaN, so a number that a kernel leaves out shows.
+"""
+
+import math
+from collections import namedtuple
+
+import torch
+from operator_cases import graph_arrays
+
+PASSES = {"forward": 0, "backward": 1, "double backward": 2}
+
+# The three passes of an operator, each a function of tuples of tensors that returns a tuple:
+#   forward(inputs) -> outputs, backward(inputs, cotangents) -> gradients of the inputs,
+#   double_backward(inputs, cotangents, tangents) -> gradients of the cotangents, then of the inputs
+Kernel = namedtuple("Kernel", "forward backward double_backward")
+
+
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, kernel, *inputs):
+        ctx.kernel = kernel
+        ctx.save_for_backward(*inputs)
+        return kernel.forward(inputs)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        inputs = ctx.saved_tensors
+        return None, *_Backward.apply(ctx.kernel, len(inputs), *inputs, *cotangents)
+
+
+class _Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, kernel, num_inputs, *tensors):
+        ctx.kernel, ctx.num_inputs = kernel, num_inputs
+        ctx.save_for_backward(*tensors)
+        return kernel.backward(tensors[:num_inputs], tensors[num_inputs:])
+
+    @staticmethod
+    def backward(ctx, *tangents):
+        inputs, cotangents = ctx.saved_tensors[: ctx.num_inputs], ctx.saved_tensors[ctx.num_inputs :]
+        found = ctx.kernel.double_backward(inputs, cotangents, tangents)
+        return None, None, *found[len(cotangents) :], *found[: len(cotangents)]
+
+
+def differentiable(kernel, inputs):
+    """The outputs of a Kernel for a tuple of tensors or None, as a tuple that can be differentiated twice."""
+    return _Forward.apply(kernel, *inputs)
+
+
+def array(tensor):
+    """What a kernel takes for a tensor or None."""
+    return None if tensor is None else tensor.detach().contiguous().numpy()
+
+
+def unwritten(like, *shape):
+    return torch.full(shape, math.nan, dtype=like.dtype)
+
+
+def graph_arguments(graph):
+    names = ("in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")
+    return {"num_nodes": len(graph.in_ptr) - 1} | dict(zip(names, map(array, graph_arrays(graph)), strict=True))
+
+
+class Operators:
+    """Operators over a module that cuda_harness.build_module has built."""
+
+    def __init__(self, kernels):
+        self.kernels = kernels
+
+    def call(self, name, **arguments):
+        """A launcher, tensors among its arguments being given as arrays."""
+        plain = {key: array(value) if isinstance(value, torch.Tensor) else value for key, value in arguments.items()}
+        getattr(self.kernels, name)(**plain)
+
+    def radial_basis(self, distance, frequency, roots, scale, cutoff, envelope_exponent):
+        num_spherical, num_radial = roots.shape
+
+        def run(name, inputs, cotangents=(None, None), tangents=(None, None)):
+            distance, frequency = inputs
+            edges, chunks = len(distance), -(-len(distance) // 512)
+            outputs = unwritten(distance, edges, num_radial), unwritten(distance, edges, num_spherical, num_radial)
+            gradient, parts = unwritten(distance, edges), unwritten(distance, chunks, num_radial)
+            self.call(
+                "radial_basis", **{"pass": PASSES[name]}, num_edges=edges, num_spherical=num_spherical,
+                num_radial=num_radial, envelope_exponent=envelope_exponent, cutoff=cutoff, distance=distance,
+                frequency=frequency, roots=roots, scale=scale, grad_bessel=cotangents[0], grad_radial=cotangents[1],
+                distance_tangent=tangents[0], frequency_tangent=tangents[1], bessel=outputs[0], radial=outputs[1],
+                grad_distance=gradient, grad_frequency=parts,
+            )  # fmt: skip
+            return outputs, (gradient, self.sum_chunks(parts) if name != "forward" else None)
+
+        kernel = Kernel(
+            lambda inputs: run("forward", inputs)[0],
+            lambda *arguments: run("backward", *arguments)[1],
+            lambda *arguments: sum(run("double backward", *arguments), ()),
+        )
+        return differentiable(kernel, (distance, frequency))
+
+    def torsion_reference(self, vec, graph):
+        reference = torch.full((graph.num_pairs,), -9, dtype=torch.int32)
+        self.call("torsion_reference", vec=vec, reference=reference, **graph_arguments(graph))
+        return reference
+
+    def silu(self, x):
+        def run(name, x, grad=None, tangent=None):
+            y, grad_x = unwritten(x, *x.shape), unwritten(x, *x.shape)
+            self.call(
+                "silu", **{"pass": PASSES[name]}, size=x.numel(), x=x, grad=grad, tangent=tangent, y=y, grad_x=grad_x
+            )
+            return y, grad_x
+
+        kernel = Kernel(
+            lambda inputs: run("forward", *inputs)[:1],
+            lambda inputs, cotangents: run("backward", *inputs, *cotangents)[1:],
+            lambda inputs, cotangents, tangents: run("double backward", *inputs, *cotangents, *tangents),
+        )
+        return differentiable(kernel, (x,))[0]
+
+    def segment_sum(self, x, ptr, index=None):
+        out = unwritten(x, len(ptr) - 1, x.shape[1])
+        self.call("segment_sum", x=x, ptr=ptr, index=index, num_segments=len(out), channels=x.shape[1], out=out)
+        return out
+
+    def gather(self, x, index, ptr=None, perm=None):
+        out = unwritten(x, len(index), x.shape[1])
+        self.call("gather", x=x, index=index, num_rows=len(index), channels=x.shape[1], out=out)
+        return out
+
+    def sum_chunks(self, parts):
+        """parts [chunks, size]. Returns [size]."""
+        sums = unwritten(parts, parts.shape[1])
+        self.call("sum_chunks", parts=parts, chunks=len(parts), size=len(sums), sums=sums)
+        return sums
