@@ -1,6 +1,6 @@
 // gated_sum: the launchers. The double backward is the value and the gradients on duals.
-#include "gated_sum_backward.cuh"
-#include "gated_sum_forward.cuh"
+#include "gated_sum_backward.h"
+#include "gated_sum_forward.h"
 
 namespace spherenet::cuda {
 namespace {
@@ -10,15 +10,17 @@ constexpr int64_t kBlocksWanted = 1024;  // fewer leave a large GPU idle
 constexpr int64_t kTeamsWorth = 8;       // edges e that keep every lane of a block busy
 
 template <class T, bool kDual>
-void forward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
+void forward(const GatedSumCall<T>& call, int64_t num_edges, bool allow_tf32, Stream stream) {
   if (num_edges == 0) return;
   size_t bytes = 0;
   const GatedSumSizes sizes = gated_sum_sizes<T, kDual>(call, false, &bytes);
   // Few atoms: several blocks share a tile, each with some of its edges e.
   const int64_t nodes = std::max<int64_t>(call.graph.num_nodes, 1), degree = ceil_div(num_edges, nodes);
   const int64_t parts = std::max<int64_t>(std::min(ceil_div(degree, kTeamsWorth), kBlocksWanted / nodes), 1);
-  const auto kernel =
-      sizes.groups == 1 ? gated_sum_forward_kernel<T, kDual, true> : gated_sum_forward_kernel<T, kDual, false>;
+  auto kernel = sizes.groups == 1 ? gated_sum_forward_kernel<T, kDual, Expansion::kOneGroup>
+                                  : gated_sum_forward_kernel<T, kDual, Expansion::kManyGroups>;
+  if constexpr (std::is_same_v<T, float> && !kDual)
+    if (allow_tf32 && call.shape.angle_size) kernel = gated_sum_forward_kernel<T, kDual, Expansion::kTensorCores>;
   launch("gated_sum", kernel, std::min(nodes * parts, kMostBlocks), kThreads, bytes, stream, call, HarmonicTable<T>(),
          sizes, num_edges, parts);
 }
@@ -43,11 +45,11 @@ template <class T>
 void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream) {
   switch (pass) {
     case Pass::kForward:
-      return forward<T, false>(call, num_edges, stream);
+      return forward<T, false>(call, num_edges, allow_tf32, stream);
     case Pass::kBackward:
       return backward<T, false>(call, num_edges, stream);
     default:
-      forward<T, true>(call, num_edges, stream);
+      forward<T, true>(call, num_edges, allow_tf32, stream);
       backward<T, true>(call, num_edges, stream);
   }
 }

@@ -4,6 +4,8 @@
 
 namespace spherenet::test {
 
+void bind_gated_sum(py::module_& m);  // bindings_gated_sum.cpp
+
 namespace {
 
 void radial_basis(const py::kwargs& a) {
@@ -80,6 +82,7 @@ PYBIND11_MODULE(kernels, m) {
   m.def("segment_sum", &segment_sum);
   m.def("gather", &gather);
   m.def("sum_chunks", &sum_chunks);
+  bind_gated_sum(m);
 }
 
 }  // namespace spherenet::test

@@ -1,11 +1,11 @@
 // The gradients of the gated sum over tiles. On duals their tangents are the second derivatives.
 //
 // The tile is swept as for the value, the edges q outside. Channels go from grad_out to the gradients of x, of `up` and of
-// the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_pairs.cuh); rows
+// the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_pairs.h); rows
 // to the gradients of weights and radial functions. Sums over pairs have one owner each, who adds in a fixed order:
 // what a chunk leaves unfinished waits in the result itself, which no other block touches.
 #pragma once
-#include "gated_sum_backward_pairs.cuh"
+#include "gated_sum_backward_pairs.h"
 
 namespace spherenet::cuda {
 
@@ -20,7 +20,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
   using Factors = N[Num::kChannels];
   using UpRows = N[Num::kChannels][kCoefficients];
   using UpSums = T[Num::kChannels][kCoefficients];
-  static constexpr int kBatch = kOneGroup ? 1 : 4;  // edges e that share one load of `up`
+  static constexpr int kBatch = kOneGroup ? 1 : 2;  // edges e that share one load of `up`
   static constexpr int kWarpTeams = kWarp / Num::kChannelLanes;
 
   UpSums up_sums_;          // of the lane's channels: over all tiles where these are all channels and groups
@@ -173,7 +173,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
         grads[kRow + p] += grad_torsion[k] * up[k][kRow + p];
       }
     const int lane = threadIdx.x % Num::kChannelLanes;
-    const N total = transposed_sum<Num::kChannelLanes>(grads, lane);
+    const N total = transposed_sum_over<Num::kChannelLanes>(grads, lane);
     __syncwarp();  // the sums may take the place of the coefficients that the team has just read
     if (q >= nq_ || lane >= kCoefficients) return;
     N& to = this->gradient_slot(q, e, group)[lane];

@@ -1,6 +1,6 @@
 // The gradients of the gated sum that belong to pairs and rows: harmonics, directions, weights, radial functions.
 #pragma once
-#include "gated_sum_tile.cuh"
+#include "gated_sum_tile.h"
 
 namespace spherenet::cuda {
 
@@ -13,11 +13,13 @@ SN_DEVICE Dual<T> shuffle_xor(const Dual<T>& value, int mask) {
   return {shuffle_xor(value.value, mask), shuffle_xor(value.tangent, mask)};
 }
 
-// Lane i of each kLanes lanes gets the sum of values[i % kCount] over these lanes: every step halves what a lane holds.
-// All lanes of the warp take part. The order is fixed.
-template <int kLanes, int kCount, class N>
+// Sums of several values over lanes: every step halves what a lane holds. All lanes of the warp take part, and the order
+// is fixed. Of each kCount lanes, lane i gets the sum of values[i] over them ..
+template <int kCount, class N>
 SN_DEVICE N transposed_sum(const N (&values)[kCount], int lane) {
-  if constexpr (kCount > 1) {
+  if constexpr (kCount == 1) {
+    return values[0];
+  } else {
     constexpr int kHalf = kCount / 2;
     const bool upper = lane & kHalf;
     N kept[kHalf];
@@ -26,11 +28,16 @@ SN_DEVICE N transposed_sum(const N (&values)[kCount], int lane) {
       const N give = upper ? values[i] : values[i + kHalf];
       kept[i] = (upper ? values[i + kHalf] : values[i]) + shuffle_xor(give, kHalf);
     }
-    const N sum = transposed_sum<(kLanes < kCount ? kLanes : kCount), kHalf>(kept, lane);
-    return sum;
-  } else {
-    return values[0];
+    return transposed_sum(kept, lane);
   }
+}
+// .. and of each kLanes >= kCount lanes, lane i gets that of values[i % kCount] over all of these.
+template <int kLanes, int kCount, class N>
+SN_DEVICE N transposed_sum_over(const N (&values)[kCount], int lane) {
+  N sum = transposed_sum(values, lane);
+#pragma unroll
+  for (int mask = kCount; mask < kLanes; mask *= 2) sum = sum + shuffle_xor(sum, mask);
+  return sum;
 }
 
 template <class T, bool kDual>
@@ -162,7 +169,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual> {
 #pragma unroll
       for (int p = 0; p < kRow; ++p) sum[p] += coefficients[i][p] * y;
     }
-    const N total = transposed_sum<kLanes>(sum, lane);
+    const N total = transposed_sum_over<kLanes>(sum, lane);
     if (grad_rows) grad_rows[row * kRow] += total;
     if (!geometry_) return;
     N weights[kRow];
@@ -191,13 +198,14 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual> {
     memory_.source[q * kEdges + e] = this->gather_triplet(q, e, triplet, kind);
     triplet = spherical_point_vjp(triplet, kind, grad);
     T* to = direction_slot(q, e, group);
-#pragma unroll
-    for (int i = 0; i < 3; ++i) {
-      const Vec3<N>& v = i == 0 ? triplet.neighbor : i == 1 ? triplet.reference : triplet.axis;
-      to[3 * i] = output_of(v.x);
-      to[3 * i + 1] = output_of(v.y);
-      to[3 * i + 2] = output_of(v.z);
-    }
+    store(to, triplet.neighbor);
+    store(to + 3, triplet.reference);
+    store(to + 6, triplet.axis);
+  }
+  static SN_DEVICE void store(T* to, const Vec3<N>& v) {
+    to[0] = output_of(v.x);
+    to[1] = output_of(v.y);
+    to[2] = output_of(v.z);
   }
 
   // Sums of the chunk's direction gradients, added to direction_in and direction_out. A neighbour n collects over its

@@ -1,6 +1,7 @@
 // The gated sum over the tiles in(j) x out(j) on a GPU: what the kernels for its value and its gradients share.
 #pragma once
-#include "gated_sum_memory.cuh"
+#include "gated_sum_memory.h"
+#include "tensor_cores.h"
 
 namespace spherenet::cuda {
 
@@ -149,6 +150,7 @@ class GatedSumBlock {
   }
 
   // Coefficients of one group: a thread takes a q and the edges lane, lane + kPairLanes, ..
+  template <bool kRounded = false>  // to TF32
   SN_DEVICE void make_coefficients(int group) {
     constexpr int kPairs = Num::kPairs;
     const int q = threadIdx.x / Num::kPairLanes, lane = threadIdx.x % Num::kPairLanes;
@@ -193,6 +195,10 @@ class GatedSumBlock {
     for (int i = 0; i < kPairs; ++i) {
       const int e = lane + i * Num::kPairLanes;
       if (e >= ne_) continue;
+      if constexpr (kRounded) {
+#pragma unroll
+        for (int p = 0; p < kRow; ++p) angle[i][p] = round_to_tf32(angle[i][p]), torsion[i][p] = round_to_tf32(torsion[i][p]);
+      }
       store_row(slot(q, e, group), angle[i]);
       store_row(slot(q, e, group) + kRow, torsion[i]);
     }
