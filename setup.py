@@ -53,6 +53,7 @@ def extension():
     if home is not None and kernels:
         cpp_extension.CUDA_HOME = str(home)  # a CPU build of torch leaves it None
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
+        flags.append("-DSPHERENET_FAST_CUDA")  # registers the operators for CUDA tensors, too
         arguments["nvcc"] = ["-O3", "-std=c++17", "-lineinfo"]
         links = ["-lcudart_static", "-ldl", "-lrt", "-lpthread", f"-L{home}/lib64"]
         sources += kernels

@@ -143,6 +143,53 @@ template <class T>
 void segment_sum(const T* x /* [E,C] */, const int64_t* ptr /* [N+1] */, const int64_t* index /* [E] */,
                  int64_t channels, T* out /* [N,C] */, int64_t begin, int64_t end);
 
+// out[e] = x[index[e]], 0 where index[e] is -1, for e in [begin, end)
+template <class T>
+void gather(const T* x /* [N,C] */, const int64_t* index /* [E] */, int64_t channels, T* out /* [E,C] */,
+            int64_t begin, int64_t end);
+
+// The neighbours in molecules without periodic images: every two atoms of one molecule closer than the cutoff, judged in
+// double. The graph is symmetric, so out_ptr is in_ptr. Two steps: count_neighbors writes in_ptr, pair_ptr and
+// status, then find_neighbors writes the edges, sorted by receiver, then sender.
+template <class T>
+struct NeighborCall {
+  int64_t num_atoms;
+  const T* pos;          // [N, 3]
+  const int64_t* batch;  // [N]  molecule of each atom, ascending; null: one molecule
+  double cutoff;
+  int64_t* in_ptr;  // [N+1]
+  // count_neighbors
+  int64_t edge_capacity, pair_capacity;  // -1: no limit
+  int32_t* degree;                       // [N]  scratch: neighbours of each atom, -1 where something is wrong with it
+  int64_t* pair_ptr;                     // [N+1]  all 0, as in_ptr, where more is found than fits or anything is wrong
+  int64_t* status;  // [3]  edges found, pairs found, and atoms where a coordinate is not finite, molecule numbers fall
+                    //      or are negative, or another atom is at the same place
+  // find_neighbors
+  int64_t num_edges;    // rows E of the arrays below; those past in_ptr[N] are padding
+  int64_t* edge_index;  // [2, E]  senders, receivers; -1 in padding
+  int64_t* out_edge;    // [E]     in padding the row's own number
+  int64_t* rev;         // [E]     -1 in padding
+};
+template <class T>
+void count_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end);  // degree of atoms begin .. end
+template <class T>
+void neighbor_pointers(const NeighborCall<T>& call);  // in_ptr, pair_ptr and status from degree
+template <class T>
+void find_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end);  // senders and receivers of atoms' edges
+template <class T>
+void mirror_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end);  // out_edge and rev of edges
+
+// sums[k][i] = sum over chunks of parts[chunk, sizes[0] + .. + sizes[k-1] + i], in the order of the chunks
+template <class T>
+struct ChunkSums {
+  int64_t chunks;
+  const T* parts;    // [chunks, all sizes together]
+  int64_t sizes[4];  // 0 where there is none
+  T* sums[4];        // [sizes[k]] each
+};
+template <class T>
+void sum_chunks(const ChunkSums<T>& call);
+
 // The same on a GPU: every pointer is to device memory, work is enqueued on a stream of the current device and nothing
 // waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
 // Rows of edges past in_ptr[N] (the padding of a graph of fixed capacity) are written as zeros.
@@ -160,16 +207,23 @@ template <class T>
 void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream);
 
 template <class T>
+void count_neighbors(const NeighborCall<T>& call, Stream stream);
+template <class T>
+void find_neighbors(const NeighborCall<T>& call, Stream stream);
+
+template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t size, Stream stream);
 template <class T>
 void segment_sum(const T* x, const int64_t* ptr, const int64_t* index, int64_t num_segments, int64_t channels, T* out,
                  Stream stream);
 template <class T>
-void gather(const T* x /* [N,C] */, const int64_t* index /* [E] */, int64_t num_rows /* E */, int64_t channels,
-            T* out /* [E,C] */, Stream stream);
+void gather(const T* x /* [N,C] */, const int64_t* index /* [E], -1: a row of zeros */, int64_t num_rows /* E */,
+            int64_t channels, T* out /* [E,C] */, Stream stream);
 // sums[i] = sum over chunks of parts [chunks, size], in the order of the chunks
 template <class T>
 void sum_chunks(const T* parts, int64_t chunks, int64_t size, T* sums, Stream stream);
+template <class T>
+void sum_chunks(const ChunkSums<T>& call, Stream stream);
 
 }  // namespace cuda
 }  // namespace spherenet

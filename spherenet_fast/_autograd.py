@@ -96,6 +96,22 @@ _derivative("radial_basis", _radial_basis_backward, _save_inputs(4))
 _derivative("radial_basis_backward", _radial_basis_double_backward, _save_inputs(6))
 
 
+# ---- neighbor_pointers and neighbor_edges -----------------------------------------------------------------------------
+
+
+@_fake("neighbor_pointers")
+def _(pos, batch, cutoff, edge_capacity, pair_capacity):
+    def index(size):
+        return pos.new_empty(size, dtype=torch.int64)
+
+    return index(pos.shape[0] + 1), index(pos.shape[0] + 1), index(3)
+
+
+@_fake("neighbor_edges")
+def _(pos, batch, in_ptr, cutoff, num_edges):
+    return tuple(pos.new_empty(shape, dtype=torch.int64) for shape in ((2, num_edges), (num_edges,), (num_edges,)))
+
+
 # ---- torsion_reference -----------------------------------------------------------------------------------------------
 
 
@@ -105,7 +121,7 @@ def _(vec, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs):
 
 
 # ---- gated_sum -------------------------------------------------------------------------------------------------------
-# Inputs: x, radial, direction, reference, four weights, five arrays of the graph, released.
+# Inputs: x, radial, direction, reference, four weights, five arrays of the graph, released, tf32.
 
 _DIFFERENTIABLE = (0, 1, 2, 4, 5, 6, 7)
 _TENSORS = 13
@@ -169,9 +185,9 @@ def _gated_sum_double_backward(ctx, *tangents):
     # The backward operator returns an empty tensor for what is absent; its cotangent says nothing.
     present = [t if inputs[k] is not None else None for t, k in zip(tangents, _DIFFERENTIABLE)]
     present = [None if t is not None and t.shape != inputs[k].shape else t for t, k in zip(present, _DIFFERENTIABLE)]
-    released = ctx.numbers[0]
+    released, tf32, *_ = ctx.numbers
     grad_grad_out, *grads = _ops.gated_sum_double_backward(
-        *present, grad_out, *inputs, released, *_groups(needed, 1)
+        *present, grad_out, *inputs, released, tf32, *_groups(needed, 1)
     )
     out = _spread(grads, inputs, needed, 1)
     out[0] = grad_grad_out
@@ -186,7 +202,7 @@ _derivative("gated_sum_backward", _gated_sum_double_backward, _save_inputs(_TENS
 
 
 @_fake("segment_sum")
-def _(x, ptr, index):
+def _(x, ptr, index, segment):
     return x.new_empty(ptr.shape[0] - 1, x.shape[1])
 
 
@@ -195,30 +211,35 @@ def _(x, index, ptr, perm):
     return x.new_empty(index.shape[0], x.shape[1])
 
 
+def _segments(ptr, index, rows):
+    """The segment of every row [rows], the transpose of ptr [N+1] and index [rows] or None; -1 for a row of none."""
+    row = torch.arange(rows, device=ptr.device)
+    segment = torch.searchsorted(ptr[1:].contiguous(), row, right=True)
+    segment = torch.where(row < ptr[-1], segment, -1)
+    return segment if index is None else torch.empty_like(segment).index_copy(0, index, segment)
+
+
 def _segment_sum_context(ctx, inputs, output):
-    x, ptr, index = inputs
-    ctx.save_for_backward(ptr, index)
+    x, ptr, index, segment = inputs
+    ctx.save_for_backward(ptr, index, segment)
     ctx.rows = x.shape[0]
 
 
 def _segment_sum_backward(ctx, grad):
-    ptr, index = ctx.saved_tensors
-    segments = torch.arange(ptr.shape[0] - 1, device=ptr.device)
-    rows = ctx.rows if index is None else index.shape[0]
-    segment = torch.repeat_interleave(segments, ptr.diff(), output_size=rows)
-    if index is not None:  # row index[k] belongs to the segment that holds k
-        segment = torch.empty_like(segment).index_copy(0, index, segment)
-    return _ops.gather(grad, segment, ptr, index), None, None
+    ptr, index, segment = ctx.saved_tensors
+    if segment is None:
+        segment = _segments(ptr, index, ctx.rows if index is None else index.shape[0])
+    return _ops.gather(grad, segment, ptr, index), None, None, None
 
 
 def _gather_context(ctx, inputs, output):
     _, index, ptr, perm = inputs
-    ctx.save_for_backward(ptr, perm)
+    ctx.save_for_backward(index, ptr, perm)
 
 
 def _gather_backward(ctx, grad):
-    ptr, perm = ctx.saved_tensors
-    return _ops.segment_sum(grad, ptr, perm), None, None, None
+    index, ptr, perm = ctx.saved_tensors
+    return _ops.segment_sum(grad, ptr, perm, index), None, None, None
 
 
 _derivative("segment_sum", _segment_sum_backward, _segment_sum_context)

@@ -7,11 +7,20 @@ import torch
 from torch import Tensor
 
 
-def check_pos(pos: Tensor) -> Tensor:
-    """Finite positions [N,3] as float64, detached."""
+def check_forms(pos: Tensor, batch: Tensor | None) -> None:
+    """Positions [N,3] and batch [N] or None, whatever their values: nothing waits for a GPU."""
     _tensor("pos", pos, (torch.float32, torch.float64))
     if pos.dim() != 2 or pos.shape[1] != 3:
         raise ValueError(f"pos: expected shape [N,3], got {list(pos.shape)}")
+    if batch is None:
+        return
+    _tensor("batch", batch, (torch.int64,), pos.device)
+    if batch.shape != (len(pos),):
+        raise ValueError(f"batch: expected shape [{len(pos)}], got {list(batch.shape)}")
+
+
+def check_pos(pos: Tensor) -> Tensor:
+    """Finite positions [N,3] as float64, detached."""
     place = pos.detach().double()
     finite = place.isfinite()
     if not finite.all():
@@ -39,9 +48,6 @@ def check_batch(batch: Tensor | None, pos: Tensor) -> tuple[Tensor, int]:
     """Sorted batch [N] (zeros if None) and the number of structures that it names."""
     if batch is None:
         return torch.zeros(len(pos), dtype=torch.int64, device=pos.device), 1
-    _tensor("batch", batch, (torch.int64,), pos.device)
-    if batch.shape != (len(pos),):
-        raise ValueError(f"batch: expected shape [{len(pos)}], got {list(batch.shape)}")
     if len(batch) == 0:
         return batch, 0
     falls = batch[1:] < batch[:-1]

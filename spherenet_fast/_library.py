@@ -1,5 +1,6 @@
 """Loads the compiled operators into ``torch.ops.spherenet_fast``."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,3 +20,9 @@ def load() -> None:
             "build it with: pip install --no-build-isolation ."
         )
     torch.ops.load_library(str(path))
+
+
+@cache
+def has_cuda_kernels() -> bool:
+    """Whether the library was built with kernels for CUDA tensors."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key("spherenet_fast::gated_sum", "CUDA")

@@ -180,7 +180,7 @@ class AtomOutput(nn.Module):
         self.lin = Dense(out_emb_channels, out_channels, bias=False)
 
     def forward(self, e2: Tensor, graph: Graph, operators) -> Tensor:
-        v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None), operators)
+        v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None, graph.edge_index[1]), operators)
         for layer in self.lins:
             v = operators.silu(layer(v, operators))
         return self.lin(v, operators)

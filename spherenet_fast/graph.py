@@ -7,17 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spherenet_fast import neighbors
+from spherenet_fast import _library, neighbors
 from spherenet_fast._graph_checks import (
     check_batch,
     check_cell,
     check_cutoff,
     check_edges,
+    check_forms,
     check_max_num_neighbors,
     check_periodicity,
     check_pos,
 )
-from spherenet_fast.ops import gather
+from spherenet_fast.ops import gather, neighbor_edges, neighbor_pointers
 
 _truncation_reported = False
 
@@ -30,16 +31,20 @@ class Graph(NamedTuple):
     pair_ptr[j] + (q - in_ptr[j]) * |out(j)| + (position of e in out(j)).
 
     All tensors are on the device of the positions, all indices int64.
+
+    A graph may have room for more than it holds: rows of the arrays over edges past in_ptr[N] are padding, edges of no
+    atom, and num_pairs is at least pair_ptr[N]. The operators give such edges zeros and take none of their derivatives.
     """
 
-    edge_index: Tensor  # [2,E] row 0 sender j, row 1 receiver i
+    edge_index: Tensor  # [2,E] row 0 sender j, row 1 receiver i; -1 in padding
     shift: Tensor | None  # [E,3] periodic image, vec = pos[i] - pos[j] + shift @ cell; None: no periodic direction
     in_ptr: Tensor  # [N+1] in(j) = edges in_ptr[j]:in_ptr[j+1]
     out_ptr: Tensor  # [N+1]
     out_edge: Tensor  # [E] out(j) = out_edge[out_ptr[j]:out_ptr[j+1]], ascending
     rev: Tensor  # [E] the opposite edge (same two atoms, opposite image), or -1
     pair_ptr: Tensor  # [N+1] cumulative |in(j)| * |out(j)|, the pairs that are no triplets included
-    num_pairs: int  # pair_ptr[-1]
+    num_pairs: int  # pair_ptr[-1], or the room for pairs
+    present: Tensor | None = None  # [E] bool, False in padding; None: there is none
 
 
 def radius_graph(
@@ -73,9 +78,14 @@ def radius_graph(
         ValueError: an argument has the wrong shape, device or value (not finite, unsorted, negative, a cell of zero
             volume, two atoms at the same place).
     """
-    place = check_pos(pos)
+    check_forms(pos, batch)
     cutoff = check_cutoff(cutoff)
     max_num_neighbors = check_max_num_neighbors(max_num_neighbors)
+    if cell is None and pbc is None and max_num_neighbors is None and _takes_kernels(pos, batch):
+        found = kernel_graph(pos, batch, cutoff)
+        if found is not None:
+            return found
+    place = check_pos(pos)
     structure, num_structures = check_batch(batch, pos)
     cell, pbc = check_periodicity(cell, pbc, pos, batch, num_structures)
     if pbc is None:
@@ -89,6 +99,28 @@ def radius_graph(
         return graph
     distance = edge_vectors(place, graph, structure, cell).norm(dim=1)
     return _truncated(graph, neighbors.nearest(receiver, distance, graph.in_ptr, max_num_neighbors), max_num_neighbors)
+
+
+def _takes_kernels(pos: Tensor, batch: Tensor | None) -> bool:
+    """Whether the kernels find the neighbours: on a GPU, unless a molecule is so large that a cell list is faster."""
+    if not (pos.is_cuda and _library.has_cuda_kernels()):
+        return False
+    if len(pos) <= neighbors.LARGE_ON_GPU or batch is None:
+        return len(pos) <= neighbors.LARGE_ON_GPU
+    return int(batch.unique_consecutive(return_counts=True)[1].max()) <= neighbors.LARGE_ON_GPU
+
+
+def kernel_graph(pos: Tensor, batch: Tensor | None, cutoff: float) -> Graph | None:
+    """`radius_graph` of molecules without periodic images by the compiled operators; None if anything is wrong.
+
+    The number of edges and pairs is all that is read back from a GPU.
+    """
+    in_ptr, pair_ptr, status = neighbor_pointers(pos, batch, cutoff)
+    num_edges, num_pairs, wrong = status.tolist()
+    if wrong:
+        return None
+    edge_index, out_edge, rev = neighbor_edges(pos, batch, in_ptr, cutoff, num_edges)
+    return Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, pair_ptr, num_pairs)
 
 
 def build_graph(edge_index: Tensor, num_nodes: int, shift: Tensor | None = None) -> Graph:
@@ -127,26 +159,33 @@ def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: T
     if pos.shape != (num_nodes, 3):
         raise ValueError(f"pos: expected shape [{num_nodes},3] as in the graph, got {list(pos.shape)}")
     vec = _per_edge(pos, graph, 1) - _per_edge(pos, graph, 0)
-    if graph.shift is None:
-        return vec
+    if graph.shift is not None:
+        vec = vec + _moved(pos, graph, batch, cell)
+    # Padding joins no atoms. Any vector does that has a length and a direction, whose derivatives are then numbers.
+    return vec if graph.present is None else torch.where(graph.present[:, None], vec, 1.0)
+
+
+def _moved(pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None) -> Tensor:
+    """shift @ cell of every edge: [E,3]."""
     if cell is None:
         raise ValueError("cell: expected [B,3,3] or [3,3] because the graph has periodic shifts, got None")
     check_cell(cell, pos)
     shift = graph.shift.to(pos.dtype)
     if cell.dim() == 2 or len(cell) == 1:
-        return vec + shift @ cell.reshape(3, 3)
+        return shift @ cell.reshape(3, 3)
     if batch is None:
-        raise ValueError(f"batch: expected [{num_nodes}] because cell holds {len(cell)} structures, got None")
-    box = cell.index_select(0, batch.index_select(0, graph.edge_index[1]))  # [E,3,3]
-    return vec + (shift[:, :, None] * box).sum(1)
+        raise ValueError(f"batch: expected [{len(pos)}] because cell holds {len(cell)} structures, got None")
+    receiver = graph.edge_index[1] if graph.present is None else graph.edge_index[1].clamp(min=0)
+    box = cell.index_select(0, batch.index_select(0, receiver))  # [E,3,3]
+    return (shift[:, :, None] * box).sum(1)
 
 
 def _per_edge(x: Tensor, graph: Graph, row: int) -> Tensor:
     """Rows of x [N, C] at the senders (row 0) or receivers (row 1) of all edges: [E, C]."""
-    if not x.is_cpu:  # the fused gather is a CPU kernel
-        return x.index_select(0, graph.edge_index[row])
-    ptr, perm = (graph.out_ptr, graph.out_edge) if row == 0 else (graph.in_ptr, None)
-    return gather(x, graph.edge_index[row], ptr, perm)
+    if x.is_cpu or (x.is_cuda and _library.has_cuda_kernels()):
+        ptr, perm = (graph.out_ptr, graph.out_edge) if row == 0 else (graph.in_ptr, None)
+        return gather(x, graph.edge_index[row], ptr, perm)
+    return x.index_select(0, graph.edge_index[row])
 
 
 def _assemble(edge_index: Tensor, shift: Tensor | None, num_nodes: int, rev: Tensor | None = None) -> Graph:

@@ -18,6 +18,7 @@ from spherenet_fast import _cell_lists as cell_lists
 
 COINCIDENT = 1e-6  # Å; atoms closer than this have no direction between them
 LARGE = 500  # atoms; from here on a cell list is faster than all distances of a molecule
+LARGE_ON_GPU = 2**15  # atoms; up to here the kernels take all distances of a molecule
 BLOCK_ENTRIES = 2**20  # distances held at once (8 MB)
 MAX_CELLS_AWAY = 2**31  # cells between an atom and the origin; beyond, float64 no longer resolves positions
 FLAT = 1e-6  # volume of a cell over the product of its edges; below, its vectors are linearly dependent

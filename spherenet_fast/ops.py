@@ -32,6 +32,33 @@ def radial_basis(
     )
 
 
+def neighbor_pointers(
+    pos: Tensor, batch: Tensor | None, cutoff: float, edge_capacity: int = -1, pair_capacity: int = -1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """First step of the search for neighbours in molecules without periodic images; `neighbor_edges` is the second.
+
+    Every two atoms of one molecule that are closer than the cutoff are neighbours, judged in float64.
+
+    pos [N, 3]; batch [N] int64, ascending, or None: one molecule; capacities: the most edges and pairs to be stored,
+    -1: no limit. Returns in_ptr and pair_ptr [N+1] of the graph (its out_ptr is in_ptr), and status [3]: the number of
+    edges and of pairs found, and of atoms with something wrong: coordinates that are not finite, molecule numbers that
+    are negative or fall, another atom at the same place. If more is found than there is room for, or anything is wrong,
+    both pointers are 0: a graph without edges. Nothing waits for a GPU.
+    """
+    return _ops.neighbor_pointers(pos.detach(), batch, float(cutoff), edge_capacity, pair_capacity)
+
+
+def neighbor_edges(
+    pos: Tensor, batch: Tensor | None, in_ptr: Tensor, cutoff: float, num_edges: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Second step: edge_index [2, E], out_edge [E] and rev [E] of a `Graph` with E = num_edges rows.
+
+    pos, batch, cutoff: as in the first step, which has returned in_ptr. Rows past in_ptr[N] are padding: -1 in
+    edge_index and rev, the row's own number in out_edge.
+    """
+    return _ops.neighbor_edges(pos.detach(), batch, in_ptr, float(cutoff), num_edges)
+
+
 def torsion_reference(vec: Tensor, graph) -> Tensor:
     """The neighbour that each triplet's torsion is measured to.
 
@@ -43,6 +70,7 @@ def torsion_reference(vec: Tensor, graph) -> Tensor:
     vec [E, 3], sender to receiver; graph as `radius_graph` returns it.
     Returns int32 [graph.num_pairs], at pair_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)): the
     reference's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
+    What is past pair_ptr[N], in a graph with room for more, means nothing.
     """
     return _ops.torsion_reference(
         vec.detach(), graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr, graph.num_pairs
@@ -73,6 +101,7 @@ def gated_sum(
     x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; reference [num_pairs] of
     `torsion_reference`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
     Without the two torsion weights their factor is 1 (reference may be None); without all four M is the plain sum.
+    On a GPU float32 products are rounded to TF32 where torch's own are (`torch.set_float32_matmul_precision`).
     Returns M [E, C], twice differentiable in x, radial, direction and the weights.
     """
     if basis not in ("paper", "released"):
@@ -80,22 +109,32 @@ def gated_sum(
     return _ops.gated_sum(
         x, radial, direction, reference, angle_weight, angle_up, torsion_weight, torsion_up,
         graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr, basis == "released",
+        x.is_cuda and _tf32_allowed(),
     )  # fmt: skip
 
 
-def segment_sum(x: Tensor, ptr: Tensor, index: Tensor | None = None) -> Tensor:
+@torch.compiler.assume_constant_result
+def _tf32_allowed() -> bool:
+    """Whether float32 matrix products on a GPU may round their factors to TF32."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+def segment_sum(x: Tensor, ptr: Tensor, index: Tensor | None = None, segment: Tensor | None = None) -> Tensor:
     """out[n] = sum of x[index[k]] (x[k] where index is None) over k in ptr[n] .. ptr[n+1], in that order.
 
-    x [E, C]; ptr [N+1]; index [E], a permutation of the rows. Returns [N, C], differentiable any number of times.
+    x [E, C]; ptr [N+1]; index [E], a permutation of the rows; segment [E], the n that each row is added to, -1 for a
+    row of none: the same by row, which the derivative needs and otherwise makes itself. Rows of none are the last ones
+    of index. Returns [N, C], differentiable any number of times.
     """
-    return _ops.segment_sum(x, ptr, index)
+    return _ops.segment_sum(x, ptr, index, segment)
 
 
 def gather(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None = None) -> Tensor:
     """x[index], whose derivative is `segment_sum(grad, ptr, perm)`: no atomics, the same bits on every run.
 
-    x [N, C]; index [E]; ptr [N+1] and perm [E] the same index by row: perm[ptr[n] .. ptr[n+1]] (or that range itself)
-    are the positions where index is n. Returns [E, C], differentiable any number of times.
+    x [N, C]; index [E], -1 for a row of zeros; ptr [N+1] and perm [E] the same index by row:
+    perm[ptr[n] .. ptr[n+1]] (or that range itself) are the positions where index is n.
+    Returns [E, C], differentiable any number of times.
     """
     return _ops.gather(x, index, ptr, perm)
 

@@ -263,10 +263,11 @@ def gated_sum(
 
 
 @_full_precision
-def segment_sum(x: Tensor, ptr: Tensor, index: Tensor | None = None) -> Tensor:
+def segment_sum(x: Tensor, ptr: Tensor, index: Tensor | None = None, segment: Tensor | None = None) -> Tensor:
     """out[n] = sum of x[index[k]], or of x[k] where index is None, over k in ptr[n]:ptr[n+1].
 
-    x [E, C], ptr [N + 1], index [E] or None. Returns [N, C].
+    x [E, C], ptr [N + 1], index [E] or None; segment [E], the n of every row, for the derivative of fused kernels.
+    Returns [N, C].
     """
     if index is not None:
         x = x.index_select(0, index)

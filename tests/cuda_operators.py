@@ -63,6 +63,20 @@ def graph_arguments(graph):
     return {"num_nodes": len(graph.in_ptr) - 1} | dict(zip(names, map(array, graph_arrays(graph)), strict=True))
 
 
+def padded(vec, graph, extra):
+    """A graph of fixed capacity: `extra` edges past the end of in_ptr, of no atom and with NaN for vectors.
+
+    Returns vec [E + extra, 3] and the graph.
+    """
+    more = torch.arange(len(vec), len(vec) + extra)
+    graph = graph._replace(
+        edge_index=torch.cat([graph.edge_index, torch.zeros(2, extra, dtype=torch.int64)], dim=1),
+        out_edge=torch.cat([graph.out_edge, more]),
+        rev=torch.cat([graph.rev, torch.full_like(more, -1)]),
+    )
+    return torch.cat([vec, vec.new_full((extra, 3), math.nan)]), graph
+
+
 class Operators:
     """Operators over a module that cuda_harness.build_module has built."""
 

@@ -10,6 +10,8 @@ VEC, GRAPH = small_graph()
 ARRAYS = graph_arrays(GRAPH)
 L, K, C = 3, 2, 5
 PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([3, 1, 0, 4, 2])
+POS, BATCH = torch.arange(12.0).reshape(4, 3) / 3, torch.tensor([0, 0, 1, 1])  # one pair in each molecule
+IN_PTR = torch.arange(5)
 ROW = torch.tensor([2, 0, 2, 0, 2])  # the segment that holds each index, as PTR and INDEX say
 
 
@@ -28,7 +30,9 @@ def samples(dtype):
             [None, torch.randn_like(frequency), *cotangents, *radial],
         ],
         "torsion_reference": [[VEC.to(dtype), *ARRAYS, GRAPH.num_pairs]],
-        "segment_sum": [[x, PTR, None], [x, PTR, INDEX]],
+        "neighbor_pointers": [[POS.to(dtype), None, 3.0, -1, -1], [POS.to(dtype), BATCH, 3.0, 8, 10]],
+        "neighbor_edges": [[POS.to(dtype), BATCH, IN_PTR, 3.0, 4], [POS.to(dtype), BATCH, IN_PTR, 3.0, 6]],
+        "segment_sum": [[x, PTR, None, None], [x, PTR, INDEX, None], [x, PTR, INDEX, ROW]],
         "gather": [[x[:3], ROW.sort().values, PTR, None], [x[:3], ROW, PTR, INDEX]],
         "silu": [[x]],
         "silu_backward": [[x, x + 1]],
@@ -44,7 +48,7 @@ def gated_samples(dtype):
         inputs = cast(gated_inputs(VEC, L, K, C, **gates), dtype)
         x, radial, direction, *weights = inputs.values()
         chosen = None if weights[2] is None else torsions
-        arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False]
+        arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False, False]
         tangents = [None if value is None else torch.randn_like(value) for value in inputs.values()]
         found["gated_sum"].append(arguments)
         for geometry, weighted in ((True, True), (True, False), (False, True), (False, False)):
@@ -63,7 +67,9 @@ CALLS = [
     for name, calls in operators.items()
     for number, arguments in enumerate(calls)
 ]
-DIFFERENTIABLE = [name for name in SAMPLES[torch.float32] if "double" not in name and "torsion" not in name]
+DIFFERENTIABLE = [
+    name for name in SAMPLES[torch.float32] if not any(word in name for word in ("double", "torsion", "neighbor"))
+]
 
 
 def test_no_operator_is_left_out():

@@ -48,22 +48,26 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Pack* x, const i
 constexpr int kGroups = 16;
 
 template <class T>
-__global__ void __launch_bounds__(kWarp* kGroups) sum_chunks_kernel(const T* parts, int64_t chunks, int64_t size,
-                                                                    T* sums) {
+__global__ void __launch_bounds__(kWarp* kGroups) sum_chunks_kernel(ChunkSums<T> call, int64_t width) {
   double* partial = SharedPieces(shared_memory).take<double>(kWarp * kGroups);
   const int64_t column = int64_t(blockIdx.x) * kWarp + threadIdx.x;
-  const int64_t share = ceil_div(chunks, kGroups), first = share * threadIdx.y;
-  const int64_t end = first + share < chunks ? first + share : chunks;
+  const int64_t share = ceil_div(call.chunks, kGroups), first = share * threadIdx.y;
+  const int64_t end = first + share < call.chunks ? first + share : call.chunks;
   double sum = 0;
-  if (column < size) {
+  if (column < width) {
 #pragma unroll 8
-    for (int64_t chunk = first; chunk < end; ++chunk) sum += double(parts[chunk * size + column]);
+    for (int64_t chunk = first; chunk < end; ++chunk) sum += double(call.parts[chunk * width + column]);
   }
   partial[threadIdx.y * kWarp + threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.y > 0 || column >= size) return;
+  if (threadIdx.y > 0 || column >= width) return;
   for (int group = 1; group < kGroups; ++group) sum += partial[group * kWarp + threadIdx.x];
-  sums[column] = T(sum);
+  int64_t i = column;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {  // the array that the column belongs to
+    if (i >= 0 && i < call.sizes[k]) call.sums[k][i] = T(sum);
+    i -= call.sizes[k];
+  }
 }
 
 // f(pack, channels in packs) for the widest pack that rows of `channels` numbers allow.
@@ -98,15 +102,23 @@ void gather(const T* x, const int64_t* index, int64_t num_rows, int64_t channels
 }
 
 template <class T>
+void sum_chunks(const ChunkSums<T>& call, Stream stream) {
+  int64_t width = 0;
+  for (int64_t size : call.sizes) width += size;
+  launch("sum_chunks", sum_chunks_kernel<T>, ceil_div(width, kWarp), dim3(kWarp, kGroups),
+         kWarp * kGroups * sizeof(double), stream, call, width);
+}
+template <class T>
 void sum_chunks(const T* parts, int64_t chunks, int64_t size, T* sums, Stream stream) {
-  launch("sum_chunks", sum_chunks_kernel<T>, ceil_div(size, kWarp), dim3(kWarp, kGroups),
-         kWarp * kGroups * sizeof(double), stream, parts, chunks, size, sums);
+  sum_chunks(ChunkSums<T>{chunks, parts, {size}, {sums}}, stream);
 }
 
 template void segment_sum(const float*, const int64_t*, const int64_t*, int64_t, int64_t, float*, Stream);
 template void segment_sum(const double*, const int64_t*, const int64_t*, int64_t, int64_t, double*, Stream);
 template void gather(const float*, const int64_t*, int64_t, int64_t, float*, Stream);
 template void gather(const double*, const int64_t*, int64_t, int64_t, double*, Stream);
+template void sum_chunks(const ChunkSums<float>&, Stream);
+template void sum_chunks(const ChunkSums<double>&, Stream);
 template void sum_chunks(const float*, int64_t, int64_t, float*, Stream);
 template void sum_chunks(const double*, int64_t, int64_t, double*, Stream);
 

@@ -10,7 +10,7 @@ namespace spherenet {
 template <class V, bool kScalar = std::is_floating_point<V>::value>
 struct Bits {
   using Element = V;
-  using Integer = std::conditional_t<sizeof(V) == 4, int32_t, int64_t>;
+  using Integer = std::conditional_t<sizeof(V) == 4, uint32_t, uint64_t>;
 };
 template <class V>
 struct Bits<V, false> {

@@ -1,14 +1,11 @@
 // gated_sum: the sum over triplets of one interaction block. Derivatives are registered in Python.
 #include <algorithm>
 
-#include "checks.h"
+#include "graph_tensors.h"
+#include "stream.h"
 
 namespace spherenet::ops {
 namespace {
-
-void make_contiguous_if_given(OptionalTensor& t) {
-  if (t) t = contiguous(*t);
-}
 
 // The differentiable inputs as they come, or one tangent of each; absent ones are empty.
 struct GatedSumTensors {
@@ -16,7 +13,7 @@ struct GatedSumTensors {
 
   void make_contiguous() {
     for (OptionalTensor* t : {&x, &radial, &direction, &angle_weight, &angle_up, &torsion_weight, &torsion_up})
-      make_contiguous_if_given(*t);
+      *t = dense(*t);
   }
 
   template <class T>
@@ -30,23 +27,19 @@ struct GatedSumArguments {
   GatedSumTensors inputs;
   OptionalTensor reference;
   GraphTensors tensors;
+  bool tf32;  // whether a GPU may round the factors of float32 products
+  Checks check;
   ScalarType dtype;
-  TileGraph graph;
+  int64_t num_edges;  // rows over edges
+  CheckedGraph graph;
   GatedSumShape shape;
-  int64_t num_edges;
 
   GatedSumArguments(GatedSumTensors inputs_, const OptionalTensor& reference_, const GraphTensors& tensors_,
-                    bool released)
-      : inputs(std::move(inputs_)), reference(reference_), tensors(tensors_) {
+                    bool released, bool tf32_)
+      : inputs(std::move(inputs_)), reference(dense(reference_)), tensors(tensors_), tf32(tf32_), check("x", *inputs.x),
+        dtype(floating_dtype("x", *inputs.x)), num_edges(checked_rows()), graph(check, tensors, num_edges) {
     inputs.make_contiguous();
-    make_contiguous_if_given(reference);
-    const Tensor& x = *inputs.x;
-    dtype = floating_dtype("x", x);
-    check("x", x, dtype, {-1, -1});
-    num_edges = x.size(0);
-    int64_t pairs = 0;
-    graph = tensors.checked(num_edges, &pairs);
-    shape = {int(x.size(1)), 0, 0, 0, 0, released};
+    shape = {int(inputs.x->size(1)), 0, 0, 0, 0, released};
     const bool angle = inputs.angle_weight.has_value(), torsion = inputs.torsion_weight.has_value();
     STD_TORCH_CHECK(angle == inputs.angle_up.has_value(),
                     "angle_up: expected both or neither of angle_weight and angle_up, got one");
@@ -54,13 +47,13 @@ struct GatedSumArguments {
                     "torsion_up: expected both or neither of torsion_weight and torsion_up, got one");
     STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
     if (angle) check_angle();
-    if (torsion) check_torsion(pairs);
+    if (torsion) check_torsion();
   }
 
   template <class T>
   GatedSumCall<T> call() const {
     GatedSumCall<T> out{};
-    out.graph = graph;
+    out.graph = graph.tiles;
     out.shape = shape;
     out.reference = shape.torsion_size ? data<int32_t>(reference) : nullptr;
     out.inputs = inputs.pointers<T>();
@@ -68,6 +61,11 @@ struct GatedSumArguments {
   }
 
  private:
+  int64_t checked_rows() const {
+    check("x", *inputs.x, dtype, {-1, -1});
+    return inputs.x->size(0);
+  }
+
   void check_angle() {
     STD_TORCH_CHECK(inputs.radial && inputs.direction,
                     "radial, direction: expected both beside angle_weight, got one or none");
@@ -84,45 +82,69 @@ struct GatedSumArguments {
     STD_TORCH_CHECK(shape.angle_size > 0, "angle_weight: expected at least one row, got none");
   }
 
-  void check_torsion(int64_t pairs) {
+  void check_torsion() {
     const Tensor& weight = *inputs.torsion_weight;
     check("torsion_weight", weight, dtype, {-1, shape.harmonics() * shape.num_radial});
     check("torsion_up", *inputs.torsion_up, dtype, {shape.channels, weight.size(0)});
     shape.torsion_size = int(weight.size(0));
     STD_TORCH_CHECK(shape.torsion_size > 0, "torsion_weight: expected at least one row, got none");
     STD_TORCH_CHECK(reference.has_value(), "reference: expected one beside torsion_weight, got none");
-    check("reference", *reference, ScalarType::Int, {pairs});
-    const int32_t* code = data<int32_t>(reference);
-    for (int64_t j = 0; j < graph.num_nodes; ++j) {
-      const int64_t num_in = graph.in_ptr[j + 1] - graph.in_ptr[j];
+    check("reference", *reference, ScalarType::Int, {-1});
+    graph.check_num_pairs("reference", reference->size(0));
+    if (check.read_values()) check_reference_values();
+  }
+
+  void check_reference_values() const {
+    const IndexValues<int32_t> code(*reference);
+    const IndexValues<int64_t> in_ptr(tensors.in_ptr), pair_ptr(tensors.pair_ptr);
+    for (int64_t j = 0; j < graph.tiles.num_nodes; ++j) {
+      const int64_t num_in = in_ptr[j + 1] - in_ptr[j];
       bool ok = true;
-      for (int64_t k = graph.pair_ptr[j]; k < graph.pair_ptr[j + 1]; ++k)
-        ok &= code[k] >= kVanishing && code[k] < num_in;
+      for (int64_t k = pair_ptr[j]; k < pair_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
       STD_TORCH_CHECK(ok, "reference: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
     }
   }
 };
 
+// Rows of weight gradients that are summed afterwards.
+int64_t weight_chunks(const GatedSumArguments& in) {
+  return in.inputs.x->is_cpu() ? gated_sum_chunks(in.graph.tiles).count : cuda::kGatedSumChunks;
+}
+
+// The rows past the last edge, `width` numbers each, belong to no tile.
 template <class T>
-void run(const GatedSumCall<T>& call, Pass pass) {
-  const GatedSum<T> sum(call, pass);
-  torch::stable::parallel_for(0, gated_sum_chunks(call.graph).count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) sum.run(chunk);
-  });
+void zero_padding(T* rows, const GatedSumArguments& in, int64_t width) {
+  if (rows) std::fill(rows + *in.graph.num_edges * width, rows + in.num_edges * width, T(0));
+}
+
+template <class T>
+void run(const GatedSumArguments& in, const GatedSumCall<T>& call, Pass pass) {
+  run_where(
+      *in.inputs.x,
+      [&] {
+        const GatedSum<T> sum(call, pass);
+        torch::stable::parallel_for(0, gated_sum_chunks(call.graph).count, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t chunk = begin; chunk < end; ++chunk) sum.run(chunk);
+        });
+        for (T* rows : {call.out, call.grads.x}) zero_padding(rows, in, in.shape.channels);
+        for (T* rows : {call.grads.direction_in, call.grads.direction_out}) zero_padding(rows, in, 3);
+        zero_padding(call.grads.radial, in, int64_t(in.shape.num_spherical) * in.shape.num_radial);
+      },
+      [&](auto stream) { cuda::gated_sum(call, in.num_edges, pass, in.tf32, stream); });
 }
 
 Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
                  OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
                  OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-                 bool released) {
+                 bool released, bool tf32) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, tf32);
   Tensor out = empty(x, {in.num_edges, in.shape.channels});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
     call.out = mutable_data<T>(out);
-    run(call, Pass::kForward);
+    run(in, call, Pass::kForward);
   });
   return out;
 }
@@ -134,8 +156,8 @@ using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_out_, const GatedSumTensors* tangents,
                               bool geometry, bool weights) {
   const Tensor& x = *in.inputs.x;
-  const Tensor grad_out = contiguous(grad_out_);
-  check("grad_out", grad_out, in.dtype, {in.num_edges, in.shape.channels});
+  const Tensor grad_out = dense(grad_out_);
+  in.check("grad_out", grad_out, in.dtype, {in.num_edges, in.shape.channels});
   const bool with_geometry = geometry && in.shape.angle_size;
   const auto gradient = [&](const OptionalTensor& t, bool wanted) {
     if (!t || !wanted) return empty(x, {0});
@@ -150,29 +172,25 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
   auto& [grad_grad_out, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] = out;
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t chunks = gated_sum_chunks(in.graph).count, size = weights ? in.shape.weights() : 0;
-    std::vector<T> parts(chunks * size), sums(size), direction_out(with_geometry ? 3 * in.num_edges : 0);
+    const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights() : 0, E3 = 3 * in.num_edges;
+    const Tensor parts = empty(x, {chunks, size});
+    const Tensor directions = empty(x, {2, with_geometry ? E3 : 0});  // direction_in, direction_out
     auto call = in.call<T>();
     call.grad_out = data<T>(grad_out);
     call.grads.x = mutable_data<T>(grad_x);
-    call.grads.weights = weights ? parts.data() : nullptr;
+    call.grads.weights = weights ? mutable_data<T>(parts) : nullptr;
     if (with_geometry) {
       call.grads.radial = mutable_data<T>(grad_radial);
-      call.grads.direction_in = mutable_data<T>(grad_direction);
-      call.grads.direction_out = direction_out.data();
+      call.grads.direction_in = mutable_data<T>(directions);
+      call.grads.direction_out = call.grads.direction_in + E3;
     }
     if (tangents) {
       call.tangents = tangents->template pointers<T>();
       call.out = mutable_data<T>(grad_grad_out);
     }
-    run(call, tangents ? Pass::kDoubleBackward : Pass::kBackward);
-    for (size_t i = 0; i < direction_out.size(); ++i) call.grads.direction_in[i] += direction_out[i];
-    sum_chunks(parts.data(), chunks, size, sums.data());
-    const T* from = sums.data();
-    for (const Tensor* grad : {&grad_aw, &grad_au, &grad_tw, &grad_tu}) {
-      std::copy_n(from, grad->numel(), mutable_data<T>(*grad));
-      from += grad->numel();
-    }
+    run(in, call, tangents ? Pass::kDoubleBackward : Pass::kBackward);
+    if (with_geometry) sum_chunks<T>(directions, {grad_direction});
+    if (weights) sum_chunks<T>(parts, {grad_aw, grad_au, grad_tw, grad_tu});
   });
   return out;
 }
@@ -180,10 +198,10 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
     Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
     OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight, OptionalTensor torsion_up,
-    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool geometry,
-    bool weights) {
+    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool tf32,
+    bool geometry, bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, tf32);
   auto [none, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] =
       gated_sum_vjp(in, grad_out, nullptr, geometry, weights);
   return {grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu};
@@ -195,9 +213,9 @@ GatedSumOutputs gated_sum_double_backward(
     OptionalTensor grad_grad_torsion_up, Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
     OptionalTensor reference, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
     OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-    bool released, bool geometry, bool weights) {
+    bool released, bool tf32, bool geometry, bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released);
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, tf32);
   GatedSumTensors tangents{grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_angle_weight,
                            grad_grad_angle_up, grad_grad_torsion_weight, grad_grad_torsion_up};
   tangents.make_contiguous();
@@ -205,7 +223,7 @@ GatedSumOutputs gated_sum_double_backward(
     if (!tangent) return;
     STD_TORCH_CHECK(input.has_value(), name, ": expected none where the input is absent, got a tensor");
     const auto sizes = input->sizes();
-    check(name, *tangent, in.dtype, std::vector<int64_t>(sizes.begin(), sizes.end()));
+    in.check(name, *tangent, in.dtype, std::vector<int64_t>(sizes.begin(), sizes.end()));
   };
   same("grad_grad_x", tangents.x, in.inputs.x);
   same("grad_grad_radial", tangents.radial, in.inputs.radial);
@@ -217,12 +235,18 @@ GatedSumOutputs gated_sum_double_backward(
   return gated_sum_vjp(in, grad_out, &tangents, geometry, weights);
 }
 
+void implement(torch::stable::detail::StableLibrary& m) {
+  m.impl("gated_sum", TORCH_BOX(&gated_sum));
+  m.impl("gated_sum_backward", TORCH_BOX(&gated_sum_backward));
+  m.impl("gated_sum_double_backward", TORCH_BOX(&gated_sum_double_backward));
+}
+
 }  // namespace
 
 #define SN_GATED_SUM_ARGUMENTS                                                                                       \
   "Tensor x, Tensor? radial, Tensor? direction, Tensor? reference, Tensor? angle_weight, Tensor? angle_up, "         \
   "Tensor? torsion_weight, Tensor? torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, "         \
-  "Tensor pair_ptr, bool released"
+  "Tensor pair_ptr, bool released, bool tf32"
 #define SN_GATED_SUM_GRADIENTS                                                                                       \
   "Tensor grad_x, Tensor grad_radial, Tensor grad_direction, Tensor grad_angle_weight, Tensor grad_angle_up, "       \
   "Tensor grad_torsion_weight, Tensor grad_torsion_up"
@@ -237,11 +261,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
       "Tensor? grad_grad_torsion_up, Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
       ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
 }
-
-STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) {
-  m.impl("gated_sum", TORCH_BOX(&gated_sum));
-  m.impl("gated_sum_backward", TORCH_BOX(&gated_sum_backward));
-  m.impl("gated_sum_double_backward", TORCH_BOX(&gated_sum_double_backward));
-}
+SN_IMPLEMENT(implement)
 
 }  // namespace spherenet::ops

@@ -1,18 +1,20 @@
 // radial_basis: distance basis and radial functions of edge lengths. Derivatives are registered in Python.
 #include "checks.h"
+#include "stream.h"
 
 namespace spherenet::ops {
 namespace {
 
 struct RadialBasisTensors {
   Tensor distance, frequency, roots, scale;
+  Checks check;
   ScalarType dtype;
   int64_t E, L, K;
 
   RadialBasisTensors(const Tensor& distance_, const Tensor& frequency_, const Tensor& roots_, const Tensor& scale_,
                      double cutoff, int64_t envelope_exponent)
-      : distance(contiguous(distance_)), frequency(contiguous(frequency_)), roots(contiguous(roots_)),
-        scale(contiguous(scale_)), dtype(floating_dtype("distance", distance_)) {
+      : distance(dense(distance_)), frequency(dense(frequency_)), roots(dense(roots_)), scale(dense(scale_)),
+        check("distance", distance), dtype(floating_dtype("distance", distance_)) {
     check("distance", distance, dtype, {-1});
     check("frequency", frequency, dtype, {-1});
     E = distance.size(0);
@@ -46,9 +48,14 @@ struct RadialBasisTensors {
 
   template <class T>
   void run(const RadialBasisCall<T>& call, Pass pass) const {
-    torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_basis(call, pass, chunk);
-    });
+    run_where(
+        distance,
+        [&] {
+          torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
+            for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_basis(call, pass, chunk);
+          });
+        },
+        [&](auto stream) { cuda::radial_basis(call, pass, stream); });
   }
 };
 
@@ -71,19 +78,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_basis_vjp(const RadialBasisTen
                                                             const OptionalTensor& distance_tangent,
                                                             const OptionalTensor& frequency_tangent, double cutoff,
                                                             int64_t envelope_exponent, Pass pass) {
-  const Tensor gb = contiguous(grad_bessel), gr = contiguous(grad_radial);
-  check("grad_bessel", gb, in.dtype, {in.E, in.K});
-  check("grad_radial", gr, in.dtype, {in.E, in.L, in.K});
-  OptionalTensor dt, ft;
-  if (distance_tangent) check("grad_grad_distance", *(dt = contiguous(*distance_tangent)), in.dtype, {in.E});
-  if (frequency_tangent) check("grad_grad_frequency", *(ft = contiguous(*frequency_tangent)), in.dtype, {in.K});
+  const Tensor gb = dense(grad_bessel), gr = dense(grad_radial);
+  const OptionalTensor dt = dense(distance_tangent), ft = dense(frequency_tangent);
+  in.check("grad_bessel", gb, in.dtype, {in.E, in.K});
+  in.check("grad_radial", gr, in.dtype, {in.E, in.L, in.K});
+  if (dt) in.check("grad_grad_distance", *dt, in.dtype, {in.E});
+  if (ft) in.check("grad_grad_frequency", *ft, in.dtype, {in.K});
   const bool second = pass == Pass::kDoubleBackward;
   Tensor bessel = empty(in.distance, {second ? in.E : 0, in.K});
   Tensor radial = empty(in.distance, {second ? in.E : 0, in.L, in.K});
   Tensor grad_distance = empty(in.distance, {in.E}), grad_frequency = empty(in.distance, {in.K});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    std::vector<T> parts(in.chunks() * in.K);
+    const Tensor parts = empty(in.distance, {in.chunks(), in.K});
     auto call = in.call<T>(cutoff, envelope_exponent);
     call.grad_bessel = data<T>(gb);
     call.grad_radial = data<T>(gr);
@@ -92,9 +99,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_basis_vjp(const RadialBasisTen
     call.bessel = second ? mutable_data<T>(bessel) : nullptr;
     call.radial = second ? mutable_data<T>(radial) : nullptr;
     call.grad_distance = mutable_data<T>(grad_distance);
-    call.grad_frequency = parts.data();
+    call.grad_frequency = mutable_data<T>(parts);
     in.run(call, pass);
-    sum_chunks(parts.data(), in.chunks(), in.K, mutable_data<T>(grad_frequency));
+    sum_chunks<T>(parts, {grad_frequency});
   });
   return {bessel, radial, grad_distance, grad_frequency};
 }
@@ -115,6 +122,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> radial_basis_double_backward(
                           envelope_exponent, Pass::kDoubleBackward);
 }
 
+void implement(torch::stable::detail::StableLibrary& m) {
+  m.impl("radial_basis", TORCH_BOX(&radial_basis));
+  m.impl("radial_basis_backward", TORCH_BOX(&radial_basis_backward));
+  m.impl("radial_basis_double_backward", TORCH_BOX(&radial_basis_double_backward));
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
@@ -130,11 +143,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
       "int envelope_exponent) -> (Tensor grad_grad_bessel, Tensor grad_grad_radial, Tensor grad_distance, "
       "Tensor grad_frequency)");
 }
-
-STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) {
-  m.impl("radial_basis", TORCH_BOX(&radial_basis));
-  m.impl("radial_basis_backward", TORCH_BOX(&radial_basis_backward));
-  m.impl("radial_basis_double_backward", TORCH_BOX(&radial_basis_double_backward));
-}
+SN_IMPLEMENT(implement)
 
 }  // namespace spherenet::ops

@@ -153,7 +153,7 @@ class SphereNet(nn.Module):
             e1, e2 = update_e(e1, geometry, operators)
             v = v + update_v(e2, graph, operators)
         first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
-        return operators.segment_sum(v, first_atom, None)
+        return operators.segment_sum(v, first_atom, None, batch)
 
     def _geometry(self, vec: Tensor, graph: Graph, operators) -> Geometry:
         """vec [E, 3], from sender to receiver -> what the blocks need of it."""

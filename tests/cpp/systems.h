@@ -43,39 +43,56 @@ struct System {
   }
 };
 
-using Positions = std::vector<std::vector<double>>;          // [N][3]
-using Edges = std::vector<std::pair<int64_t, int64_t>>;      // sender, receiver
+using Positions = std::vector<std::vector<double>>;      // [N][3]
+using Pairs = std::vector<std::pair<int64_t, int64_t>>;  // sender, receiver
 
-inline System make_system(const std::string& name, const Positions& pos, const Edges& unsorted) {
+struct Edge {
+  int64_t sender, receiver;
+  std::vector<double> vec;  // [3]
+  bool operator==(const Edge& other) const {
+    return sender == other.sender && receiver == other.receiver && vec == other.vec;
+  }
+};
+
+inline System make_system(const std::string& name, int64_t num_nodes, const std::vector<Edge>& unsorted) {
   System out;
   out.name = name;
-  const int64_t num_nodes = int64_t(pos.size());
-  Edges edges;
+  std::vector<Edge> edges;
   out.in_ptr = {0};
   for (int64_t receiver = 0; receiver < num_nodes; ++receiver) {
     for (const auto& edge : unsorted)
-      if (edge.second == receiver) edges.push_back(edge);
+      if (edge.receiver == receiver) edges.push_back(edge);
     out.in_ptr.push_back(int64_t(edges.size()));
   }
   out.out_ptr = {0};
   out.pair_ptr = {0};
   for (int64_t sender = 0; sender < num_nodes; ++sender) {
     for (size_t e = 0; e < edges.size(); ++e)
-      if (edges[e].first == sender) out.out_edge.push_back(int64_t(e));
+      if (edges[e].sender == sender) out.out_edge.push_back(int64_t(e));
     out.out_ptr.push_back(int64_t(out.out_edge.size()));
     const int64_t num_in = out.in_ptr[sender + 1] - out.in_ptr[sender];
     out.pair_ptr.push_back(out.pair_ptr.back() + num_in * (out.out_ptr[sender + 1] - out.out_ptr[sender]));
   }
-  for (const auto& [sender, receiver] : edges) {
+  for (const auto& edge : edges) {
+    const Edge opposite{edge.receiver, edge.sender, {-edge.vec[0], -edge.vec[1], -edge.vec[2]}};
     int64_t reverse = -1;
     for (size_t e = 0; e < edges.size(); ++e)
-      if (edges[e] == std::make_pair(receiver, sender)) reverse = int64_t(e);
+      if (edges[e] == opposite) reverse = int64_t(e);
     out.rev.push_back(reverse);
-    for (int k = 0; k < 3; ++k) out.vec.push_back(pos[receiver][k] - pos[sender][k]);
+    for (int k = 0; k < 3; ++k) out.vec.push_back(edge.vec[k]);
   }
   for (auto* array : {&out.in_ptr, &out.out_ptr, &out.out_edge, &out.rev, &out.pair_ptr}) array->shrink_to_fit();
   out.vec.shrink_to_fit();
   return out;
+}
+
+inline System make_system(const std::string& name, const Positions& pos, const Pairs& pairs) {
+  std::vector<Edge> edges;
+  for (const auto& [sender, receiver] : pairs) {
+    edges.push_back({sender, receiver, {}});
+    for (int k = 0; k < 3; ++k) edges.back().vec.push_back(pos[receiver][k] - pos[sender][k]);
+  }
+  return make_system(name, int64_t(pos.size()), edges);
 }
 
 inline double distance(const std::vector<double>& a, const std::vector<double>& b) {
@@ -95,37 +112,44 @@ inline Positions scattered(int count, uint64_t seed) {
   return pos;
 }
 
-inline Edges within(const Positions& pos, double cutoff) {
-  Edges edges;
+inline Pairs within(const Positions& pos, double cutoff) {
+  Pairs pairs;
   for (size_t i = 0; i < pos.size(); ++i)
     for (size_t j = 0; j < pos.size(); ++j)
-      if (i != j && distance(pos[i], pos[j]) < cutoff) edges.emplace_back(i, j);
-  return edges;
+      if (i != j && distance(pos[i], pos[j]) < cutoff) pairs.emplace_back(i, j);
+  return pairs;
+}
+
+// One atom with so many neighbours that do not see each other.
+inline System star(int64_t neighbors) {
+  Positions pos = {{0, 0, 0}};
+  Pairs spokes;
+  Random random(2);
+  for (int64_t leaf = 1; leaf <= neighbors; ++leaf) {
+    pos.push_back(random.numbers<double>(3, 2));
+    spokes.emplace_back(leaf, 0);
+    spokes.emplace_back(0, leaf);
+  }
+  return make_system("star", pos, spokes);
 }
 
 inline std::vector<System> systems() {
   const Positions pos = scattered(8, 1);
-  Positions isolated = pos, star = {{0, 0, 0}}, line;
+  Positions isolated = pos, line;
   isolated.back() = {50, 0, 0};
-  Edges directed, spokes;
+  Pairs directed;
   for (const auto& edge : within(pos, 3.0))
     if ((edge.first + 2 * edge.second) % 3) directed.push_back(edge);
-  Random random(2);
-  for (int64_t leaf = 1; leaf <= 19; ++leaf) {
-    star.push_back(random.numbers<double>(3, 2));
-    spokes.emplace_back(leaf, 0);
-    spokes.emplace_back(0, leaf);
-  }
   for (int k = 0; k < 4; ++k) line.push_back({1.1 * k, 0, 0});
   return {
       make_system("molecule", pos, within(pos, 3.0)),
       make_system("isolated atom", isolated, within(isolated, 3.0)),
       make_system("not symmetric", pos, directed),
-      make_system("star", star, spokes),
+      star(19),
       make_system("line", line, within(line, 3.5)),
-      make_system("one edge", {pos[0], pos[1]}, {{0, 1}}),
-      make_system("no edges", {pos[0], pos[1]}, {}),
-      make_system("no atoms", {}, {}),
+      make_system("one edge", {pos[0], pos[1]}, Pairs{{0, 1}}),
+      make_system("no edges", {pos[0], pos[1]}, Pairs{}),
+      make_system("no atoms", {}, Pairs{}),
   };
 }
 

@@ -76,10 +76,11 @@ bool same(const Place& a, const Place& b) {
   return a.line == b.line && !std::strcmp(a.what, b.what) && !std::strcmp(a.file, b.file);
 }
 
-// Lets the others run; after a failure nobody comes back.
+// Lets the others run; after a failure nobody comes back, and the host goes on.
 void wait(State state) {
   Thread& self = threads[current];
   self.state = state;
+  release(&launch_end);
   self.fibre->switch_to(*scheduler);
 }
 
@@ -87,7 +88,6 @@ void thread_main() {
   for (;;) {
     acquire(&meetings->start);
     grid_body(grid_state);
-    release(&launch_end);
     --live;
     wait(State::kEnded);
   }
@@ -267,9 +267,6 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, void 
       }
   acquire(&launch_end);
   if (!failed) return cudaSuccess;
-#if defined(HARNESS_TSAN)
-  for (auto& memory : shared) (void)memory.release();  // to free it would be a race with the threads left hanging
-#endif
   fibres->clear();
   return cudaErrorLaunchFailure;
 }

@@ -61,9 +61,9 @@ namespace harness {
 
 // Where in the source a thread waits: threads that meet must meet at the same line.
 struct Place {
-  const char* what;
-  const char* file;
-  int line;
+  const char* what = "";
+  const char* file = "";
+  int line = 0;
 };
 void block_barrier(Place place);
 // What the lane `source` gives; every lane of the mask gives `bits`.
