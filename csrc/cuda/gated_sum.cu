@@ -7,36 +7,53 @@ namespace {
 
 constexpr int64_t kMostBlocks = 65536;   // more tiles than this are taken in strides
 constexpr int64_t kBlocksWanted = 1024;  // fewer leave a large GPU idle
-constexpr int64_t kTeamsWorth = 8;       // edges e that keep every lane of a block busy
+constexpr int64_t kEdgesWorth = 8;       // edges e that keep every lane of a block busy
 
-template <class T, bool kDual>
-void forward(const GatedSumCall<T>& call, int64_t num_edges, bool allow_tf32, Stream stream) {
+template <class T, bool kDual, Expansion kExpansion>
+void forward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
   if (num_edges == 0) return;
+  static const HarmonicTable<T> table;
   size_t bytes = 0;
-  const GatedSumSizes sizes = gated_sum_sizes<T, kDual>(call, false, &bytes);
+  const auto sizes = gated_sum_sizes<T, kDual, kExpansion == Expansion::kManyGroups>(call, false, &bytes);
   // Few atoms: several blocks share a tile, each with some of its edges e.
   const int64_t nodes = std::max<int64_t>(call.graph.num_nodes, 1), degree = ceil_div(num_edges, nodes);
-  const int64_t parts = std::max<int64_t>(std::min(ceil_div(degree, kTeamsWorth), kBlocksWanted / nodes), 1);
-  auto kernel = sizes.groups == 1 ? gated_sum_forward_kernel<T, kDual, Expansion::kOneGroup>
-                                  : gated_sum_forward_kernel<T, kDual, Expansion::kManyGroups>;
-  if constexpr (std::is_same_v<T, float> && !kDual)
-    if (allow_tf32 && call.shape.angle_size) kernel = gated_sum_forward_kernel<T, kDual, Expansion::kTensorCores>;
-  launch("gated_sum", kernel, std::min(nodes * parts, kMostBlocks), kThreads, bytes, stream, call, HarmonicTable<T>(),
-         sizes, num_edges, parts);
+  const int64_t parts = std::max<int64_t>(std::min(ceil_div(degree, kEdgesWorth), kBlocksWanted / nodes), 1);
+  launch("gated_sum", gated_sum_forward_kernel<T, kDual, kExpansion>, std::min(nodes * parts, kMostBlocks), kThreads,
+         bytes, stream, call, table, sizes, num_edges, parts);
 }
 
 // A block adds its tiles' weight gradients to a row of its own, so these blocks are kGatedSumChunks.
-template <class T, bool kDual>
+template <class T, bool kDual, bool kManyGroups>
 void backward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
   if (num_edges == 0 && !call.grads.weights) return;
+  static const HarmonicTable<T> table;
   size_t bytes = 0;
-  const GatedSumSizes sizes = gated_sum_sizes<T, kDual>(call, true, &bytes);
-  const int64_t blocks = call.grads.weights
-                             ? kGatedSumChunks
-                             : std::min(std::max<int64_t>(call.graph.num_nodes, 1), kMostBlocks);
-  const auto kernel =
-      sizes.groups == 1 ? gated_sum_backward_kernel<T, kDual, true> : gated_sum_backward_kernel<T, kDual, false>;
-  launch("gated_sum_backward", kernel, blocks, kThreads, bytes, stream, call, HarmonicTable<T>(), sizes, num_edges);
+  const auto sizes = gated_sum_sizes<T, kDual, kManyGroups>(call, true, &bytes);
+  const int64_t blocks = call.grads.weights ? int64_t(kGatedSumChunks)
+                                            : std::clamp<int64_t>(call.graph.num_nodes, 1, kMostBlocks);
+  launch("gated_sum_backward", gated_sum_backward_kernel<T, kDual, kManyGroups>, blocks, kThreads, bytes, stream, call,
+         table, sizes, num_edges);
+}
+
+// The pass on T or on duals, which differ in what they compute alone.
+template <class T, bool kDual>
+void value(const GatedSumCall<T>& call, int64_t num_edges, bool allow_tf32, Stream stream) {
+  if constexpr (std::is_same_v<T, float> && !kDual) {
+    if (allow_tf32 && call.shape.angle_size) return forward<T, kDual, Expansion::kTensorCores>(call, num_edges, stream);
+  }
+  if (gated_sum_groups(call.shape) == 1) {
+    forward<T, kDual, Expansion::kOneGroup>(call, num_edges, stream);
+  } else {
+    forward<T, kDual, Expansion::kManyGroups>(call, num_edges, stream);
+  }
+}
+template <class T, bool kDual>
+void gradients(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
+  if (gated_sum_groups(call.shape) == 1) {
+    backward<T, kDual, false>(call, num_edges, stream);
+  } else {
+    backward<T, kDual, true>(call, num_edges, stream);
+  }
 }
 
 }  // namespace
@@ -45,12 +62,12 @@ template <class T>
 void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream) {
   switch (pass) {
     case Pass::kForward:
-      return forward<T, false>(call, num_edges, allow_tf32, stream);
+      return value<T, false>(call, num_edges, allow_tf32, stream);
     case Pass::kBackward:
-      return backward<T, false>(call, num_edges, stream);
+      return gradients<T, false>(call, num_edges, stream);
     default:
-      forward<T, true>(call, num_edges, allow_tf32, stream);
-      backward<T, true>(call, num_edges, stream);
+      value<T, true>(call, num_edges, allow_tf32, stream);
+      gradients<T, true>(call, num_edges, stream);
   }
 }
 

@@ -9,10 +9,10 @@
 
 namespace spherenet::cuda {
 
-// kOneGroup: at most eight basis channels a factor, the usual case, which keeps the rows of `up` in registers.
-template <class T, bool kDual, bool kOneGroup>
-class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
-  using Base = GatedSumBackwardPairs<T, kDual>;
+// With at most eight basis channels a factor, the usual case, the rows of `up` stay in registers.
+template <class T, bool kDual, bool kManyGroups>
+class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
+  using Base = GatedSumBackwardPairs<T, kDual, kManyGroups>;
   using typename Base::N;
   using typename Base::Num;
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::first_in_, Base::num_in_, Base::num_out_,
@@ -20,7 +20,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
   using Factors = N[Num::kChannels];
   using UpRows = N[Num::kChannels][kCoefficients];
   using UpSums = T[Num::kChannels][kCoefficients];
-  static constexpr int kBatch = kOneGroup ? 1 : 2;  // edges e that share one load of `up`
+  static constexpr int kBatch = !kManyGroups ? 1 : Num::kBytes == 16 ? 2 : 4;  // edges e that share one load of `up`
   static constexpr int kWarpTeams = kWarp / Num::kChannelLanes;
 
   UpSums up_sums_;          // of the lane's channels: over all tiles where these are all channels and groups
@@ -34,18 +34,18 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
 
   SN_DEVICE void run(int64_t j) {
     this->open(j);
-    this->clear_gradients(!kOneGroup);
+    this->clear_gradients(kManyGroups);
     for (int q0 = 0; q0 < num_in_; q0 += sizes_.neighbors) {
       this->open_neighbors(q0);
       if (shape_.angle_size) {
         this->load_radial();
-        if (kOneGroup) this->open_rows(0);
+        if (!kManyGroups) this->open_rows(0);
       }
       for (int e0 = 0; e0 < num_out_; e0 += kEdges) {
         this->open_edges(e0, min(num_out_ - e0, kEdges));
         if (shape_.angle_size) {
           for (int group = 0; group < groups(); ++group) {
-            if (!kOneGroup) this->make_rows(group);
+            if (kManyGroups) this->make_rows(group);
             this->make_coefficients(group);
             __syncthreads();
           }
@@ -54,15 +54,15 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
         __syncthreads();
         if (!geometry_ && !weights_) continue;
         for (int group = 0; group < groups(); ++group) {
-          if (!kOneGroup) this->open_rows(group);
+          if (kManyGroups) this->open_rows(group);
           this->pair_gradients(group);
           __syncthreads();
           if (geometry_) this->direction_gradients(group);
-          if (!kOneGroup) this->close_rows(group, true);
+          if (kManyGroups) this->close_rows(group, true);
           __syncthreads();
         }
       }
-      if (kOneGroup && (geometry_ || weights_)) this->close_rows(0, false);
+      if (!kManyGroups && (geometry_ || weights_)) this->close_rows(0, false);
       __syncthreads();  // the next q overwrite rows and radial functions
     }
   }
@@ -72,7 +72,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
   }
 
  private:
-  SN_DEVICE int groups() const { return kOneGroup ? 1 : sizes_.groups; }
+  SN_DEVICE int groups() const { return kManyGroups ? sizes_.groups : 1; }
 
   // A team takes an edge q and runs over the chunk's e.
   SN_DEVICE void channel_gradients() {
@@ -80,7 +80,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
     for (int block = 0; block < sizes_.blocks; ++block) {
       const int first = block * Num::kWidth + int(threadIdx.x) % Num::kChannelLanes;
       UpRows up;
-      if (kOneGroup) this->load_up(first, 0, up);
+      if (!kManyGroups) this->load_up(first, 0, up);
 #pragma unroll 1
       for (int group = 0; group < groups(); ++group) {
         if (!sums_remain_) clear_up_sums();
@@ -103,7 +103,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
       Factors angle[kBatch], torsion[kBatch];
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) this->start_factors(angle[b], torsion[b]);
-      if (!kOneGroup) {
+      if (kManyGroups) {
 #pragma unroll 1
         for (int other = 0; other < groups(); ++other) {
           this->load_up(first, other, up);
@@ -138,7 +138,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
     if (counts) {
       load_row(angle_row, this->slot(q, e, group));
       load_row(torsion_row, this->slot(q, e, group) + kRow);
-      if (kOneGroup) {
+      if (!kManyGroups) {
         this->add_factor(angle_row, up, 0, angle);
         this->add_factor(torsion_row, up, kRow, torsion);
       }
@@ -221,7 +221,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual> {
 };
 
 // Registers for 8 warps an SM: `up` and the sums of its gradients stay in them. kGatedSumChunks blocks are two an SM.
-template <class T, bool kDual, bool kOneGroup>
+template <class T, bool kDual, bool kManyGroups>
 __global__ void __launch_bounds__(kThreads, 2)
     gated_sum_backward_kernel(GatedSumCall<T> call, HarmonicTable<T> table, GatedSumSizes sizes, int64_t num_edges) {
   clear_padding(call.graph, num_edges, call.shape.channels, call.grads.x);
@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     clear_padding(call.graph, num_edges, 3, call.grads.direction_in);
     clear_padding(call.graph, num_edges, 3, call.grads.direction_out);
   }
-  GatedSumBackward<T, kDual, kOneGroup> block(call, table, sizes);
+  GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes);
   for (int64_t j = blockIdx.x; j < call.graph.num_nodes; j += gridDim.x) block.run(j);
   block.finish();
 }

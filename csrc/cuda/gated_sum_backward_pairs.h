@@ -13,6 +13,16 @@ SN_DEVICE Dual<T> shuffle_xor(const Dual<T>& value, int mask) {
   return {shuffle_xor(value.value, mask), shuffle_xor(value.tangent, mask)};
 }
 
+// By value, since a choice between two structs in an array would put the array into memory.
+template <class T>
+SN_DEVICE T choose(bool first, T a, T b) {
+  return first ? a : b;
+}
+template <class T>
+SN_DEVICE Dual<T> choose(bool first, Dual<T> a, Dual<T> b) {
+  return {choose(first, a.value, b.value), choose(first, a.tangent, b.tangent)};
+}
+
 // Sums of several values over lanes: every step halves what a lane holds. All lanes of the warp take part, and the order
 // is fixed. Of each kCount lanes, lane i gets the sum of values[i] over them ..
 template <int kCount, class N>
@@ -25,8 +35,8 @@ SN_DEVICE N transposed_sum(const N (&values)[kCount], int lane) {
     N kept[kHalf];
 #pragma unroll
     for (int i = 0; i < kHalf; ++i) {
-      const N give = upper ? values[i] : values[i + kHalf];
-      kept[i] = (upper ? values[i + kHalf] : values[i]) + shuffle_xor(give, kHalf);
+      const N give = choose(upper, values[i], values[i + kHalf]);
+      kept[i] = choose(upper, values[i + kHalf], values[i]) + shuffle_xor(give, kHalf);
     }
     return transposed_sum(kept, lane);
   }
@@ -40,9 +50,9 @@ SN_DEVICE N transposed_sum_over(const N (&values)[kCount], int lane) {
   return sum;
 }
 
-template <class T, bool kDual>
-class GatedSumBackwardPairs : public GatedSumBlock<T, kDual> {
-  using Base = GatedSumBlock<T, kDual>;
+template <class T, bool kDual, bool kManyGroups>
+class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
+  using Base = GatedSumBlock<T, kDual, kManyGroups>;
 
  protected:
   using typename Base::N;
@@ -57,8 +67,8 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual> {
   SN_DEVICE GatedSumBackwardPairs(const GatedSumCall<T>& call, const HarmonicTable<T>& table,
                                   const GatedSumSizes& sizes)
       : Base(call, table, sizes, SharedPieces(shared_memory), true),
-        geometry_(call.grads.radial != nullptr),
-        weights_(call.grads.weights ? call.grads.weights + blockIdx.x * call.shape.weights() : nullptr) {
+        geometry_(call.shape.angle_size && call.grads.radial),
+        weights_(call.shape.angle_size && call.grads.weights ? call.grads.weights + blockIdx.x * call.shape.weights() : nullptr) {
     if (weights_) clear(weights_, shape_.weights());
   }
 

@@ -12,8 +12,8 @@ enum class Expansion {
 };
 
 template <class T, bool kDual, Expansion kExpansion>
-class GatedSumForward : public GatedSumBlock<T, kDual> {
-  using Base = GatedSumBlock<T, kDual>;
+class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::kManyGroups> {
+  using Base = GatedSumBlock<T, kDual, kExpansion == Expansion::kManyGroups>;
   using typename Base::N;
   using typename Base::Num;
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::first_in_, Base::num_in_, Base::num_out_,

@@ -9,6 +9,8 @@
 // meet four others: a row meets two pairs of its thread (more would not fit the registers), a coefficient the four
 // channels of its lane.
 #pragma once
+#include <algorithm>
+
 #include "../math/harmonics.h"
 #include "launch.h"
 
@@ -23,16 +25,17 @@ constexpr int kCoefficients = 2 * kRow;  // so a group of coefficients is eight 
 constexpr int kEdges = 16;              // edges e of a chunk
 constexpr size_t kMostShared = 96 * 1024;  // bytes a block; the least that one SM of the architectures built for has
 
-// The number type of a pass, T or Dual<T>, and what of it fits into registers and shared memory.
-template <class T, bool kDual>
+// The number type of a pass, T or Dual<T>, and what of it fits into registers and shared memory. kManyGroups: of the
+// coefficients there are several groups, which leaves fewer registers for channels.
+template <class T, bool kDual, bool kManyGroups>
 struct Numbers {
   using N = std::conditional_t<kDual, Dual<T>, T>;
   static constexpr int kBytes = sizeof(N);                  // 4, 8 or 16
   static constexpr int kNeighbors = 64 / kBytes;            // edges q of a chunk
   static constexpr int kPairs = kBytes == 4 ? 2 : 1;        // pairs of a thread
   static constexpr int kPairLanes = kEdges / kPairs;        // threads that share a q
-  static constexpr int kChannels = 16 / kBytes;             // channels of a lane
-  static constexpr int kChannelLanes = kBytes == 4 ? 16 : 32;  // lanes that share a pair
+  static constexpr int kChannels = kBytes == 16 ? 1 : (kManyGroups ? 8 : 16) / kBytes;  // channels of a lane
+  static constexpr int kChannelLanes = kChannels == 4 ? 16 : 32;                        // lanes that share a pair
   static constexpr int kWidth = kChannels * kChannelLanes;  // channels that are taken at once
   static constexpr int kTeams = kThreads / kChannelLanes;   // teams of kChannelLanes lanes
   static constexpr int kPad = 16 / kBytes;                  // spreads rows over the banks of shared memory
@@ -87,9 +90,10 @@ struct GatedSumSizes {
 };
 
 // A block's shared memory.
-template <class T, bool kDual>
+template <class T, bool kDual, bool kManyGroups>
 struct GatedSumMemory {
-  using N = typename Numbers<T, kDual>::N;
+  using Num = Numbers<T, kDual, kManyGroups>;
+  using N = typename Num::N;
   N* rows;          // [neighbors, rows, 8]        sum over n of weight times radial, for one group
   N* radial;        // [L, K, neighbors]           rows kRadialStride apart
   N* coefficients;  // [neighbors, kEdges, groups, 16]
@@ -105,7 +109,7 @@ struct GatedSumMemory {
   SN_HD GatedSumMemory(SharedPieces& pieces, const GatedSumShape& shape, const GatedSumSizes& sizes, bool backward) {
     const int pairs = sizes.neighbors * kEdges;
     rows = pieces.take<N>(sizes.neighbors * sizes.row_stride);
-    radial = pieces.take<N>(shape.num_spherical * shape.num_radial * Numbers<T, kDual>::kRadialStride);
+    radial = pieces.take<N>(shape.num_spherical * shape.num_radial * Num::kRadialStride);
     coefficients = pieces.take<N>(pairs * sizes.slot);
     axis = pieces.take<Vec3<N>>(kEdges);
     edge = pieces.take<int64_t>(kEdges);
@@ -114,19 +118,23 @@ struct GatedSumMemory {
     grad_rows = pieces.take<N>(sizes.neighbors * sizes.row_stride);
     grad_coefficients = sizes.groups * sizes.blocks == 1 ? coefficients : pieces.take<N>(pairs * sizes.slot);
     source = pieces.take<int>(pairs);
-    up_sums = pieces.take<T>(kCoefficients * Numbers<T, kDual>::kWidth);
+    up_sums = pieces.take<T>(kCoefficients * Num::kWidth);
   }
 };
 
+inline int gated_sum_groups(const GatedSumShape& shape) {
+  return ceil_div(std::max({shape.angle_size, shape.torsion_size, 1}), kRow);
+}
+
 // The sizes for as many q a chunk as fit, and the bytes of shared memory they take.
-template <class T, bool kDual>
+template <class T, bool kDual, bool kManyGroups>
 GatedSumSizes gated_sum_sizes(const GatedSumCall<T>& call, bool backward, size_t* bytes) {
-  using Num = Numbers<T, kDual>;
+  using Num = Numbers<T, kDual, kManyGroups>;
   const GatedSumShape& shape = call.shape;
   GatedSumSizes sizes{};
   sizes.rows = shape.num_spherical + (shape.torsion_size ? int(shape.harmonics()) : 0);
   sizes.row_stride = ceil_div(sizes.rows * kRow, 32) * 32 + kRow;
-  sizes.groups = ceil_div(max(max(shape.angle_size, shape.torsion_size), 1), kRow);
+  sizes.groups = gated_sum_groups(shape);
   sizes.slot = sizes.groups * kCoefficients + Num::kPad;
   sizes.blocks = ceil_div(shape.channels, Num::kWidth);
   sizes.whole_up = shape.angle_size == kRow && shape.torsion_size == kRow;
@@ -135,7 +143,7 @@ GatedSumSizes gated_sum_sizes(const GatedSumCall<T>& call, bool backward, size_t
     sizes.whole_up = sizes.whole_up && reinterpret_cast<uintptr_t>(up) % alignof(Quad<T>) == 0;
   for (sizes.neighbors = Num::kNeighbors; sizes.neighbors > 0; sizes.neighbors /= 2) {
     SharedPieces pieces;
-    GatedSumMemory<T, kDual>(pieces, shape, sizes, backward);
+    GatedSumMemory<T, kDual, kManyGroups>(pieces, shape, sizes, backward);
     *bytes = pieces.bytes();
     if (*bytes <= kMostShared) return sizes;
   }

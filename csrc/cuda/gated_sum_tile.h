@@ -15,17 +15,17 @@ struct FactorRow {
 };
 
 // One tile and the chunk of it that the block is at.
-template <class T, bool kDual>
+template <class T, bool kDual, bool kManyGroups>
 class GatedSumBlock {
  protected:
-  using Num = Numbers<T, kDual>;
+  using Num = Numbers<T, kDual, kManyGroups>;
   using N = typename Num::N;
 
   const GatedSumCall<T>& call_;
   const HarmonicTable<T>& table_;
   const GatedSumSizes sizes_;
   const GatedSumShape& shape_;
-  GatedSumMemory<T, kDual> memory_;
+  GatedSumMemory<T, kDual, kManyGroups> memory_;
 
   int64_t first_in_, first_out_, first_pair_;  // edges first_in_ .. first_in_ + num_in_ end at j
   int num_in_, num_out_;
