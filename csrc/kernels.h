@@ -24,12 +24,12 @@ struct GatedSumShape {
   int torsion_size;   // Q; 0 without torsion
   bool released;      // harmonic h meets radial order h mod L instead of its own l
 
-  int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
-  int64_t angle_weight() const { return int64_t(angle_size) * num_spherical * num_radial; }
-  int64_t angle_up() const { return int64_t(channels) * angle_size; }
-  int64_t torsion_weight() const { return torsion_size * harmonics() * num_radial; }
-  int64_t torsion_up() const { return int64_t(channels) * torsion_size; }
-  int64_t weights() const { return angle_weight() + angle_up() + torsion_weight() + torsion_up(); }
+  SN_HD int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
+  SN_HD int64_t angle_weight() const { return int64_t(angle_size) * num_spherical * num_radial; }
+  SN_HD int64_t angle_up() const { return int64_t(channels) * angle_size; }
+  SN_HD int64_t torsion_weight() const { return torsion_size * harmonics() * num_radial; }
+  SN_HD int64_t torsion_up() const { return int64_t(channels) * torsion_size; }
+  SN_HD int64_t weights() const { return angle_weight() + angle_up() + torsion_weight() + torsion_up(); }
 };
 
 // The differentiable inputs, or one tangent of each. Pointers of absent inputs are null; so are tangents that are 0.

@@ -164,6 +164,52 @@ class Operators:
         self.call("gather", x=x, index=index, num_rows=len(index), channels=x.shape[1], out=out)
         return out
 
+    def gated_sum(
+        self, x, radial, direction, reference, graph, angle_weight, angle_up, torsion_weight, torsion_up,
+        basis="paper", geometry=True, weights=True, allow_tf32=False,
+    ):  # fmt: skip
+        """`ops.gated_sum`; the gradients of one group (geometry: radial and direction; weights) may be left out."""
+        names = ("x", "radial", "direction", "angle_weight", "angle_up", "torsion_weight", "torsion_up")
+        num_edges, channels = x.shape
+        num_spherical, num_radial = radial.shape[1:] if angle_weight is not None else (0, 0)
+        sizes = [0 if up is None else up.shape[1] for up in (angle_up, torsion_up)]
+
+        def run(name, inputs, grad_out=None, tangents=(None,) * 7):
+            forward = name == "forward"
+            out = unwritten(x, num_edges, channels)
+            grads = {key: unwritten(value, *value.shape) for key, value in zip(names, inputs, strict=True) if value is not None}
+            with_geometry = geometry and angle_weight is not None and not forward
+            directions = [unwritten(x, num_edges, 3) for _ in range(2)]
+            sums = [grads[key] for key in names[3:] if key in grads]
+            parts = unwritten(x, self.kernels.gated_sum_chunks, sum(value.numel() for value in sums))
+            self.call(
+                "gated_sum", **{"pass": PASSES[name]}, **graph_arguments(graph), num_edges=num_edges, channels=channels,
+                num_spherical=num_spherical, num_radial=num_radial, angle_size=sizes[0], torsion_size=sizes[1],
+                released=basis == "released", reference=reference if sizes[1] else None, allow_tf32=allow_tf32,
+                inputs=dict(zip(names, map(array, inputs), strict=True)),
+                tangents=dict(zip(names, map(array, tangents), strict=True)),
+                grad_out=x if forward else grad_out, out=None if name == "backward" else out,
+                grad_x=None if forward else grads["x"], grad_radial=grads["radial"] if with_geometry else None,
+                direction_in=directions[0] if with_geometry else None,
+                direction_out=directions[1] if with_geometry else None,
+                weights=parts if weights and not forward else None,
+            )  # fmt: skip
+            if with_geometry:
+                grads["direction"] = directions[0] + directions[1]
+            if weights and not forward:
+                for value, part in zip(sums, self.sum_chunks(parts).split([value.numel() for value in sums]), strict=True):
+                    value.copy_(part.reshape(value.shape))
+            asked = {"x"} | ({"radial", "direction"} if with_geometry else set()) | (set(names[3:]) if weights else set())
+            return (out,), tuple(grads[key] if key in asked and key in grads else None for key in names)
+
+        kernel = Kernel(
+            lambda inputs: run("forward", inputs)[0],
+            lambda inputs, cotangents: run("backward", inputs, *cotangents)[1],
+            lambda inputs, cotangents, tangents: sum(run("double backward", inputs, *cotangents, tangents), ()),
+        )
+        inputs = (x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up)
+        return differentiable(kernel, inputs)[0]
+
     def sum_chunks(self, parts, sizes=None):
         """parts [chunks, size]. Returns [size], or a list of [sizes[k]] if the columns belong to several arrays."""
         sums = [unwritten(parts, size) for size in sizes or [parts.shape[1]]]

@@ -36,6 +36,21 @@ struct HarmonicTable {
   }
 };
 
+// Q_lm of one m by their recurrence: Q_mm at first, and Q_lm once `next` has run for every degree after m up to l.
+template <class S, class T>
+struct LegendreColumn {
+  S before, current;
+
+  static SN_HD LegendreColumn first(const HarmonicTable<T>& table, int m) { return {S{}, S{} + table.diagonal[m]}; }
+
+  // i = legendre_index(l, m)
+  SN_HD void next(const HarmonicTable<T>& table, int i, const S& z) {
+    const S above = (z * current - before * table.b[i]) * table.a[i];
+    before = current;
+    current = above;
+  }
+};
+
 // What the vector-Jacobian product needs again of one evaluation; entries past num_spherical stay unwritten.
 template <class S>
 struct HarmonicState {
@@ -57,14 +72,11 @@ SN_HD void harmonics(int num_spherical, int max_m, const HarmonicTable<T>& table
       state.cosine[m] = state.cosine[m - 1] * point.re - state.sine[m - 1] * point.im;
       state.sine[m] = state.sine[m - 1] * point.re + state.cosine[m - 1] * point.im;
     }
-    S before = S{}, current = S{} + table.diagonal[m];
+    auto column = LegendreColumn<S, T>::first(table, m);
     for (int l = m; l < num_spherical; ++l) {
       const int i = legendre_index(l, m);
-      if (l > m) {
-        const S next = (point.z * current - before * table.b[i]) * table.a[i];
-        before = current;
-        current = next;
-      }
+      if (l > m) column.next(table, i, point.z);
+      const S current = column.current;
       state.legendre[i] = current;
       if (m == 0) {
         y[l * l] = current;

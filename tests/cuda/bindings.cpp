@@ -4,6 +4,7 @@
 
 namespace spherenet::test {
 
+void bind_gated_sum(py::module_& m);  // bindings_gated_sum.cpp
 void bind_neighbors(py::module_& m);  // bindings_neighbors.cpp
 
 namespace {
@@ -111,6 +112,7 @@ PYBIND11_MODULE(kernels, m) {
   m.def("segment_sum", &segment_sum);
   m.def("gather", &gather);
   m.def("sum_chunks", &sum_chunks);
+  bind_gated_sum(m);
   bind_neighbors(m);
 }
 

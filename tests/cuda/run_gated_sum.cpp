@@ -1,0 +1,85 @@
+// Runs the kernels of the gated sum: all passes, float and double, whatever is asked for.
+#include "run.h"
+
+namespace spherenet::test {
+namespace {
+
+// The seven differentiable inputs, or one tangent of each; empty where the shape leaves them out.
+template <class T>
+struct Arrays {
+  std::vector<T> x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up;
+
+  Arrays(int64_t num_edges, const GatedSumShape& shape, Random& random)
+      : x(random.numbers<T>(num_edges * shape.channels)),
+        radial(random.numbers<T>(num_edges * shape.num_spherical * shape.num_radial)),
+        direction(random.numbers<T>(shape.angle_size ? 3 * num_edges : 0)),
+        angle_weight(random.numbers<T>(shape.angle_weight(), 0.3)),
+        angle_up(random.numbers<T>(shape.angle_up(), 0.3)),
+        torsion_weight(random.numbers<T>(shape.torsion_weight(), 0.1)),
+        torsion_up(random.numbers<T>(shape.torsion_up(), 0.3)) {}
+
+  GatedSumInputs<T> pointers() const {
+    const auto at = [](const std::vector<T>& array) { return array.empty() ? nullptr : array.data(); };
+    return {at(x), at(radial), at(direction), at(angle_weight), at(angle_up), at(torsion_weight), at(torsion_up)};
+  }
+};
+
+template <class T>
+void run_pass(const System& system, GatedSumCall<T> call, Pass pass, bool geometry, bool weights, bool allow_tf32) {
+  const GatedSumShape& shape = call.shape;
+  const int64_t num_edges = system.num_edges();
+  const bool vjp = pass != Pass::kForward, with_geometry = vjp && geometry && shape.angle_size;
+  auto out = unwritten<T>(pass != Pass::kBackward ? num_edges * shape.channels : 0);
+  auto grad_x = unwritten<T>(vjp ? num_edges * shape.channels : 0);
+  auto grad_radial = unwritten<T>(with_geometry ? num_edges * shape.num_spherical * shape.num_radial : 0);
+  auto direction_in = unwritten<T>(with_geometry ? 3 * num_edges : 0), direction_out = direction_in;
+  auto parts = unwritten<T>(vjp && weights ? cuda::kGatedSumChunks * shape.weights() : 0);
+  call.out = out.data();
+  call.grads = {grad_x.data(), grad_radial.data(), direction_in.data(), direction_out.data(), parts.data()};
+  if (!vjp) call.grad_out = nullptr;
+  if (pass != Pass::kDoubleBackward) call.tangents = {};
+  cuda::gated_sum(call, num_edges, pass, allow_tf32, nullptr);
+  for (const auto& array : {out, grad_x, grad_radial, direction_in, direction_out, parts})
+    check_written("gated_sum", array);
+}
+
+template <class T>
+void run_shape(const System& system, const GatedSumShape& shape) {
+  Random random(3);
+  const int64_t num_edges = system.num_edges();
+  const Arrays<T> inputs(num_edges, shape, random), tangents(num_edges, shape, random);
+  const auto grad_out = random.numbers<T>(num_edges * shape.channels);
+  const std::vector<T> vec(system.vec.begin(), system.vec.end());
+  std::vector<int32_t> reference(system.num_pairs());
+  cuda::torsion_reference(system.graph(), vec.data(), reference.data(), nullptr);
+
+  GatedSumCall<T> call{};
+  call.graph = system.graph();
+  call.shape = shape;
+  call.reference = shape.torsion_size ? reference.data() : nullptr;
+  call.inputs = inputs.pointers();
+  call.tangents = tangents.pointers();
+  call.grad_out = grad_out.data();
+  for (const bool allow_tf32 : {false, true}) run_pass(system, call, Pass::kForward, true, true, allow_tf32);
+  for (const Pass pass : {Pass::kBackward, Pass::kDoubleBackward}) {
+    run_pass(system, call, pass, true, true, false);
+    run_pass(system, call, pass, true, false, false);
+    run_pass(system, call, pass, false, true, false);
+  }
+}
+
+void gated_sums(const System& system) {
+  // channels C, L, K, P, Q, released: the usual case; several groups of coefficients and blocks of channels; both
+  // with sizes that leave lanes over; and fewer gates
+  const GatedSumShape shapes[] = {{64, 7, 6, 8, 8, false}, {20, 3, 4, 9, 3, true}, {70, 2, 16, 1, 17, false},
+                                  {5, 8, 1, 3, 8, true},   {12, 4, 2, 8, 0, false}, {9, 0, 0, 0, 0, false}};
+  for (const GatedSumShape& shape : shapes) {
+    run_shape<float>(system, shape);
+    run_shape<double>(system, shape);
+  }
+}
+
+const Registered kRegistered[] = {{"gated_sum", gated_sums}};
+
+}  // namespace
+}  // namespace spherenet::test
