@@ -84,7 +84,7 @@ __device__ void small_tile(const TileGraph& graph, const T* vec, const Tile& til
       }
       reference[tile.pairs + int64_t(q) * tile.num_out + begin + e] = found;
     }
-    __syncthreads();
+    // No barrier: the next frames were last read before the azimuths were complete, the next azimuths follow a barrier.
   }
 }
 

@@ -41,9 +41,18 @@ System padded(System system) {
   return system;
 }
 
+// More neighbours than are kept in shared memory at once, and one edge out.
+System many_neighbors() {
+  Random random(7);
+  std::vector<Edge> edges = {{0, 1, {1, 0, 0}}};
+  for (int64_t sender = 2; sender < 1102; ++sender) edges.push_back({sender, 0, random.numbers<double>(3)});
+  return make_system("many neighbors", 1102, edges);
+}
+
 std::vector<System> all_systems() {
   std::vector<System> out = systems();
   out.push_back(star(60));
+  out.push_back(many_neighbors());
   out.push_back(periodic());
   for (const char* name : {"molecule", "no edges"})
     for (const System& system : systems())
