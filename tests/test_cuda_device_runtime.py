@@ -97,7 +97,8 @@ def test_several_threads_with_streams_of_their_own():
         thread.join()
     assert not errors
     for mine, other in zip(found, expected, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+        # the matrix products of torch may take other ways on other streams
+        assert_close(dict(enumerate(mine)), dict(enumerate(other)), 1e-11)
 
 
 @two_gpus
