@@ -5,6 +5,10 @@
 namespace spherenet::cuda {
 namespace {
 
+// The usual case has kernels of its own in float alone: float64 is for checks, and every kernel takes its time to build.
+template <class T>
+constexpr bool kIsFloat = std::is_same_v<T, float>;
+
 constexpr int64_t kMostBlocks = 65536;   // more tiles than this are taken in strides
 constexpr int64_t kBlocksWanted = 1024;  // fewer leave a large GPU idle
 constexpr int64_t kEdgesWorth = 8;       // edges e that keep every lane of a block busy
@@ -38,22 +42,20 @@ void backward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
 // The pass on T or on duals, which differ in what they compute alone.
 template <class T, bool kDual>
 void value(const GatedSumCall<T>& call, int64_t num_edges, bool allow_tf32, Stream stream) {
-  if constexpr (std::is_same_v<T, float> && !kDual) {
+  if constexpr (kIsFloat<T> && !kDual) {
     if (allow_tf32 && call.shape.angle_size) return forward<T, kDual, Expansion::kTensorCores>(call, num_edges, stream);
   }
-  if (gated_sum_groups(call.shape) == 1) {
-    forward<T, kDual, Expansion::kOneGroup>(call, num_edges, stream);
-  } else {
-    forward<T, kDual, Expansion::kManyGroups>(call, num_edges, stream);
+  if constexpr (kIsFloat<T>) {
+    if (gated_sum_groups(call.shape) == 1) return forward<T, kDual, Expansion::kOneGroup>(call, num_edges, stream);
   }
+  forward<T, kDual, Expansion::kManyGroups>(call, num_edges, stream);
 }
 template <class T, bool kDual>
 void gradients(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
-  if (gated_sum_groups(call.shape) == 1) {
-    backward<T, kDual, false>(call, num_edges, stream);
-  } else {
-    backward<T, kDual, true>(call, num_edges, stream);
+  if constexpr (kIsFloat<T>) {
+    if (gated_sum_groups(call.shape) == 1) return backward<T, kDual, false>(call, num_edges, stream);
   }
+  backward<T, kDual, true>(call, num_edges, stream);
 }
 
 }  // namespace
