@@ -5,6 +5,7 @@ SPHERENET_FAST_CUDA=auto|0|1 decides about CUDA kernels: built where nvcc is (au
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 OLDEST_TORCH = (2, 11)
-CUDA_ARCHITECTURES = "8.0;9.0;10.0;12.0+PTX"
+CUDA_ARCHITECTURES = (80, 90, 100, 120)  # those that nvcc knows of them
 
 try:
     import torch
@@ -36,6 +37,15 @@ def cuda_home():
     return None
 
 
+def architectures(home):
+    """TORCH_CUDA_ARCH_LIST of those that this nvcc knows, the newest as PTX, too, for GPUs to come."""
+    known = subprocess.run([home / "bin/nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    wanted = [number for number in CUDA_ARCHITECTURES if f"compute_{number}" in known.split()]
+    if not wanted:
+        sys.exit(f"spherenet_fast: expected an nvcc for one of {CUDA_ARCHITECTURES}, {home}/bin/nvcc has none of them")
+    return ";".join(f"{number // 10}.{number % 10}" for number in wanted) + "+PTX"
+
+
 def extension():
     wanted = os.environ.get("SPHERENET_FAST_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
@@ -52,11 +62,13 @@ def extension():
     links = []
     if home is not None and kernels:
         cpp_extension.CUDA_HOME = str(home)  # a CPU build of torch leaves it None
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", architectures(home))
         flags.append("-DSPHERENET_FAST_CUDA")  # registers the operators for CUDA tensors, too
         # every file is compiled once for all architectures, those side by side
         arguments["nvcc"] = ["-O3", "-std=c++17", "-lineinfo", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
-        links = ["-lcudart_static", "-ldl", "-lrt", "-lpthread", f"-L{home}/lib64"]
+        links = ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        links += ["-Wl,--exclude-libs,libcudart_static.a"]  # not in the way of the CUDA runtime that torch has loaded
+        links += [f"-L{home}/{folder}" for folder in ("lib64", "lib") if (home / folder).is_dir()]
         sources += kernels
     return cpp_extension.CppExtension(
         "spherenet_fast._C", sources, extra_compile_args=arguments, extra_link_args=links, py_limited_api=True

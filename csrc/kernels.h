@@ -58,7 +58,7 @@ template <class T>
 struct GatedSumCall {
   TileGraph graph;
   GatedSumShape shape;
-  const int32_t* reference;   // [pairs]  see torsion_reference; null without torsion
+  const int32_t* reference;  // [pairs]  see torsion_reference; null without torsion
   GatedSumInputs<T> inputs;
   GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone
   const T* grad_out;           // [E, C]; null in the forward pass
@@ -109,18 +109,18 @@ struct RadialBasisCall {
   int64_t num_edges;
   int num_spherical, num_radial, envelope_exponent;
   double cutoff;
-  const T* distance;   // [E]
-  const T* frequency;  // [K]
-  const double* roots;      // [L, K]
-  const double* scale;      // [L, K]
-  const T* grad_bessel;     // [E, K]
-  const T* grad_radial;     // [E, L, K]
+  const T* distance;           // [E]
+  const T* frequency;          // [K]
+  const double* roots;         // [L, K]
+  const double* scale;         // [L, K]
+  const T* grad_bessel;        // [E, K]
+  const T* grad_radial;        // [E, L, K]
   const T* distance_tangent;   // [E]  or null, which is 0
   const T* frequency_tangent;  // [K]  or null
-  T* bessel;                // [E, K]     the value, or its tangent
-  T* radial;                // [E, L, K]
-  T* grad_distance;         // [E]
-  T* grad_frequency;        // [chunks, K]
+  T* bessel;                   // [E, K]     the value, or its tangent
+  T* radial;                   // [E, L, K]
+  T* grad_distance;            // [E]
+  T* grad_frequency;           // [chunks, K]
 };
 constexpr int64_t kRadialBasisChunk = 128;  // edges
 template <class T>
@@ -177,11 +177,11 @@ void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
 
 // out[e] = x[index[e]], 0 where index[e] is -1, for e in [begin, end)
 template <class T>
-void gather(const T* x /* [N,C] */, const int64_t* index /* [E] */, int64_t channels, T* out /* [E,C] */,
-            int64_t begin, int64_t end);
+void gather(const T* x /* [N,C] */, const int64_t* index /* [E] */, int64_t channels, T* out /* [E,C] */, int64_t begin,
+            int64_t end);
 
-// The neighbours in molecules without periodic images: every two atoms of one molecule closer than the cutoff, judged in
-// double. The graph is symmetric, so out_ptr is in_ptr. Two steps: count_neighbors writes in_ptr, pair_ptr and
+// The neighbours in molecules without periodic images: every two atoms of one molecule closer than the cutoff, judged
+// in double. The graph is symmetric, so out_ptr is in_ptr. Two steps: count_neighbors writes in_ptr, pair_ptr and
 // status, then find_neighbors writes the edges, sorted by receiver, then sender.
 template <class T>
 struct NeighborCall {
@@ -222,8 +222,8 @@ struct ChunkSums {
 template <class T>
 void sum_chunks(const ChunkSums<T>& call);
 
-// The same on a GPU (but outer_sum): every pointer is to device memory, work is enqueued on a stream of the current device and nothing
-// waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
+// The same on a GPU (but outer_sum): every pointer is to device memory, work is enqueued on a stream of the current
+// device and nothing waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
 // Rows of edges past in_ptr[N] (the padding of a graph of fixed capacity) are written as zeros.
 namespace cuda {
 

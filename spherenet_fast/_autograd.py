@@ -350,6 +350,6 @@ for _name in ("radial_basis", "gated_sum", "radial_gate", "silu"):
 
 # ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------
 
-for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "radial_gate", "silu"):
+for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "radial_gate", "outer_sum", "silu"):
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"spherenet_fast::{_name}", _device, torch.float32)

@@ -36,27 +36,37 @@ def outer_sum(a: Tensor, b: Tensor) -> Tensor:
 
 def _left_to_torch(x: Tensor) -> bool:
     """Compiled or traced code chooses its products itself, and under autocast they have another precision."""
+    device = x.device.type
     return (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0  # make_fx and its like
-        or torch.is_autocast_enabled(x.device.type)
+        or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
     )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias, without derivatives."""
-    onednn = (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.shape[0] > 0
-        and torch.backends.mkldnn.is_available()
-    )
-    if not onednn:
+    if not _onednn_takes(x, weight, bias):
         return torch.nn.functional.linear(x, weight, bias)
     # A transposed weight is as fast as a plain one; for any other layout oneDNN falls back to a loop over elements.
     if not weight.t().is_contiguous():
         weight = weight.contiguous()
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+
+
+def _onednn_takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Anything else goes to torch, whose errors say what is wrong with a shape or dtype."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.dim() == weight.dim() == 2
+        and x.shape[1] == weight.shape[1]
+        and x.numel() > 0
+        and (bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1]))
+        and torch._C._get_mkldnn_enabled()
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 class _Linear(torch.autograd.Function):
@@ -103,7 +113,8 @@ class _LinearSiluBackward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, grad_y, grad_h, x: Tensor, weight: Tensor, h: Tensor, for_x: bool, for_weight: bool, for_bias: bool):
+    def forward(ctx, grad_y, grad_h, x: Tensor, weight: Tensor, h: Tensor, *wanted: bool):
+        for_x, for_weight, for_bias = wanted
         grad = grad_h
         if grad_y is not None:
             grad = _ops.silu_backward(grad_y, h)

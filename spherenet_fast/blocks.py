@@ -45,20 +45,21 @@ class Dense(nn.Linear):
 
 
 def by_edges(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
-    """function(*rows), which treats every edge alone: slice by slice where no derivative is wanted.
+    """function(*rows), which treats every edge alone: on the CPU slice by slice where no derivative is wanted.
 
     rows: tensors [E, ...]. A slice's messages stay in the cache, and a large system needs no large temporaries, whose
     fresh pages would cost more than the arithmetic on them.
     """
     num_edges = rows[0].shape[0]
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or num_edges <= SLICE:
+    whole = not rows[0].is_cpu or num_edges <= SLICE or torch.is_grad_enabled()
+    if whole or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return function(*rows)
     out = None
     for start in range(0, num_edges, SLICE):
         part = function(*(tensor[start : start + SLICE] for tensor in rows))
         out = out or tuple(tensor.new_empty(num_edges, tensor.shape[1]) for tensor in part)
-        for whole, piece in zip(out, part, strict=True):
-            whole[start : start + SLICE] = piece
+        for rows_out, piece in zip(out, part, strict=True):
+            rows_out[start : start + SLICE] = piece
     return out
 
 

@@ -122,7 +122,10 @@ class _Step:
     def _put_graph(self, graph: Graph) -> None:
         if self.graph is None:
             self.graph = Graph(*(value.clone() if isinstance(value, Tensor) else value for value in graph))
-        for room, value in zip(self.graph, graph, strict=True):
+        for name, room, value in zip(Graph._fields, self.graph, graph, strict=True):
+            if (room is None) != (value is None):
+                here, there = ("none" if array is None else "one" for array in (value, room))
+                raise ValueError(f"graph: expected {there} for {name} as in the first call, got {here}")
             if isinstance(room, Tensor):
                 room.copy_(value)
 
@@ -142,6 +145,7 @@ class _Step:
         if any(wrong):
             read_molecules(data, self.weight)
             radius_graph(molecules.pos, molecules.batch, self.cutoff)
+            raise RuntimeError(f"data: {wrong[0]} wrong positions or entries of batch, {wrong[1]} wrong entries of z")
         self.capacity.check(edges=edges, pairs=pairs)
 
     def predict(self, forces: bool) -> tuple[Tensor, Tensor | None]:

@@ -1,8 +1,9 @@
 """The fused operators, with exact first and second derivatives.
 
 Equivalent to the functions of the same name in `reference.py`, which say what is computed in a few lines of PyTorch.
-Floating-point arguments share one dtype, float32 or float64; under autocast the operators run in float32. A bad
-argument raises RuntimeError with its name, what was expected and what came. Third derivatives raise RuntimeError.
+Floating-point arguments share one dtype, float32 or float64; under autocast the operators run in float32, but for the
+products of linear layers, which are what autocast is for. A bad argument raises RuntimeError with its name, what was
+expected and what came. Third derivatives raise RuntimeError.
 """
 
 import torch
@@ -113,7 +114,7 @@ def gated_sum(
 
 @torch.compiler.assume_constant_result
 def _tf32_allowed() -> bool:
-    """Whether float32 matrix products on a GPU may round their factors to TF32."""
+    """Whether float32 matrix products on a GPU may round their factors to TF32 (or might have when compiled)."""
     return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 

@@ -153,7 +153,7 @@ def padded_graph(graph: Graph, capacity: Capacity) -> Graph:
     def rows(values: Tensor, fill: int) -> Tensor:
         return torch.nn.functional.pad(values, (0, more_edges), value=fill)
 
-    present = torch.arange(capacity.edges, device=graph.rev.device) < num_edges
+    present = torch.ones_like(graph.rev, dtype=torch.bool) if graph.present is None else graph.present
     own = torch.arange(num_edges, capacity.edges, device=graph.rev.device)
     return Graph(
         edge_index=rows(graph.edge_index, -1),
@@ -164,5 +164,5 @@ def padded_graph(graph: Graph, capacity: Capacity) -> Graph:
         rev=rows(graph.rev, -1),
         pair_ptr=pointer(graph.pair_ptr),
         num_pairs=capacity.pairs,
-        present=present,
+        present=rows(present, False),
     )

@@ -291,6 +291,7 @@ def radial_gate(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
     return x * (bessel @ weight.T)
 
 
+@_full_precision
 def silu(x: Tensor) -> Tensor:
     """x / (1 + exp(-x)), element by element."""
     return torch.nn.functional.silu(x)

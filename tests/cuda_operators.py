@@ -177,7 +177,11 @@ class Operators:
         def run(name, inputs, grad_out=None, tangents=(None,) * 7):
             forward = name == "forward"
             out = unwritten(x, num_edges, channels)
-            grads = {key: unwritten(value, *value.shape) for key, value in zip(names, inputs, strict=True) if value is not None}
+            grads = {
+                key: unwritten(value, *value.shape)
+                for key, value in zip(names, inputs, strict=True)
+                if value is not None
+            }
             with_geometry = geometry and angle_weight is not None and not forward
             directions = [unwritten(x, num_edges, 3) for _ in range(2)]
             sums = [grads[key] for key in names[3:] if key in grads]
@@ -197,9 +201,13 @@ class Operators:
             if with_geometry:
                 grads["direction"] = directions[0] + directions[1]
             if weights and not forward:
-                for value, part in zip(sums, self.sum_chunks(parts).split([value.numel() for value in sums]), strict=True):
+                for value, part in zip(
+                    sums, self.sum_chunks(parts).split([value.numel() for value in sums]), strict=True
+                ):
                     value.copy_(part.reshape(value.shape))
-            asked = {"x"} | ({"radial", "direction"} if with_geometry else set()) | (set(names[3:]) if weights else set())
+            asked = (
+                {"x"} | ({"radial", "direction"} if with_geometry else set()) | (set(names[3:]) if weights else set())
+            )
             return (out,), tuple(grads[key] if key in asked and key in grads else None for key in names)
 
         kernel = Kernel(

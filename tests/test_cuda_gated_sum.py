@@ -90,7 +90,9 @@ def all_passes(operators, vec, graph, inputs, tangents_of=lambda names: names, *
     second = torch.autograd.grad(
         [first[name] for name in along], list(targets.values()), [tangents[name] for name in along], allow_unused=True
     )
-    second = {f"second {name}": gradient for name, gradient in zip(targets, second, strict=True) if gradient is not None}
+    second = {
+        f"second {name}": gradient for name, gradient in zip(targets, second, strict=True) if gradient is not None
+    }
     return {"value": value, **{f"first {name}": gradient for name, gradient in first.items()}, **second}
 
 
@@ -131,7 +133,9 @@ def test_one_tangent(cuda_operators, name):
     """Tangents that are null are 0."""
     vec, graph = GRAPHS["batch"]
     inputs = gated_inputs(vec, **ODD)
-    found, expected = (all_passes(operators, vec, graph, inputs, lambda _: [name]) for operators in (cuda_operators, reference))
+    found, expected = (
+        all_passes(operators, vec, graph, inputs, lambda _: [name]) for operators in (cuda_operators, reference)
+    )
     for key, tensor in expected.items():
         # the reference says nothing where its second derivative vanishes: that by the only input with a tangent
         scale = max(tensor.norm(), 1)
@@ -144,7 +148,9 @@ def test_inputs_at_any_address(cuda_operators):
     """Rows of `up` are read as vectors where they can be."""
     vec, graph = GRAPHS["batch"]
     inputs = cast(gated_inputs(vec, **DEFAULT), torch.float32)
-    shifted = {name: torch.cat([value.new_zeros(1), value.flatten()])[1:].view(value.shape) for name, value in inputs.items()}
+    shifted = {
+        name: torch.cat([value.new_zeros(1), value.flatten()])[1:].view(value.shape) for name, value in inputs.items()
+    }
     assert any(value.data_ptr() % 16 for value in shifted.values())
     expected, found = (derivatives(gated_function(cuda_operators, vec, graph), given) for given in (inputs, shifted))
     assert all(torch.equal(found[key], expected[key]) for key in expected)

@@ -65,7 +65,9 @@ def test_linear_silu():
 
 
 def test_outer_sum():
-    check(lambda a, b: ops.outer_sum(a, b) ** 2, [torch.randn(shape, dtype=torch.float64) for shape in ((4, 3), (4, 5))])
+    check(
+        lambda a, b: ops.outer_sum(a, b) ** 2, [torch.randn(shape, dtype=torch.float64) for shape in ((4, 3), (4, 5))]
+    )
 
 
 def test_radial_gate():

@@ -39,7 +39,16 @@ def samples(dtype):
         "radial_gate": [[x, x[:, :2], weight]],
         "radial_gate_backward": [[x + 1, x, x[:, :2], weight, *asked] for asked in ASKED],
         "radial_gate_double_backward": [
-            [x - 1, x[:, 1:3] if asked[0] else None, weight + 1 if asked[1] else None, x + 1, x, x[:, :2], weight, *asked]
+            [
+                x - 1,
+                x[:, 1:3] if asked[0] else None,
+                weight + 1 if asked[1] else None,
+                x + 1,
+                x,
+                x[:, :2],
+                weight,
+                *asked,
+            ]
             for asked in ASKED
         ],
         "silu": [[x]],

@@ -1,7 +1,7 @@
 // SIMD vectors as numbers, so that the templates of csrc/math/ run on a whole register of edges or channels at once.
 //
 // A file that includes this picks its instruction set with SN_ISA and a target pragma *after* the standard headers (see
-// gated_sum_avx512.cpp); everything here lives in a namespace of that name, so that no function compiled for a wide
+// avx512.cpp); everything here lives in a namespace of that name, so that no function compiled for a wide
 // register can be linked into a path that a narrower processor takes.
 #pragma once
 #include <cmath>

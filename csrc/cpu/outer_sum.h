@@ -12,7 +12,7 @@
 namespace spherenet {
 namespace SN_ISA {
 
-constexpr int64_t kOuterBlock = 256;                        // rows of a and b that stay in the cache
+constexpr int64_t kOuterBlock = 256;                          // rows of a and b that stay in the cache
 constexpr int kOuterVectors = SN_VECTOR_BYTES == 64 ? 3 : 2;  // with kOuterRows rows they fill the registers
 constexpr int kOuterRows = SN_VECTOR_BYTES == 64 ? 8 : 4;
 

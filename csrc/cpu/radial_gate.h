@@ -37,8 +37,9 @@ class RadialGateRun {
     });
     for (int k = 0; k < radial_; ++k)
       for (int c = 0; c < blocks_ * W; ++c)
-        Num::set_lane(weight_[k * blocks_ + c / W], c % W,
-                      c < call.channels ? Num::number(call.weight, call.weight_tangent, int64_t(c) * radial_ + k) : N{});
+        Num::set_lane(
+            weight_[k * blocks_ + c / W], c % W,
+            c < call.channels ? Num::number(call.weight, call.weight_tangent, int64_t(c) * radial_ + k) : N{});
     for (int i = 0; i < radial_ * blocks_; ++i) grad_weight_[i] = V{};
   }
 

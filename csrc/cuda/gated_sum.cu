@@ -5,7 +5,8 @@
 namespace spherenet::cuda {
 namespace {
 
-// The usual case has kernels of its own in float alone: float64 is for checks, and every kernel takes its time to build.
+// The usual case has kernels of its own in float alone: float64 is for checks, and every kernel takes its time to
+// build.
 template <class T>
 constexpr bool kIsFloat = std::is_same_v<T, float>;
 
@@ -33,8 +34,8 @@ void backward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
   static const HarmonicTable<T> table;
   size_t bytes = 0;
   const auto sizes = gated_sum_sizes<T, kDual, kManyGroups>(call, true, &bytes);
-  const int64_t blocks = call.grads.weights ? int64_t(kGatedSumChunks)
-                                            : std::clamp<int64_t>(call.graph.num_nodes, 1, kMostBlocks);
+  const int64_t blocks =
+      call.grads.weights ? int64_t(kGatedSumChunks) : std::clamp<int64_t>(call.graph.num_nodes, 1, kMostBlocks);
   launch("gated_sum_backward", gated_sum_backward_kernel<T, kDual, kManyGroups>, blocks, kThreads, bytes, stream, call,
          table, sizes, num_edges);
 }

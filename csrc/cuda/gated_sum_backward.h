@@ -1,9 +1,9 @@
 // The gradients of the gated sum over tiles. On duals their tangents are the second derivatives.
 //
-// The tile is swept as for the value, the edges q outside. Channels go from grad_out to the gradients of x, of `up` and of
-// the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_pairs.h); rows
-// to the gradients of weights and radial functions. Sums over pairs have one owner each, who adds in a fixed order:
-// what a chunk leaves unfinished waits in the result itself, which no other block touches.
+// The tile is swept as for the value, the edges q outside. Channels go from grad_out to the gradients of x, of `up` and
+// of the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_pairs.h);
+// rows to the gradients of weights and radial functions. Sums over pairs have one owner each, who adds in a fixed
+// order: what a chunk leaves unfinished waits in the result itself, which no other block touches.
 #pragma once
 #include "gated_sum_backward_pairs.h"
 
@@ -13,17 +13,17 @@ namespace spherenet::cuda {
 template <class T, bool kDual, bool kManyGroups>
 class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
   using Base = GatedSumBackwardPairs<T, kDual, kManyGroups>;
-  using typename Base::N;
-  using typename Base::Num;
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::first_in_, Base::num_in_, Base::num_out_,
       Base::q0_, Base::nq_, Base::e0_, Base::ne_, Base::geometry_, Base::weights_;
+  using typename Base::N;
+  using typename Base::Num;
   using Factors = N[Num::kChannels];
   using UpRows = N[Num::kChannels][kCoefficients];
   using UpSums = T[Num::kChannels][kCoefficients];
   static constexpr int kBatch = !kManyGroups ? 1 : Num::kBytes == 16 ? 2 : 4;  // edges e that share one load of `up`
   static constexpr int kWarpTeams = kWarp / Num::kChannelLanes;
 
-  UpSums up_sums_;          // of the lane's channels: over all tiles where these are all channels and groups
+  UpSums up_sums_;  // of the lane's channels: over all tiles where these are all channels and groups
   const bool sums_remain_;
 
  public:
@@ -212,8 +212,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       const bool angle = i < kRow;
       const int size = angle ? shape_.angle_size : shape_.torsion_size, p = group * kRow + i % kRow;
       if (c >= shape_.channels || p >= size) continue;
-      const int64_t offset =
-          shape_.angle_weight() + (angle ? 0 : shape_.angle_up() + shape_.torsion_weight());
+      const int64_t offset = shape_.angle_weight() + (angle ? 0 : shape_.angle_up() + shape_.torsion_weight());
       weights_[offset + int64_t(c) * size + p] += memory_.up_sums[item];
     }
     __syncthreads();

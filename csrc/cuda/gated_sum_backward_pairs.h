@@ -23,8 +23,8 @@ SN_DEVICE Dual<T> choose(bool first, Dual<T> a, Dual<T> b) {
   return {choose(first, a.value, b.value), choose(first, a.tangent, b.tangent)};
 }
 
-// Sums of several values over lanes: every step halves what a lane holds. All lanes of the warp take part, and the order
-// is fixed. Of each kCount lanes, lane i gets the sum of values[i] over them ..
+// Sums of several values over lanes: every step halves what a lane holds. All lanes of the warp take part, and the
+// order is fixed. Of each kCount lanes, lane i gets the sum of values[i] over them ..
 template <int kCount, class N>
 SN_DEVICE N transposed_sum(const N (&values)[kCount], int lane) {
   if constexpr (kCount == 1) {
@@ -55,10 +55,10 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
   using Base = GatedSumBlock<T, kDual, kManyGroups>;
 
  protected:
-  using typename Base::N;
-  using typename Base::Num;
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::table_, Base::first_in_, Base::num_in_,
       Base::num_out_, Base::first_out_, Base::q0_, Base::nq_, Base::e0_, Base::ne_;
+  using typename Base::N;
+  using typename Base::Num;
   static constexpr int kPairs = Num::kPairs, kLanes = Num::kPairLanes;
 
   const bool geometry_;  // radial functions and directions want their gradients
@@ -68,7 +68,8 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
                                   const GatedSumSizes& sizes)
       : Base(call, table, sizes, SharedPieces(shared_memory), true),
         geometry_(call.shape.angle_size && call.grads.radial),
-        weights_(call.shape.angle_size && call.grads.weights ? call.grads.weights + blockIdx.x * call.shape.weights() : nullptr) {
+        weights_(call.shape.angle_size && call.grads.weights ? call.grads.weights + blockIdx.x * call.shape.weights()
+                                                             : nullptr) {
     if (weights_) clear(weights_, shape_.weights());
   }
 
@@ -169,9 +170,9 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
 
   // One harmonic y = legendre turn, with turn = cos(m phi) sin(theta)^m or sin(m phi) sin(theta)^m: its row's gradient,
   // and what it adds to the gradients of legendre and of turn.
-  SN_DEVICE void harmonic_gradients(const N (&coefficients)[kPairs][kRow], const N* rows, N* grad_rows, int row, int lane,
-                                    const N (&legendre)[kPairs], const N (&turn)[kPairs], N (&grad_legendre)[kPairs],
-                                    N (*grad_turn)[kPairs]) {
+  SN_DEVICE void harmonic_gradients(const N (&coefficients)[kPairs][kRow], const N* rows, N* grad_rows, int row,
+                                    int lane, const N (&legendre)[kPairs], const N (&turn)[kPairs],
+                                    N (&grad_legendre)[kPairs], N (*grad_turn)[kPairs]) {
     N sum[kRow] = {};
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
@@ -259,7 +260,8 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     if (geometry_) radial_gradients(group, add);
   }
 
-  // A thread takes a row and a radial function, for eight basis channels: neighbouring threads meet neighbouring weights.
+  // A thread takes a row and a radial function, for eight basis channels: neighbouring threads meet neighbouring
+  // weights.
   SN_DEVICE void weight_gradients(int group) {
     const int K = shape_.num_radial;
     for (int item = threadIdx.x; item < sizes_.rows * K; item += kThreads) {

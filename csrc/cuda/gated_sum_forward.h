@@ -6,7 +6,7 @@ namespace spherenet::cuda {
 
 // How the coefficients of a pair become the factors of its gate.
 enum class Expansion {
-  kOneGroup,     // at most eight basis channels a factor, the usual case: the rows of `up` stay in registers
+  kOneGroup,  // at most eight basis channels a factor, the usual case: the rows of `up` stay in registers
   kManyGroups,
   kTensorCores,  // in TF32: 16 pairs by 8 basis channels times 8 basis channels by 8 channels
 };
@@ -14,10 +14,10 @@ enum class Expansion {
 template <class T, bool kDual, Expansion kExpansion>
 class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::kManyGroups> {
   using Base = GatedSumBlock<T, kDual, kExpansion == Expansion::kManyGroups>;
-  using typename Base::N;
-  using typename Base::Num;
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::first_in_, Base::num_in_, Base::num_out_,
       Base::q0_, Base::nq_, Base::ne_;
+  using typename Base::N;
+  using typename Base::Num;
   static constexpr bool kTensorCores = kExpansion == Expansion::kTensorCores;
   static constexpr int kTeamEdges = kEdges / Num::kTeams;  // edges e of a lane
   using Factors = N[Num::kChannels];
@@ -53,7 +53,8 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
  private:
   // A lane's share of [edges e, channels]: edge_of(i) and channel_of(block, k), by teams or as tensor cores have it.
   static SN_DEVICE int edge_of(int i) {
-    return kTensorCores ? int(threadIdx.x) % kWarp / 4 + i * 8 : int(threadIdx.x) / Num::kChannelLanes + i * Num::kTeams;
+    return kTensorCores ? int(threadIdx.x) % kWarp / 4 + i * 8
+                        : int(threadIdx.x) / Num::kChannelLanes + i * Num::kTeams;
   }
   static SN_DEVICE int channel_of(int block, int k) {
     const int within = kTensorCores ? int(threadIdx.x) / kWarp * 16 + k / 2 * 8 + int(threadIdx.x) % 4 * 2 + k % 2
@@ -150,13 +151,15 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
     }
   }
 
-  // The chunk's 16 edges e are the rows, and each warp takes 16 of the block's channels. Every warp reads all coefficients.
+  // The chunk's 16 edges e are the rows, and each warp takes 16 of the block's channels. Every warp reads all
+  // coefficients.
   SN_DEVICE void add_on_tensor_cores(int block, float (&sum)[2][4]) {
     const int g = int(threadIdx.x) % kWarp / 4, t = int(threadIdx.x) % 4;
     float up[2][2][2];  // [factor, half of the channels, half of the basis channels]
     if (sizes_.groups == 1) load_up_columns(block, 0, up);
 #pragma unroll 1
     for (int q = 0; q < nq_; ++q) {
+      __syncwarp(kAllLanes);  // tensor cores take whole warps; the last q left some lanes behind
       float factor[2][2][4];
 #pragma unroll
       for (int half = 0; half < 2; ++half) this->start_factors(factor[0][half], factor[1][half]);

@@ -20,9 +20,9 @@ namespace spherenet::cuda {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kRow = 8;                 // basis channels of one factor are handled in rows of eight,
-constexpr int kCoefficients = 2 * kRow;  // so a group of coefficients is eight of the angle and eight of the torsion
-constexpr int kEdges = 16;              // edges e of a chunk
+constexpr int kRow = 8;                    // basis channels of one factor are handled in rows of eight,
+constexpr int kCoefficients = 2 * kRow;    // so a group of coefficients is eight of the angle and eight of the torsion
+constexpr int kEdges = 16;                 // edges e of a chunk
 constexpr size_t kMostShared = 96 * 1024;  // bytes a block; the least that one SM of the architectures built for has
 
 // The number type of a pass, T or Dual<T>, and what of it fits into registers and shared memory. kManyGroups: of the
@@ -30,10 +30,10 @@ constexpr size_t kMostShared = 96 * 1024;  // bytes a block; the least that one 
 template <class T, bool kDual, bool kManyGroups>
 struct Numbers {
   using N = std::conditional_t<kDual, Dual<T>, T>;
-  static constexpr int kBytes = sizeof(N);                  // 4, 8 or 16
-  static constexpr int kNeighbors = 64 / kBytes;            // edges q of a chunk
-  static constexpr int kPairs = kBytes == 4 ? 2 : 1;        // pairs of a thread
-  static constexpr int kPairLanes = kEdges / kPairs;        // threads that share a q
+  static constexpr int kBytes = sizeof(N);                                              // 4, 8 or 16
+  static constexpr int kNeighbors = 64 / kBytes;                                        // edges q of a chunk
+  static constexpr int kPairs = kBytes == 4 ? 2 : 1;                                    // pairs of a thread
+  static constexpr int kPairLanes = kEdges / kPairs;                                    // threads that share a q
   static constexpr int kChannels = kBytes == 16 ? 1 : (kManyGroups ? 8 : 16) / kBytes;  // channels of a lane
   static constexpr int kChannelLanes = kChannels == 4 ? 16 : 32;                        // lanes that share a pair
   static constexpr int kWidth = kChannels * kChannelLanes;  // channels that are taken at once
@@ -139,8 +139,7 @@ GatedSumSizes gated_sum_sizes(const GatedSumCall<T>& call, bool backward, size_t
   sizes.blocks = ceil_div(shape.channels, Num::kWidth);
   sizes.whole_up = shape.angle_size == kRow && shape.torsion_size == kRow;
   const T* ups[] = {call.inputs.angle_up, call.inputs.torsion_up, call.tangents.angle_up, call.tangents.torsion_up};
-  for (const T* up : ups)
-    sizes.whole_up = sizes.whole_up && reinterpret_cast<uintptr_t>(up) % alignof(Quad<T>) == 0;
+  for (const T* up : ups) sizes.whole_up = sizes.whole_up && reinterpret_cast<uintptr_t>(up) % alignof(Quad<T>) == 0;
   for (sizes.neighbors = Num::kNeighbors; sizes.neighbors > 0; sizes.neighbors /= 2) {
     SharedPieces pieces;
     GatedSumMemory<T, kDual, kManyGroups>(pieces, shape, sizes, backward);

@@ -108,10 +108,9 @@ class GatedSumBlock {
         N weight[2];
 #pragma unroll
         for (int p = 0; p < 2; ++p)
-          weight[p] = first + p < factor.size
-                          ? Num::number(factor.weight, factor.tangent,
-                                        (int64_t(first + p) * factor.rows + factor.row) * K + n)
-                          : N{};
+          weight[p] = first + p < factor.size ? Num::number(factor.weight, factor.tangent,
+                                                            (int64_t(first + p) * factor.rows + factor.row) * K + n)
+                                              : N{};
         const Quad<N>* radial =
             reinterpret_cast<const Quad<N>*>(memory_.radial + (factor.order * K + n) * Num::kRadialStride);
 #pragma unroll
@@ -125,8 +124,7 @@ class GatedSumBlock {
       }
 #pragma unroll
       for (int q = 0; q < Num::kNeighbors; ++q)
-        if (q < nq_)
-          reinterpret_cast<Couple<N>*>(memory_.rows + q * sizes_.row_stride)[item] = {sum[q][0], sum[q][1]};
+        if (q < nq_) reinterpret_cast<Couple<N>*>(memory_.rows + q * sizes_.row_stride)[item] = {sum[q][0], sum[q][1]};
     }
     __syncthreads();
   }
@@ -197,7 +195,8 @@ class GatedSumBlock {
       if (e >= ne_) continue;
       if constexpr (kRounded) {
 #pragma unroll
-        for (int p = 0; p < kRow; ++p) angle[i][p] = round_to_tf32(angle[i][p]), torsion[i][p] = round_to_tf32(torsion[i][p]);
+        for (int p = 0; p < kRow; ++p)
+          angle[i][p] = round_to_tf32(angle[i][p]), torsion[i][p] = round_to_tf32(torsion[i][p]);
       }
       store_row(slot(q, e, group), angle[i]);
       store_row(slot(q, e, group) + kRow, torsion[i]);

@@ -32,7 +32,11 @@ class SharedPieces {
 
   template <class T>
   SN_HD T* take(int count) {
+#if defined(__CUDA_ARCH__)
+    T* piece = reinterpret_cast<T*>(base_ + used_);  // shared memory may begin at address 0
+#else
     T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+#endif
     used_ += ceil_div(unsigned(count) * unsigned(sizeof(T)), 16u) * 16u;
     return piece;
   }
@@ -56,12 +60,14 @@ void launch(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 blo
   static_assert(sizeof...(Parameters) == sizeof...(Arguments), "as many arguments as the kernel has parameters");
   if (grid.x <= 0 || grid.y <= 0 || grid.z <= 0) return;
   constexpr int64_t kMostX = 2147483647, kMostYZ = 65535;
-  constexpr size_t kSharedUnasked = 48 * 1024;  // more has to be asked for
-  cudaError_t status =
-      grid.x <= kMostX && grid.y <= kMostYZ && grid.z <= kMostYZ ? cudaSuccess : cudaErrorInvalidConfiguration;
+  // More than kSharedUnasked bytes have to be asked for. Always the same number, what every architecture of the build
+  // has: the answer holds for the kernel, so two threads that asked for different ones would disturb each other.
+  constexpr size_t kSharedUnasked = 48 * 1024, kSharedMost = 99 * 1024;
+  const bool fits = grid.x <= kMostX && grid.y <= kMostYZ && grid.z <= kMostYZ && shared_bytes <= kSharedMost;
+  cudaError_t status = fits ? cudaSuccess : cudaErrorInvalidConfiguration;
   if (status == cudaSuccess && shared_bytes > kSharedUnasked) {
     status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  int(shared_bytes));
+                                  int(kSharedMost));
   }
   if (status == cudaSuccess) {
     cudaLaunchConfig_t config{};

@@ -42,7 +42,7 @@ __device__ __forceinline__ Totals totals_of(int32_t degree) {
 
 // One block; every thread takes a run of atoms.
 template <class T>
-__global__ void pointers_kernel(NeighborCall<T> call) {
+__global__ void __launch_bounds__(kScanThreads) pointers_kernel(NeighborCall<T> call) {
   __shared__ Totals sums[kScanThreads];
   const int64_t N = call.num_atoms, run = ceil_div(N, int64_t(kScanThreads));
   const int own = threadIdx.x;

@@ -31,13 +31,14 @@ __device__ S number_at(const T* value, const T* tangent, int64_t i) {
 template <class S, class T, int kRadial>
 struct Tile {
   static constexpr int kRow = kThreads<T> + 1;  // odd: threads of different edges hit different banks
-  S* bessel;     // [kEdges, kRadial]
-  S* grad_gate;  // [kEdges, kRow]    x times the cotangent
-  S* weight;     // [kRadial, kRow]
+  S* bessel;                                    // [kEdges, kRadial]
+  S* grad_gate;                                 // [kEdges, kRow]    x times the cotangent
+  S* weight;                                    // [kRadial, kRow]
 
-  SN_HD explicit Tile(SharedPieces& pieces)
-      : bessel(pieces.take<S>(kEdges * kRadial)), grad_gate(pieces.take<S>(kEdges * kRow)),
-        weight(pieces.take<S>(kRadial * kRow)) {}
+  SN_HD Tile(SharedPieces& pieces, bool with_gradients)
+      : bessel(pieces.take<S>(kEdges * kRadial)),
+        grad_gate(with_gradients ? pieces.take<S>(kEdges * kRow) : nullptr),
+        weight(with_gradients ? pieces.take<S>(kRadial * kRow) : nullptr) {}
 };
 
 // K <= kRadial; functions past K are zeros.
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(kThreads<T>) radial_gate_kernel(RadialGateCall
   const int64_t first = int64_t(blockIdx.x) * kEdges;
   const int count = int(call.num_edges - first < kEdges ? call.num_edges - first : kEdges);
   SharedPieces pieces(shared_memory);
-  const Tile<S, T, kRadial> tile(pieces);
+  const Tile<S, T, kRadial> tile(pieces, kVjp);
   for (int i = thread; i < kEdges * kRadial; i += kThreads<T>) {
     const int edge = i / kRadial, k = i % kRadial;
     tile.bessel[i] =
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(kThreads<T>) radial_gate_kernel(RadialGateCall
 template <class T, Pass kPass, int kRadial>
 void run(const RadialGateCall<T>& call, Stream stream) {
   SharedPieces pieces;
-  Tile<NumberOf<T, kPass>, T, kRadial> tile(pieces);
+  Tile<NumberOf<T, kPass>, T, kRadial>(pieces, kPass != Pass::kForward);
   launch("radial_gate", radial_gate_kernel<T, kPass, kRadial>, ceil_div(call.num_edges, kRadialGateChunk), kThreads<T>,
          pieces.bytes(), stream, call);
 }

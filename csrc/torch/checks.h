@@ -3,7 +3,7 @@
 //
 // Shapes, dtypes and devices are checked always, before anything runs. The values of index arrays are checked on the
 // CPU; on a GPU reading them back would wait for it, so there the same checks run only if SPHERENET_FAST_CHECKS=1 is in
-// the environment (not while a CUDA graph is recorded). Unchecked indices out of range read and write anywhere.
+// the environment, and recording a CUDA graph fails. Unchecked indices out of range read and write anywhere.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -64,7 +64,8 @@ Tensor radial_gate(Tensor x, Tensor bessel, Tensor weight) {
   return out;
 }
 
-// grad_grad_out (empty in the backward pass) and the gradients of x, bessel and weight, [0] where they are not asked for.
+// grad_grad_out (empty in the backward pass) and the gradients of x, bessel and weight, [0] where they are not asked
+// for.
 using RadialGateOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& grad_out_, const OptionalTensor& x_tangent,
@@ -103,14 +104,14 @@ RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& gra
 
 std::tuple<Tensor, Tensor, Tensor> radial_gate_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,
                                                         bool for_bessel, bool for_weight) {
-  auto [none, grad_x, grad_bessel, grad_weight] = radial_gate_vjp(
-      RadialGateTensors(x, bessel, weight), grad_out, {}, {}, {}, for_bessel, for_weight, Pass::kBackward);
+  auto [none, grad_x, grad_bessel, grad_weight] = radial_gate_vjp(RadialGateTensors(x, bessel, weight), grad_out, {},
+                                                                  {}, {}, for_bessel, for_weight, Pass::kBackward);
   return {grad_x, grad_bessel, grad_weight};
 }
 
 RadialGateOutputs radial_gate_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_bessel,
-                                              OptionalTensor grad_grad_weight, Tensor grad_out, Tensor x,
-                                              Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) {
+                                              OptionalTensor grad_grad_weight, Tensor grad_out, Tensor x, Tensor bessel,
+                                              Tensor weight, bool for_bessel, bool for_weight) {
   return radial_gate_vjp(RadialGateTensors(x, bessel, weight), grad_out, grad_grad_x, grad_grad_bessel,
                          grad_grad_weight, for_bessel, for_weight, Pass::kDoubleBackward);
 }

@@ -122,8 +122,11 @@ void all_sums(const System& system) {
   }
 }
 
-const Registered kRegistered[] = {
-    {"radial_basis", radial_bases}, {"torsion_reference", torsion_references}, {"radial_gate", radial_gates}, {"silu", silus}, {"sums", all_sums}};
+const Registered kRegistered[] = {{"radial_basis", radial_bases},
+                                  {"torsion_reference", torsion_references},
+                                  {"radial_gate", radial_gates},
+                                  {"silu", silus},
+                                  {"sums", all_sums}};
 
 }  // namespace
 }  // namespace spherenet::test
