@@ -54,7 +54,8 @@ def extension():
         cpp_extension.CUDA_HOME = str(home)  # a CPU build of torch leaves it None
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", CUDA_ARCHITECTURES)
         flags.append("-DSPHERENET_FAST_CUDA")  # registers the operators for CUDA tensors, too
-        arguments["nvcc"] = ["-O3", "-std=c++17", "-lineinfo"]
+        # every file is compiled once for all architectures, those side by side
+        arguments["nvcc"] = ["-O3", "-std=c++17", "-lineinfo", "--threads=4", "-Xcompiler=-fvisibility=hidden"]
         links = ["-lcudart_static", "-ldl", "-lrt", "-lpthread", f"-L{home}/lib64"]
         sources += kernels
     return cpp_extension.CppExtension(

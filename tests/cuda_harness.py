@@ -49,7 +49,8 @@ def _object(source, sanitizer, folder, headers):
         define = {"address": ["-DHARNESS_ASAN"], "thread": ["-DHARNESS_TSAN"], None: []}[sanitizer]
         flags = [*FLAGS, "-O2", *INCLUDES, *define]
     elif "bindings" in source.name:
-        flags += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"], "-fvisibility=hidden"]
+        flags += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
+        flags += ["-fvisibility=hidden"]
     version = subprocess.run([compiler(), "--version"], capture_output=True).stdout
     key = hashlib.sha256(b"\0".join([version, " ".join(flags).encode(), headers, source.read_bytes()])).hexdigest()
     target = Path(folder) / f"{source.stem}-{key[:16]}.o"

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cuda_operators import padded
 from operator_cases import GRAPHS, assert_close, bessel_constants, cast, crowd, derivatives
 
 from spherenet_fast import reference
@@ -130,6 +131,22 @@ def test_gather(cuda_operators, name, channels, dtype):
     x = torch.randn(len(graph.in_ptr) - 1, channels).to(dtype)
     for index in graph.edge_index:
         assert torch.equal(cuda_operators.gather(x, index.contiguous()), x[index])
+
+
+@pytest.mark.parametrize("name", ["batch", "star", "no edges"])
+def test_rows_of_the_padding(cuda_operators, name):
+    """Sums do not read the rows of edges past the last offset, and -1 gathers a row of zeros."""
+    vec, graph = GRAPHS[name]
+    _, longer = padded(vec, graph, 5)
+    edges = len(vec)
+    x = torch.randn(edges + 5, 8)
+    x[edges:] = math.nan
+    for ptr, index in ((longer.in_ptr, None), (longer.out_ptr, longer.out_edge)):
+        found = cuda_operators.segment_sum(x, ptr, index)
+        assert torch.equal(found, cuda_operators.segment_sum(x[:edges], ptr, None if index is None else index[:edges]))
+    receivers = torch.cat([graph.edge_index[1], torch.full((5,), -1)])
+    found = cuda_operators.gather(torch.randn(len(graph.in_ptr) - 1, 8), receivers)
+    assert found.isfinite().all() and (found[edges:] == 0).all()
 
 
 def test_gather_where_there_is_no_row(cuda_operators):

@@ -15,5 +15,5 @@ def test_kernels_are_clean(pytestconfig, sanitizer):
     done = run_program(program)
     assert done.returncode == 0 and done.stderr == "", done.stdout[-1000:] + done.stderr[-4000:]
     assert "failed" not in done.stdout
-    for graph in ("molecule", "star", "periodic", "no atoms", "molecule, padded"):
+    for graph in ("molecule", "star", "many neighbors", "periodic", "no atoms", "molecule, padded"):
         assert f"{graph}, torsion_reference: passed" in done.stdout

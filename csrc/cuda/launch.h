@@ -24,8 +24,8 @@ SN_HD constexpr auto ceil_div(A a, B b) {
   return (a + b - 1) / b;
 }
 
-// Hands out a block's shared memory piece by piece, each aligned to 16 bytes. A layout is a function of one of these and
-// of some sizes: run in the kernel over `shared_memory` it gives pointers, run on the host over nothing it counts bytes.
+// Hands out a block's shared memory piece by piece, each aligned to 16 bytes. A layout is a function of one of these
+// and of some sizes: in a kernel, over `shared_memory`, it gives pointers; on the host, over nothing, it counts bytes.
 class SharedPieces {
  public:
   SN_HD explicit SharedPieces(unsigned char* base = nullptr) : base_(base) {}

@@ -9,10 +9,13 @@ namespace {
 // the same one. Rows pass through shared memory, since a lane's numbers are far from its neighbour's.
 constexpr int kEdges = kWarp, kWarps = 8;
 
+template <Pass kPass>
+using Number = std::conditional_t<kPass == Pass::kDoubleBackward, Dual<double>, double>;
+
 template <class T>
 struct Tile {
   int stride;    // of the rows, odd: lanes hit different banks
-  T* rows;       // [kEdges, stride]  bessel [K], then radial [L K]: values, cotangents, or first the one and then the other
+  T* rows;       // [kEdges, stride]  bessel [K] and radial [L K] of an edge: cotangents, then values in their place
   double* sums;  // [kWarps, kEdges]  of grad_distance
 
   SN_HD Tile(SharedPieces& pieces, int num_functions)
@@ -57,9 +60,10 @@ __device__ RadialBasis basis_of(const RadialBasisCall<T>& call) {
 }
 
 // bessel and radial (in the forward and, their tangents, in the double backward) and grad_distance.
-template <class T, bool kValue, bool kVjp>
-__global__ void __launch_bounds__(kWarps* kWarp) radial_basis_kernel(RadialBasisCall<T> call) {
-  using S = std::conditional_t<kValue && kVjp, Dual<double>, double>;
+template <class T, Pass kPass>
+__global__ void __launch_bounds__(kWarps* kWarp, 2) radial_basis_kernel(RadialBasisCall<T> call) {
+  using S = Number<kPass>;
+  constexpr bool kValue = kPass != Pass::kBackward, kVjp = kPass != Pass::kForward;
   const RadialBasis basis = basis_of(call);
   const int K = call.num_radial, LK = call.num_spherical * K;
   const int64_t first = int64_t(blockIdx.x) * kEdges;
@@ -108,9 +112,9 @@ __global__ void __launch_bounds__(kWarps* kWarp) radial_basis_kernel(RadialBasis
 constexpr int kFrequencyThreads = 128;
 
 // grad_frequency[chunk, n], chunk and n being the block's two numbers.
-template <class T, bool kDual>
+template <class T, Pass kPass>
 __global__ void __launch_bounds__(kFrequencyThreads) grad_frequency_kernel(RadialBasisCall<T> call) {
-  using S = std::conditional_t<kDual, Dual<double>, double>;
+  using S = Number<kPass>;
   const RadialBasis basis = basis_of(call);
   const int n = blockIdx.y, K = call.num_radial;
   const S frequency = frequency_of<S>(call, n);
@@ -132,16 +136,17 @@ __global__ void __launch_bounds__(kFrequencyThreads) grad_frequency_kernel(Radia
   call.grad_frequency[blockIdx.x * int64_t(K) + n] = T(sum);
 }
 
-template <class T, bool kValue, bool kVjp>
+template <Pass kPass, class T>
 void run(const RadialBasisCall<T>& call, Stream stream) {
   SharedPieces pieces;
   Tile<T>(pieces, call.num_radial * (1 + call.num_spherical));
-  launch("radial_basis", radial_basis_kernel<T, kValue, kVjp>, ceil_div(call.num_edges, kEdges), kWarps * kWarp,
+  launch("radial_basis", radial_basis_kernel<T, kPass>, ceil_div(call.num_edges, kEdges), kWarps * kWarp,
          pieces.bytes(), stream, call);
-  if (!kVjp) return;
-  launch("radial_basis_grad_frequency", grad_frequency_kernel<T, kValue>,
-         {ceil_div(call.num_edges, kRadialBasisChunk), call.num_radial}, kFrequencyThreads,
-         kFrequencyThreads / kWarp * sizeof(double), stream, call);
+  if constexpr (kPass != Pass::kForward) {
+    launch("radial_basis_grad_frequency", grad_frequency_kernel<T, kPass>,
+           {ceil_div(call.num_edges, kRadialBasisChunk), call.num_radial}, kFrequencyThreads,
+           kFrequencyThreads / kWarp * sizeof(double), stream, call);
+  }
 }
 
 }  // namespace
@@ -150,11 +155,11 @@ template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, Stream stream) {
   switch (pass) {
     case Pass::kForward:
-      return run<T, true, false>(call, stream);
+      return run<Pass::kForward>(call, stream);
     case Pass::kBackward:
-      return run<T, false, true>(call, stream);
+      return run<Pass::kBackward>(call, stream);
     case Pass::kDoubleBackward:
-      return run<T, true, true>(call, stream);
+      return run<Pass::kDoubleBackward>(call, stream);
   }
 }
 

@@ -1,5 +1,5 @@
-// Sums of rows over segments, rows by index, and sums over chunks: a thread for every number (or 16 bytes of them) of the
-// result, which adds in a fixed order.
+// Sums of rows over segments, rows by index, and sums over chunks: a thread for every number (or 16 bytes of them) of
+// the result, which adds in a fixed order.
 #include "launch.h"
 #include "vector.h"
 
@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kThreads) segment_sum_kernel(const Pack* x, co
 }
 
 template <class Pack>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const Pack* x, const int64_t* index, int64_t num_rows,
-                                                          int64_t channels, Pack* out) {
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(const Pack* x, const int64_t* index, int64_t num_rows, int64_t channels, Pack* out) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= num_rows * channels) return;
   const int64_t row = i / channels, from = index[row];

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads) silu_kernel(SiluCall<T> call, int64_
   }
 }
 
-template <class T, Pass kPass>
+template <Pass kPass, class T>
 void run(const SiluCall<T>& call, int64_t size, Stream stream) {
   // The last numbers, fewer than a pack, are taken one by one.
   if (can_pack(0, call.x, call.grad, call.tangent, call.y, call.grad_x)) {
@@ -57,11 +57,11 @@ template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t size, Stream stream) {
   switch (pass) {
     case Pass::kForward:
-      return run<T, Pass::kForward>(call, size, stream);
+      return run<Pass::kForward>(call, size, stream);
     case Pass::kBackward:
-      return run<T, Pass::kBackward>(call, size, stream);
+      return run<Pass::kBackward>(call, size, stream);
     case Pass::kDoubleBackward:
-      return run<T, Pass::kDoubleBackward>(call, size, stream);
+      return run<Pass::kDoubleBackward>(call, size, stream);
   }
 }
 

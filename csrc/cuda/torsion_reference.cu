@@ -84,7 +84,7 @@ __device__ void small_tile(const TileGraph& graph, const T* vec, const Tile& til
       }
       reference[tile.pairs + int64_t(q) * tile.num_out + begin + e] = found;
     }
-    __syncthreads();
+    // No barrier: the next frames were last read before the azimuths were complete, the next azimuths follow a barrier.
   }
 }
 
@@ -116,8 +116,8 @@ __device__ void large_tile(const TileGraph& graph, const T* vec, const Tile& til
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) torsion_reference_kernel(TileGraph graph, const T* vec,
-                                                                     int32_t* reference) {
+__global__ void __launch_bounds__(kThreads)
+    torsion_reference_kernel(TileGraph graph, const T* vec, int32_t* reference) {
   const int64_t j = blockIdx.x, first_out = graph.out_ptr[j];
   const Tile tile{graph.in_ptr[j], graph.pair_ptr[j], int(graph.in_ptr[j + 1] - graph.in_ptr[j]),
                   int(graph.out_ptr[j + 1] - first_out), graph.out_edge + first_out};

@@ -52,8 +52,8 @@ SN_HD double counted_turn(double own, double other) {
 }
 
 // The reference of sorted[own], where sorted [count] ascends by angle: the first turn of at least kTieAngle, all turns
-// within kTieAngle of it being tied. A smaller turn counts as a full one more, so it comes after all others. The same as
-// the smallest neighbor number whose counted_turn is below kTieAngle more than the least one.
+// within kTieAngle of it being tied. A smaller turn counts as a full one more, so it comes after all others. That is
+// the smallest neighbor number whose counted_turn is less than kTieAngle above the least one.
 SN_HD int32_t torsion_reference(const Azimuth* sorted, int64_t count, int64_t own) {
   const auto turn = [&](int64_t i) {
     const double angle = sorted[i].angle - sorted[own].angle;

@@ -1,5 +1,5 @@
-// The launchers of csrc/cuda as Python functions of NumPy arrays: keywords are the fields of their argument structs, and
-// results are written into arrays that the caller gives. Built by tests/cuda_harness.py.
+// The launchers of csrc/cuda as Python functions of NumPy arrays: keywords are the fields of their argument structs,
+// and results are written into arrays that the caller gives. Built by tests/cuda_harness.py.
 #include "arrays.h"
 
 namespace spherenet::test {

@@ -1,11 +1,11 @@
 // Runs grids: the blocks one after another, the threads of a block as fibres that take turns.
 //
-// A thread runs until it waits: at a barrier until all threads of its block wait at the same one, at a shuffle until all
-// lanes of its mask do. When nobody can go on the launch fails and says who waits where. CUDA lets threads that have
-// ended be missing at a barrier; here that is a failure, too.
+// A thread runs until it waits: at a barrier until all threads of its block wait at the same one, at a shuffle until
+// all lanes of its mask do. When nobody can go on the launch fails and says who waits where. CUDA lets threads that
+// have ended be missing at a barrier; here that is a failure, too.
 //
-// For ThreadSanitizer, barriers order the memory accesses of those that meet; shuffles do not, as in CUDA; and blocks of
-// one launch are not ordered at all, so two that write the same number are a race.
+// For ThreadSanitizer, barriers order the memory accesses of those that meet; shuffles do not, as in CUDA; and blocks
+// of one launch are not ordered at all, so two that write the same number are a race.
 #include <cuda_runtime.h>
 
 #include <cstdio>

@@ -1,5 +1,5 @@
-// Runs every CUDA kernel on the CPU, on graphs of all kinds. Arrays have their exact size, so that AddressSanitizer sees a
-// step beyond. Built by tests/test_cuda_sanitizers.py; prints what ran, returns 0 if all is well.
+// Runs every CUDA kernel on the CPU, on graphs of all kinds. Arrays have their exact size, so that AddressSanitizer
+// sees a step beyond. Built by tests/test_cuda_sanitizers.py; prints what ran, returns 0 if all is well.
 #include "run.h"
 
 using namespace spherenet::test;
@@ -41,9 +41,18 @@ System padded(System system) {
   return system;
 }
 
+// More neighbours than are kept in shared memory at once, and one edge out.
+System many_neighbors() {
+  Random random(7);
+  std::vector<Edge> edges = {{0, 1, {1, 0, 0}}};
+  for (int64_t sender = 2; sender < 1102; ++sender) edges.push_back({sender, 0, random.numbers<double>(3)});
+  return make_system("many neighbors", 1102, edges);
+}
+
 std::vector<System> all_systems() {
   std::vector<System> out = systems();
   out.push_back(star(60));
+  out.push_back(many_neighbors());
   out.push_back(periodic());
   for (const char* name : {"molecule", "no edges"})
     for (const System& system : systems())

@@ -18,12 +18,11 @@ void radial_basis(int64_t num_edges, int L, int K) {
     const bool value = pass != Pass::kBackward, vjp = pass != Pass::kForward, dual = value && vjp;
     auto bessel = unwritten<T>(value ? num_edges * K : 0), radial = unwritten<T>(value ? num_edges * L * K : 0);
     auto grad_distance = unwritten<T>(vjp ? num_edges : 0), parts = unwritten<T>(vjp ? chunks * K : 0);
-    cuda::radial_basis<T>(
-        {num_edges, L, K, 5, 5.0, distance.data(), frequency.data(), roots.data(), scale.data(),
-         vjp ? grad_bessel.data() : nullptr, vjp ? grad_radial.data() : nullptr,
-         dual ? distance_tangent.data() : nullptr, dual ? frequency_tangent.data() : nullptr, bessel.data(),
-         radial.data(), grad_distance.data(), parts.data()},
-        pass, nullptr);
+    cuda::radial_basis<T>({num_edges, L, K, 5, 5.0, distance.data(), frequency.data(), roots.data(), scale.data(),
+                           vjp ? grad_bessel.data() : nullptr, vjp ? grad_radial.data() : nullptr,
+                           dual ? distance_tangent.data() : nullptr, dual ? frequency_tangent.data() : nullptr,
+                           bessel.data(), radial.data(), grad_distance.data(), parts.data()},
+                          pass, nullptr);
     auto sums = unwritten<T>(vjp ? K : 0);
     if (vjp) cuda::sum_chunks(parts.data(), chunks, K, sums.data(), nullptr);
     for (const auto& out : {bessel, radial, grad_distance, parts, sums}) check_written("radial_basis", out);

@@ -70,9 +70,7 @@ void block_barrier(Place place);
 uint64_t exchange(unsigned mask, uint64_t bits, int source, Place place);
 unsigned ballot(unsigned mask, bool vote, Place place);
 
-inline int lane() {
-  return int(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % warpSize;
-}
+inline int lane() { return int(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % warpSize; }
 template <class T>
 T exchange(unsigned mask, T value, int source, Place place) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles take 32 or 64 bits");
