@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes);
   for (int64_t j = blockIdx.x; j < call.graph.num_nodes; j += gridDim.x) block.run(j);
-  block.finish();
+  if (blockIdx.x < call.graph.num_nodes) block.finish();
 }
 
 }  // namespace spherenet::cuda

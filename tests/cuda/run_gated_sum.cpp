@@ -60,23 +60,28 @@ void run_shape(const System& system, const GatedSumShape& shape) {
   call.inputs = inputs.pointers();
   call.tangents = tangents.pointers();
   call.grad_out = grad_out.data();
-  for (const bool allow_tf32 : {false, true}) run_pass(system, call, Pass::kForward, true, true, allow_tf32);
+  run_pass(system, call, Pass::kForward, true, true, false);
+  run_pass(system, call, Pass::kForward, true, true, true);
   for (const Pass pass : {Pass::kBackward, Pass::kDoubleBackward}) {
     run_pass(system, call, pass, true, true, false);
+    if (system.name != "molecule") continue;
     run_pass(system, call, pass, true, false, false);
     run_pass(system, call, pass, false, true, false);
   }
 }
 
 void gated_sums(const System& system) {
-  // channels C, L, K, P, Q, released: the usual case; several groups of coefficients and blocks of channels; both
-  // with sizes that leave lanes over; and fewer gates
-  const GatedSumShape shapes[] = {{64, 7, 6, 8, 8, false}, {20, 3, 4, 9, 3, true}, {70, 2, 16, 1, 17, false},
-                                  {5, 8, 1, 3, 8, true},   {12, 4, 2, 8, 0, false}, {9, 0, 0, 0, 0, false}};
-  for (const GatedSumShape& shape : shapes) {
-    run_shape<float>(system, shape);
-    run_shape<double>(system, shape);
-  }
+  // channels C, L, K, P, Q, released: the usual case; several groups of coefficients and blocks of channels
+  const GatedSumShape usual{64, 7, 6, 8, 8, false}, large{70, 3, 4, 9, 17, true};
+  run_shape<float>(system, usual);
+  run_shape<float>(system, large);
+  run_shape<double>(system, large);
+  if (system.num_nodes() > 12) return;  // a sanitizer makes a step of a fibre cost a microsecond
+  run_shape<double>(system, usual);
+  run_shape<float>(system, {5, 8, 1, 3, 8, true});
+  run_shape<float>(system, {20, 2, 16, 1, 17, false});
+  run_shape<float>(system, {12, 4, 2, 8, 0, false});
+  run_shape<float>(system, {9, 0, 0, 0, 0, false});
 }
 
 const Registered kRegistered[] = {{"gated_sum", gated_sums}};
