@@ -3,7 +3,8 @@
 #
 #     bench/gpu.sh OUT        # writes into the folder OUT: <device>.csv, summary.txt, steps.csv, a log of each step
 #
-# Needs Python with a CUDA torch (2.11 or newer), pytest and numpy, and nvcc; no network. PYTHON chooses the interpreter.
+# Needs Python with a CUDA torch (2.11 or newer), pytest and numpy, and nvcc; no network.
+# PYTHON chooses the interpreter.
 # A step that fails is said at the end and in the exit status; what the others measured is written all the same.
 set -uo pipefail
 
