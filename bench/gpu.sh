@@ -8,7 +8,7 @@
 # A step that fails is said at the end and in the exit status; what the others measured is written all the same.
 set -uo pipefail
 
-usage() { sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,8p' "$0" | sed 's/^# \{0,1\}//'; }
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
   "" | -*) usage >&2; exit 2 ;;
