@@ -11,8 +11,9 @@
 (torch.Size([1, 1]), torch.Size([3, 3]))
 """
 
+from ._freed_memory import keep_freed_memory
 from .graph import Graph, build_graph, edge_vectors, radius_graph
 from .models import SphereNet
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "SphereNet", "build_graph", "edge_vectors", "radius_graph"]
+__all__ = ["Graph", "SphereNet", "build_graph", "edge_vectors", "keep_freed_memory", "radius_graph"]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ._freed_memory import keep_freed_memory
+
 app = typer.Typer(
     help="SphereNet: train on molecules, evaluate, predict.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +36,11 @@ def _usable(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: expected a device that PyTorch finds here, got {device!r}") from error
     return device
+
+
+@app.callback()
+def main():
+    keep_freed_memory()
 
 
 @app.command()
