@@ -141,6 +141,7 @@ GatedSumSizes gated_sum_sizes(const GatedSumCall<T>& call, bool backward, size_t
   const T* ups[] = {call.inputs.angle_up, call.inputs.torsion_up, call.tangents.angle_up, call.tangents.torsion_up};
   for (const T* up : ups) sizes.whole_up = sizes.whole_up && reinterpret_cast<uintptr_t>(up) % alignof(Quad<T>) == 0;
   for (sizes.neighbors = Num::kNeighbors; sizes.neighbors > 0; sizes.neighbors /= 2) {
+    if (int64_t(sizes.neighbors) * kEdges * sizes.slot > int64_t(kMostShared)) continue;  // the sum may overflow
     SharedPieces pieces;
     GatedSumMemory<T, kDual, kManyGroups>(pieces, shape, sizes, backward);
     *bytes = pieces.bytes();

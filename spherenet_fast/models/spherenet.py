@@ -145,7 +145,9 @@ class SphereNet(nn.Module):
         elif len(graph.in_ptr) != len(z) + 1:
             raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
         with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision
-            geometry = self._geometry(edge_vectors(pos, graph, batch, cell), graph, operators)
+            # In float64 until there are unit vectors: along a line the energy is steep in their last digits.
+            vec = edge_vectors(pos.double(), graph, batch, None if cell is None else cell.double())
+            geometry = self._geometry(vec, graph, operators, pos.dtype)
 
         e1, e2 = self.init_e(z, geometry, operators)
         v = self.init_v(e2, graph, operators).to(pos.dtype)  # under autocast, too, the sums are not rounded
@@ -155,14 +157,14 @@ class SphereNet(nn.Module):
         first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
         return operators.segment_sum(v, first_atom, None, batch)
 
-    def _geometry(self, vec: Tensor, graph: Graph, operators) -> Geometry:
-        """vec [E, 3], from sender to receiver -> what the blocks need of it."""
+    def _geometry(self, vec: Tensor, graph: Graph, operators, dtype: torch.dtype) -> Geometry:
+        """vec [E, 3] float64, from sender to receiver -> what the blocks need of it, in dtype."""
         distance = vec.square().sum(-1).sqrt()
-        bessel, radial = self.emb(distance, operators)
+        bessel, radial = self.emb(distance.to(dtype), operators)
         if not self.hparams["use_angle"]:
             return Geometry(graph, bessel, None, None, None)
         torsion = operators.torsion_reference(vec.detach(), graph) if self.hparams["use_torsion"] else None
-        return Geometry(graph, bessel, radial, vec / distance[:, None], torsion)
+        return Geometry(graph, bessel, radial, (vec / distance[:, None]).to(dtype), torsion)
 
 
 def _copy(value: Any) -> Any:
