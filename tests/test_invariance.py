@@ -21,9 +21,12 @@ def assert_close(found, expected, tolerance):
 
 
 def moved(data, seed, dtype):
-    """The molecules turned, shifted by some Å, atoms in another order within each: data, the rotation, the order."""
+    """The molecules turned, shifted by about 1 Å, atoms in another order within each: data, the rotation, the order.
+
+    Farther from the origin, float32 positions themselves are known too badly: the model in float64 says so, too.
+    """
     generator = torch.Generator().manual_seed(seed)
-    turn, step = rotation(seed), 3 * torch.randn(3, generator=generator).double()
+    turn, step = rotation(seed), torch.randn(3, generator=generator).double()
     order = torch.randperm(len(data.z), generator=generator)
     order = order[torch.argsort(data.batch[order], stable=True)]
     return as_data(data.z[order], (data.pos[order] @ turn + step).to(dtype), data.batch), turn, order
