@@ -180,16 +180,17 @@ def test_a_large_liquid_is_eight_smaller_ones(bench):
     assert (large.pos >= 0).all() and (large.pos <= large.cell[0, 0, 0] + 1e-3).all()
 
 
-def test_benchmarks_run_without_the_packages_of_training_and_files():
-    program = """
+def test_benchmarks_run_without_the_packages_of_training_and_files(tmp_path):
+    program = f"""
 import sys
-sys.path.insert(0, "bench")
+sys.path.insert(0, {str(BENCH)!r})
 for name in ("ase", "vesin", "lightning", "omegaconf", "matplotlib", "torch_geometric"):
     sys.modules[name] = None
 import run, cases
 cases.model_call("ours", "energy_and_forces", cases.ethanol(1), 7, "cpu")()
 """
-    process = subprocess.run([sys.executable, "-c", program], cwd=BENCH.parent, capture_output=True, text=True)
+    # away from the source tree, which would be imported instead of the installed package
+    process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
 
 

@@ -17,3 +17,4 @@ def test_kernels_are_clean(pytestconfig, sanitizer):
     assert "failed" not in done.stdout
     for graph in ("molecule", "star", "many neighbors", "periodic", "no atoms", "molecule, padded"):
         assert f"{graph}, torsion_reference: passed" in done.stdout
+    assert "four atoms, gated_sum: passed" in done.stdout

@@ -63,8 +63,9 @@ void launch(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 blo
   // More than kSharedUnasked bytes have to be asked for. Always the same number, what every architecture of the build
   // has: the answer holds for the kernel, so two threads that asked for different ones would disturb each other.
   constexpr size_t kSharedUnasked = 48 * 1024, kSharedMost = 99 * 1024;
-  const bool fits = grid.x <= kMostX && grid.y <= kMostYZ && grid.z <= kMostYZ && shared_bytes <= kSharedMost;
-  cudaError_t status = fits ? cudaSuccess : cudaErrorInvalidConfiguration;
+  cudaError_t status = cudaSuccess;
+  if (grid.x > kMostX || grid.y > kMostYZ || grid.z > kMostYZ) status = cudaErrorInvalidConfiguration;
+  if (shared_bytes > kSharedMost) status = cudaErrorInvalidValue;
   if (status == cudaSuccess && shared_bytes > kSharedUnasked) {
     status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   int(kSharedMost));

@@ -51,6 +51,8 @@ System many_neighbors() {
 
 std::vector<System> all_systems() {
   std::vector<System> out = systems();
+  const Positions four = scattered(4, 3);
+  out.push_back(make_system("four atoms", four, within(four, 9.0)));
   out.push_back(star(60));
   out.push_back(many_neighbors());
   out.push_back(periodic());
