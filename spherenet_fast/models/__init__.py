@@ -1,5 +1,9 @@
 """Models over the operators of this package."""
 
+from .dimenet_plus_plus import DimeNetPlusPlus
+from .schnet import SchNet
 from .spherenet import SphereNet
 
-__all__ = ["SphereNet"]
+MODELS = {model.__name__: model for model in (SphereNet, SchNet, DimeNetPlusPlus)}
+
+__all__ = ["MODELS", *MODELS]
