@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..blocks import NUM_ELEMENTS, Dense, shifted_softplus
 from ..framework import GraphNetwork3D, System
-from ..pairs import Pairs, paired_edges
+from ..lengths import Lengths, edge_lengths
 from .inputs import arguments
 from .pyg import copied, refuse
 
@@ -18,7 +18,7 @@ class Distances(NamedTuple):
 
     gaussians: Tensor  # [M, K]
     cutoff: Tensor  # [M, 1], 1 at distance 0 and 0 at the cutoff
-    pairs: Pairs | None  # the M pairs of edges with one length; None: M = E edges
+    lengths: Lengths  # M
 
 
 class Filter(nn.Module):
@@ -126,11 +126,9 @@ class SchNet(GraphNetwork3D):
         return self.emb.weight
 
     def rho_pe(self, system: System) -> Distances:
-        pairs = paired_edges(system.graph)
-        distance = system.distance if pairs is None else system.distance[pairs.edge]
-        distance = distance.to(system.dtype)[:, None]
-        gaussians = torch.exp(-self.gamma * (distance - self.centres).square())
-        return Distances(gaussians, 0.5 * (torch.cos(distance * (math.pi / self.cutoff)) + 1), pairs)
+        lengths = edge_lengths(system)
+        gaussians = torch.exp(-self.gamma * (lengths.distance - self.centres).square())
+        return Distances(gaussians, 0.5 * (torch.cos(lengths.distance * (math.pi / self.cutoff)) + 1), lengths)
 
     def embed(self, system: System, p_e: Distances) -> tuple[Tensor, None]:
         return self.emb(system.z), None
@@ -139,9 +137,7 @@ class SchNet(GraphNetwork3D):
         block, operators = self.interactions[layer], system.operators
         gate = shifted_softplus(block.filter1(p_e.gaussians, operators))
         gate = block.filter2(gate, operators) * p_e.cutoff
-        if p_e.pairs is not None:
-            gate = p_e.pairs.to_edges(gate, operators)
-        return system.of_senders(block.lin1(v, operators)) * gate
+        return system.of_senders(block.lin1(v, operators)) * p_e.lengths.to_edges(gate, system)
 
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         block, operators = self.interactions[layer], system.operators
