@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from . import ops, reference
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis
 from .graph import Graph, edge_vectors, radius_graph
+from .models import derivatives
 from .models.inputs import Molecules, check_hparams, read_molecules
 
 
@@ -137,17 +138,16 @@ class GraphNetwork3D(nn.Module):
         [N, 3], those of the sum of all energies. While `model.training`, both can be differentiated again (by pos, too,
         if it requires a gradient); else both are detached. Works under `torch.no_grad()` and `torch.inference_mode()`.
         """
-        inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            molecules = read_molecules(data, self.like())
-            if inference:  # tensors made in inference mode cannot take part in a derivative, their copies can
-                molecules = Molecules(*map(_copy, molecules))
-                graph = graph and Graph(*map(_copy, graph))
-            if not molecules.pos.requires_grad:
-                molecules = molecules._replace(pos=molecules.pos.detach().requires_grad_())
-            energy = self._predict(molecules, graph)
-            (slope,) = torch.autograd.grad(energy.sum(), molecules.pos, create_graph=self.training)
-        return (energy, -slope) if self.training else (energy.detach(), -slope)
+        return derivatives.energy_and_forces(self._predict, data, self.like(), graph, self.training)
+
+    def energy_forces_stress(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """`energy_and_forces`, and the stress of every structure: its derivative by strain over the volume of its cell.
+
+        data, graph: as in `forward`; every structure needs a cell. Returns energy and forces as `energy_and_forces`,
+        under the same conditions, and stress [num_graphs, 3, 3] in energy/Å^3: symmetric, positive where the cell would
+        rather shrink. Raises ValueError where there is no cell, or one without a volume.
+        """
+        return derivatives.energy_forces_stress(self._predict, data, self.like(), graph, self.training)
 
     def like(self) -> Tensor:
         """A parameter: positions must have its dtype and device."""
@@ -229,6 +229,3 @@ class SphericalMessagePassing(GraphNetwork3D):
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         return v + self.update_vs[layer](e_v, system.operators)
 
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
