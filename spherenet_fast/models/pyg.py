@@ -70,7 +70,8 @@ def dimenet_state(model: nn.Module) -> dict[str, Tensor]:
         elif module == "emb":
             name = ".".join(["init_e", *rest]).replace("lin_rbf", "lin_rbf_0")
         elif module == "interaction_blocks":
-            name = ".".join(["update_es", *rest])
+            # DimeNet's gate of the incoming messages; its other one, for the atoms, has our name lin_rbf
+            name = ".".join(["update_es", *("lin_rbf1" if part == "lin_rbf" else part for part in rest)])
         else:
             layer = int(rest[0]) - 1  # the first output block sees the messages before the first layer
             if rest[1] == "lin_rbf":
