@@ -4,6 +4,7 @@ N atoms, E edges j->i sorted by receiver, H hidden channels, C channels of the g
 `operators` is one of the two modules with the same functions: `spherenet_fast.ops` or `spherenet_fast.reference`.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,11 @@ class Dense(nn.Linear):
         nn.init.orthogonal_(self.weight, gain)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+def shifted_softplus(x: Tensor) -> Tensor:
+    """ln((1 + e^x) / 2), which is 0 at 0. x: any shape."""
+    return torch.nn.functional.softplus(x) - math.log(2)
 
 
 def by_edges(function, *rows: Tensor) -> tuple[Tensor, Tensor]:

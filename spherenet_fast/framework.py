@@ -228,4 +228,3 @@ class SphericalMessagePassing(GraphNetwork3D):
 
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         return v + self.update_vs[layer](e_v, system.operators)
-
