@@ -10,7 +10,6 @@ from pathlib import Path
 import table
 from table import CASES, TITLES, Row, heading
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 HERE = Path(__file__).parent
 Values = dict[tuple[str, str], str]  # (provider, metric) -> median
 
@@ -37,10 +36,10 @@ def main() -> None:
         draw(rows, path.with_suffix(".png"))
 
 
-def replaced(document: str, text: str) -> str:
-    """The document with `text` between its markers; unchanged without them."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def replaced(document: str, text: str, name: str = "bench") -> str:
+    """The document with `text` between its markers `name`; unchanged without them."""
+    before, begin, rest = document.partition(f"<!-- {name}:begin -->")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
     return f"{before}{begin}\n{text}\n{end}{after}" if end else document
 
 
