@@ -13,7 +13,7 @@ RESULTS = Path(__file__).with_name("results")
 TITLES = {
     "ours": "spherenet_fast", "floor": "linear floor", "reference": "plain PyTorch", "pyg_schnet": "PyG SchNet",
     "pyg_dimenet++": "PyG DimeNet++",
-}
+}  # fmt: skip
 # The case "models", in which each is beside the other implementation of the same model.
 COMPARED = {
     "ours": None, "no_torsion": None, "no_angle": None, "dimenet++": "pyg_dimenet++", "dimenet": "pyg_dimenet",
