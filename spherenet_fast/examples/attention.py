@@ -33,6 +33,7 @@ class AttentionNet(GraphNetwork3D):
         self.basis = RadialBasis(1, num_radial, cutoff, envelope_exponent=5, basis="paper")
         self.layers = nn.ModuleList(AttentionLayer(hidden_channels, num_radial) for _ in range(num_layers))
         self.lin1, self.lin2 = Dense(hidden_channels, hidden_channels), Dense(hidden_channels, 1)
+        nn.init.zeros_(self.lin2.weight)  # an untrained model predicts 0
 
     def rho_pe(self, system: System) -> Tensor:
         bessel, _ = self.basis(system.distance.to(system.dtype), system.operators)
