@@ -55,6 +55,18 @@ def test_another_model_starts_from_its_own_defaults():
     assert load_config("ethanol", ["model.name=DimeNet"]).model.num_spherical == 7
     changed = load_config("ethanol", ["model.num_spherical=2", "model.name=DimeNet"]).model
     assert changed.num_spherical == 2 and changed.num_bilinear == 8
+    assert load_config("ablation:no_torsion", ["model.name=DimeNet"]).model.num_spherical == 7
+
+
+def test_a_variant_may_be_another_model(tmp_path):
+    text = "data: {source: ethanol}\nmodel: {num_spherical: 3}\ntraining: {max_steps: 1}\n"
+    text += "variants:\n  plain: {}\n  other: {model: {name: SchNet, num_gaussians: 9}}\n"
+    path = tmp_path / "two.yaml"
+    path.write_text(text)
+    assert load_config(f"{path}:plain").model.num_spherical == 3
+    other = load_config(f"{path}:other").model
+    assert other.num_gaussians == 9 and other.cutoff == 10
+    assert load_config(f"{path}:other", ["model.name=SphereNet"]).model.num_spherical == 3
 
 
 @pytest.mark.parametrize(

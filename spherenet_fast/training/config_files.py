@@ -13,25 +13,26 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from .config import Config
 from .model_config import MODEL_CONFIGS
 
-CONFIGS = ("ethanol", "qm9")
+CONFIGS = ("ethanol", "qm9", "paper_qm9", "paper_md17", "ablation")
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
     """Read a config and check it.
 
+    A file may have a section `variants`, {name: sections}: several experiments that differ in a few keys. One of them
+    is asked for with a colon, as "paper_md17:toluene", and overrides the file's own sections.
+
     Args:
-        source: a path to a YAML file, or the name of a shipped config ("ethanol", "qm9").
+        source: a path to a YAML file, or the name of a shipped config (one of `CONFIGS`); ":" and a variant.
         overrides: ``["training.max_steps=100", ...]``, applied last. Another model.name than the file's leaves out the
             file's model section: the model starts from its own default values.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML mapping, or a key is unknown, missing, of another type or out of range; the
-            message names the key, what was expected and what came.
+        ValueError: the file is no YAML mapping, the variant is unknown or missing, or a key is unknown, missing, of
+            another type or out of range; the message names the key, what was expected and what came.
     """
-    path = Path(str(files("spherenet_fast") / "configs" / f"{source}.yaml")) if source in CONFIGS else Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"config: expected a file or one of {', '.join(CONFIGS)}; there is no {str(source)!r}")
+    path, variant = _find(str(source))
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
@@ -40,10 +41,48 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
         raise ValueError(
             f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
         )
+    sections = given, _variant(path, given.pop("variants", None), variant)
     changes = [_override(text) for text in overrides or []]
-    if _model_name([given, *changes]) != _model_name([given]):
-        given.pop("model", None)
-    return _checked(given, *changes)
+    name = _model_name([*sections, *changes])
+    for number, part in enumerate(sections, 1):
+        if _model_name(sections[:number]) != name:
+            part.pop("model", None)
+    return _checked(*sections, *changes)
+
+
+def run_name(source) -> str:
+    """What a run of the config `source` is called: "ethanol", "paper_md17-toluene". Raises FileNotFoundError."""
+    path, variant = _find(str(source))
+    return path.stem if variant is None else f"{path.stem}-{variant}"
+
+
+def variants(source) -> list[str]:
+    """The names of the variants in the config `source`, given without one."""
+    return list(OmegaConf.load(_find(str(source))[0]).get("variants", {}))
+
+
+def _find(source: str) -> tuple[Path, str | None]:
+    """The file of a config, and the variant after the colon if there is one."""
+    before, _, variant = source.rpartition(":")
+    for name, chosen in ((source, None), (before, variant)):
+        path = Path(str(files("spherenet_fast") / "configs" / f"{name}.yaml")) if name in CONFIGS else Path(name)
+        if path.is_file():
+            return path, chosen
+    raise FileNotFoundError(f"config: expected a file or one of {', '.join(CONFIGS)}; there is no {source!r}")
+
+
+def _variant(path: Path, known: DictConfig | None, name: str | None) -> DictConfig:
+    """The sections of the variant `name`; an empty config for a file that has no variants and none was asked for."""
+    if known is None and name is None:
+        return OmegaConf.create({})
+    if known is None:
+        raise ValueError(f"config: expected {path} alone, as it has no variants, got ':{name}'")
+    if not isinstance(known, DictConfig) or not all(isinstance(known[key], DictConfig) for key in known):
+        raise ValueError(f"{path}: variants: expected names with sections data, model, ..., got {known!r}")
+    if name not in known:
+        names = ", ".join(f"{path.stem}:{key}" for key in known)
+        raise ValueError(f"config: expected one of {names}, got {path.stem if name is None else f'{path.stem}:{name}'}")
+    return known[name]
 
 
 def config_from_dict(values: dict) -> Config:
