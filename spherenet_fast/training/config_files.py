@@ -12,7 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from .config import Config
 
-CONFIGS = ("ethanol", "qm9")
+CONFIGS = ("ethanol", "qm9", "is2re")
 _SECTIONS = get_type_hints(Config)
 
 
@@ -20,7 +20,7 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
     """Read a config and check it.
 
     Args:
-        source: a path to a YAML file, or the name of a shipped config ("ethanol", "qm9").
+        source: a path to a YAML file, or the name of a shipped config ("ethanol", "qm9", "is2re").
         overrides: ``["training.max_steps=100", ...]``, applied last.
 
     Raises:
@@ -136,3 +136,5 @@ def _check_together(config: Config) -> None:
         raise ValueError("config key 'data.targets': expected at least one name, got none")
     if data.forces and data.targets != ["energy"]:
         raise ValueError(f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}")
+    if data.held_out and data.split is not None:
+        raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")
