@@ -77,6 +77,10 @@ def test_wrong_relaxations(tmp_path):
         read_molecules(tmp_path / "p.npz", relaxations=True)
     with pytest.raises(ValueError, match="data.relaxations: expected a source that holds relaxations, got 'qm9'"):
         read_molecules("qm9", relaxations=True)
+    with pytest.raises(ValueError, match=r"fixed: expected shape \[6\], got \[2\]"):
+        slabs_with_fixed_atoms([True, False])
+    with pytest.raises(TypeError, match="fixed: expected bool, got torch.int64"):
+        slabs_with_fixed_atoms([0, 0, 0, 1, 1, 1])
 
 
 def test_trajectories_of_ase(tmp_path):

@@ -92,6 +92,8 @@ class Molecules(torch.utils.data.Dataset):
         count, atoms = len(self.n_atoms), len(self.z)
         if not self.pos.dtype.is_floating_point:
             raise TypeError(f"pos: expected a floating dtype, got {self.pos.dtype}")
+        if self.fixed is not None and self.fixed.dtype != torch.bool:
+            raise TypeError(f"fixed: expected bool, got {self.fixed.dtype}")
         if count and int(self.n_atoms.min()) < 1:
             raise ValueError(f"n_atoms: expected at least 1 atom per molecule, got {int(self.n_atoms.min())}")
         if int(self.n_atoms.sum()) != atoms:
