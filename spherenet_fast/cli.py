@@ -45,7 +45,9 @@ def main():
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re.")],
+    config: Annotated[
+        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re, paper_md17:toluene, ...")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/<config's name>].")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
@@ -54,10 +56,12 @@ def train(
 ):
     """Train a model; Ctrl-C saves, and --resume continues to the same result."""
     from .training import load_config, train
+    from .training.config_files import run_name
 
     with _errors_in_one_line():
-        out = out or Path("runs") / Path(config).stem
-        done = train(load_config(config, set_), out, resume)
+        settings = load_config(config, set_)
+        out = out or Path("runs") / run_name(config)
+        done = train(settings, out, resume)
         if done is None:
             raise typer.Exit(130)
         print(f"results in {out}")

@@ -16,9 +16,9 @@ from training_runs import tiny_settings
 from typer.testing import CliRunner
 
 from spherenet_fast.cli import app
-from spherenet_fast.data import conversion
+from spherenet_fast.data import QM9_TARGETS, conversion
 from spherenet_fast.training import Potential, load_config
-from spherenet_fast.training.config_files import config_from_dict, config_to_dict
+from spherenet_fast.training.config_files import config_from_dict, config_to_dict, run_name, variants
 
 
 def call(*arguments):
@@ -124,6 +124,9 @@ def test_predict_without_forces_and_of_other_targets(ethanol_run, qm9_run, tmp_p
     ("arguments", "message"),
     [
         (["train", "nothing.yaml"], "expected a file or one of ethanol, qm9, .*; there is no 'nothing.yaml'"),
+        (["train", "paper_md17"], "expected one of paper_md17:aspirin, .* got paper_md17$"),
+        (["train", "paper_md17:water"], "expected one of paper_md17:aspirin, .* got paper_md17:water$"),
+        (["train", "ethanol:slow"], "expected .*ethanol.yaml alone, as it has no variants, got ':slow'"),
         (["train", "ethanol", "--set", "training.epochs=3"], "'training.epochs': expected one of batch_size, "),
         (
             ["train", "ethanol", "--set", "speed=fast"],
@@ -185,6 +188,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(ethanol_run, tmp_path, monke
         ("data: 3", "config section 'data': expected keys and values, got 3"),
         ("model: {cutoff: 5}", "'data.source': expected a sample's name or a path, got nothing"),
         ("- data", "expected sections data, model, .* got a ListConfig"),
+        ("data: {source: qm9}\nvariants: [slow]", r"variants: expected names with sections .* got \['slow'\]"),
         ("data: [", "expected a YAML file"),
     ],
 )
@@ -199,6 +203,40 @@ def test_shipped_configs_are_valid_and_survive_a_dictionary(name):
     config = load_config(name, ["training.max_time=20", "data.units={energy: eV}"])
     assert config.training.max_time == 20 and config.data.units == {"energy": "eV"}
     assert config_from_dict(config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize("name", ["paper_qm9", "paper_md17", "ablation"])
+def test_every_variant_of_the_paper_s_experiments_is_valid(name):
+    from torch_geometric.datasets import MD17
+
+    known = variants(name)
+    configs = [load_config(f"{name}:{variant}") for variant in known]
+    assert len(known) == {"paper_qm9": 12, "paper_md17": 8, "ablation": 3}[name]
+    assert len({str(config) for config in configs}) == len(configs)  # no two of them the same
+    for variant, config in zip(known, configs, strict=True):
+        if name == "paper_qm9":
+            assert config.data.targets == [variant] and variant in QM9_TARGETS
+        if name == "paper_md17":
+            molecule = config.data.source.removeprefix("pyg:MD17/")
+            assert molecule.replace(" ", "_") == variant and molecule in MD17.file_names
+
+
+def test_a_variant_trains_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = call("train", "ablation:no_angle", *overrides(training__max_steps=2))
+    assert code == 0 and "results in runs/ablation-no_angle" in output
+    hparams = Potential.load(tmp_path / "runs/ablation-no_angle/best.ckpt").model.hparams
+    assert not hparams["use_angle"] and not hparams["use_torsion"]
+
+
+def test_a_file_of_one_s_own_may_have_variants(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "data: {source: qm9, targets: [mu]}\ntraining: {max_steps: 1}\nvariants: {a: {}, b: {data: {targets: [gap]}}}"
+    )
+    assert variants(path) == ["a", "b"] and run_name(f"{path}:b") == "mine-b" and run_name(path) == "mine"
+    assert load_config(f"{path}:a").data.targets == ["mu"] and load_config(f"{path}:b").data.targets == ["gap"]
+    assert load_config(f"{path}:b", ["data.targets=[U0]"]).data.targets == ["U0"]
 
 
 def test_ctrl_c_in_a_terminal_saves_and_resume_goes_on(tmp_path):

@@ -12,25 +12,26 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from .config import Config
 
-CONFIGS = ("ethanol", "qm9", "is2re")
+CONFIGS = ("ethanol", "qm9", "is2re", "paper_qm9", "paper_md17", "ablation")
 _SECTIONS = get_type_hints(Config)
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
     """Read a config and check it.
 
+    A file may have a section `variants`, {name: sections}: several experiments that differ in a few keys. One of them
+    is asked for with a colon, as "paper_md17:toluene", and overrides the file's own sections.
+
     Args:
-        source: a path to a YAML file, or the name of a shipped config ("ethanol", "qm9", "is2re").
+        source: a path to a YAML file, or the name of a shipped config (one of `CONFIGS`); ":" and a variant.
         overrides: ``["training.max_steps=100", ...]``, applied last.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML mapping, or a key is unknown, missing, of another type or out of range; the
-            message names the key, what was expected and what came.
+        ValueError: the file is no YAML mapping, the variant is unknown or missing, or a key is unknown, missing, of
+            another type or out of range; the message names the key, what was expected and what came.
     """
-    path = Path(str(files("spherenet_fast") / "configs" / f"{source}.yaml")) if source in CONFIGS else Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"config: expected a file or one of {', '.join(CONFIGS)}; there is no {str(source)!r}")
+    path, variant = _find(str(source))
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
@@ -39,7 +40,42 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
         raise ValueError(
             f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
         )
-    return _checked(given, *map(_override, overrides or []))
+    return _checked(given, _variant(path, given.pop("variants", None), variant), *map(_override, overrides or []))
+
+
+def run_name(source) -> str:
+    """What a run of the config `source` is called: "ethanol", "paper_md17-toluene". Raises FileNotFoundError."""
+    path, variant = _find(str(source))
+    return path.stem if variant is None else f"{path.stem}-{variant}"
+
+
+def variants(source) -> list[str]:
+    """The names of the variants in the config `source`, given without one."""
+    return list(OmegaConf.load(_find(str(source))[0]).get("variants", {}))
+
+
+def _find(source: str) -> tuple[Path, str | None]:
+    """The file of a config, and the variant after the colon if there is one."""
+    before, _, variant = source.rpartition(":")
+    for name, chosen in ((source, None), (before, variant)):
+        path = Path(str(files("spherenet_fast") / "configs" / f"{name}.yaml")) if name in CONFIGS else Path(name)
+        if path.is_file():
+            return path, chosen
+    raise FileNotFoundError(f"config: expected a file or one of {', '.join(CONFIGS)}; there is no {source!r}")
+
+
+def _variant(path: Path, known: DictConfig | None, name: str | None) -> DictConfig:
+    """The sections of the variant `name`; an empty config for a file that has no variants and none was asked for."""
+    if known is None and name is None:
+        return OmegaConf.create({})
+    if known is None:
+        raise ValueError(f"config: expected {path} alone, as it has no variants, got ':{name}'")
+    if not isinstance(known, DictConfig) or not all(isinstance(known[key], DictConfig) for key in known):
+        raise ValueError(f"{path}: variants: expected names with sections data, model, ..., got {known!r}")
+    if name not in known:
+        names = ", ".join(f"{path.stem}:{key}" for key in known)
+        raise ValueError(f"config: expected one of {names}, got {path.stem if name is None else f'{path.stem}:{name}'}")
+    return known[name]
 
 
 def config_from_dict(values: dict) -> Config:

@@ -1,0 +1,229 @@
+"""The paper's experiments, ours beside the paper's: `python bench/experiments.py`.
+
+Reads bench/results/training/*.csv, one row for each error on test data, and bench/paper.csv, the numbers of the paper;
+writes bench/results/experiments.md and what stands between the markers "experiments" in README.md. A run of
+`spherenet-fast train` becomes rows with
+
+    python bench/experiments.py --add runs/ablation-full --experiment ablation --data ethanol
+"""
+
+import argparse
+import csv
+import datetime
+import json
+from pathlib import Path
+
+from report import pipes, replaced
+from table import Row
+
+HERE = Path(__file__).parent
+COLUMNS = (
+    "experiment model data settings seed train test steps batch minutes threads hardware torch commit date "
+    "target metric unit value"
+).split()
+PAPER_COLUMNS = "table experiment model data target metric unit value".split()
+BUDGET = ("settings", "train", "test", "steps", "batch", "threads", "hardware", "torch")  # what must agree to compare
+ABLATION = ("SphereNet", "w/o φ", "w/o (θ, φ)")  # from the most geometry to the least
+TITLES = {
+    "ablation": "Ablation (the paper's Table 4)", "md17": "MD17 (Table 3)", "qm9": "QM9 (Table 1)",
+    "is2re": "Adsorption energies of initial structures (Table 2)",
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "training", help="folder of the CSV files")
+    parser.add_argument("--paper", type=Path, default=HERE / "paper.csv", help="the paper's numbers")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "experiments.md", help="table to write")
+    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md", help="file with markers to rewrite")
+    parser.add_argument("--add", type=Path, nargs="+", metavar="RUN", help="first add these finished runs to --results")
+    for name, text in {
+        "experiment": "ablation, md17, qm9 or another name: the CSV file",
+        "data": "molecule or data set, as the table is to call it [its source in the config]",
+        "settings": "what differs from the config of that name, in words",
+        "commit": "of the tree that the run used [this one]",
+    }.items():
+        parser.add_argument(f"--{name}", help=f"with --add: {text}")
+    arguments = parser.parse_args()
+    if arguments.add and not arguments.experiment:
+        parser.error("--experiment: expected a name with --add, got none")
+    for run in arguments.add or []:
+        append(arguments.results / f"{arguments.experiment}.csv", rows_of_run(run, arguments))
+    rows = [row for path in sorted(arguments.results.glob("*.csv")) for row in read(path, COLUMNS)]
+    if not rows:
+        parser.error(f"--results: expected a folder with CSV files of results, found none in {arguments.results}")
+    paper = read(arguments.paper, PAPER_COLUMNS)
+    arguments.out.write_text(markdown(rows, paper))
+    if arguments.readme.exists():
+        document = arguments.readme.read_text()
+        arguments.readme.write_text(replaced(document, summary(rows, paper), "experiments"))
+
+
+def read(path: Path, columns: list[str]) -> list[Row]:
+    """All rows of a file. Raises ValueError if its columns are not `columns`, or a value is no number."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if reader.fieldnames != columns:
+        raise ValueError(f"{path}: expected columns {columns}, got {reader.fieldnames}")
+    for row in rows:
+        if columns == COLUMNS or row["value"]:  # the paper's may be missing
+            float(row["value"])
+    return rows
+
+
+def append(path: Path, rows: list[Row]) -> None:
+    """Add rows to a file, in place of rows of the same run."""
+    key = ("model", "data", "settings", "seed", "train", "steps", "batch", "target", "metric")
+    renewed = {tuple(row[name] for name in key) for row in rows}
+    before = read(path, COLUMNS) if path.exists() else []
+    kept = [row for row in before if tuple(row[name] for name in key) not in renewed]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept + rows)
+
+
+def rows_of_run(run: Path, arguments: argparse.Namespace) -> list[Row]:
+    """The test errors of a folder that `spherenet-fast train` has filled. Raises FileNotFoundError if it has not."""
+    import numpy as np
+    import torch
+    import yaml
+    from table import commit, device_name
+
+    results = json.loads((run / "results.json").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    with (run / "metrics.csv").open(newline="") as file:
+        minutes = max(float(row["minutes"]) for row in csv.DictReader(file))
+    split = np.load(run / "split.npz")
+    training, device = config["training"], "cpu" if config["training"]["device"] == "cpu" else _default_device()
+    row = {
+        "experiment": arguments.experiment, "model": model_name(config["model"]),
+        "data": arguments.data or Path(config["data"]["source"]).stem, "settings": arguments.settings or "",
+        "seed": training["seed"], "train": len(split["train"]), "test": len(split["test"]), "steps": results["step"],
+        "batch": training["batch_size"], "minutes": f"{minutes:.1f}",
+        "threads": training["threads"] or torch.get_num_threads(), "hardware": device_name(device),
+        "torch": torch.__version__, "commit": arguments.commit or commit(),
+        "date": datetime.date.fromtimestamp((run / "results.json").stat().st_mtime).isoformat(), "metric": "MAE",
+    }  # fmt: skip
+    row = {name: str(value) for name, value in row.items()}
+    return [
+        row | {"target": name, "unit": results["units"][name] or "", "value": f"{value:.5g}"}
+        for name, value in results["mae"].items()
+    ]
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model_name(options: dict) -> str:
+    """SphereNet, or the name of its ablation, from the section `model` of a config."""
+    if not options["use_angle"]:
+        return ABLATION[2]
+    return ABLATION[0] if options["use_torsion"] else ABLATION[1]
+
+
+def markdown(rows: list[Row], paper: list[Row]) -> str:
+    """The whole document."""
+    parts = [
+        "# The paper's experiments",
+        f"Written by `python bench/experiments.py` from `bench/results/training/*.csv` and `bench/paper.csv`; newest "
+        f"result of {max(row['date'] for row in rows)}. Errors are on test data that was not trained on. What ours has "
+        "cost stands beside it and is far below the paper's thousand epochs: its numbers are the goal, not a "
+        "comparison at equal effort. Its cells are empty where no number was at hand.",
+    ]
+    found = list(dict.fromkeys(row["experiment"] for row in rows))
+    for experiment in [*(name for name in TITLES if name in found), *(name for name in found if name not in TITLES)]:
+        own = [row for row in rows if row["experiment"] == experiment]
+        parts.append(f"## {TITLES.get(experiment, experiment)}")
+        parts += [ablation(own, paper), verdict(own)] if experiment == "ablation" else []
+        parts.append(results(own, paper))
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(rows: list[Row], paper: list[Row]) -> str:
+    """For the README: the ablation, and our lowest error wherever there is one of the paper's beside it."""
+    studied = [row for row in rows if row["experiment"] == "ablation"]
+    parts = [ablation(studied, paper), verdict(studied)] if studied else []
+    best: dict[tuple, Row] = {}
+    for row in rows:
+        place = row["experiment"], row["model"], row["data"], row["target"], row["metric"]
+        if of_paper(row, paper) and (place not in best or float(row["value"]) < float(best[place]["value"])):
+            best[place] = row
+    return "\n\n".join(parts + ([results(list(best.values()), paper)] if best else []))
+
+
+def of_paper(row: Row, paper: list[Row]) -> str:
+    """The paper's number for the same quantity in the same unit; "" where there is none."""
+    place = ("experiment", "model", "data", "target", "metric", "unit")
+    return next((other["value"] for other in paper if all(other[name] == row[name] for name in place)), "")
+
+
+def results(rows: list[Row], paper: list[Row]) -> str:
+    """One line for each number: ours, the paper's, and what ours has cost."""
+    spent = ["train", "test", "steps", "batch", "minutes", "threads", "hardware"]
+    head = ["data", "model", "error", "unit", "ours", "the paper", "settings", "seed", *spent, "torch, commit, date"]
+    lines = [
+        [row["data"], row["model"], f"{row['target']}, {row['metric']}", row["unit"], digits(row["value"])]
+        + [of_paper(row, paper), row["settings"], row["seed"], *(row[name] for name in spent)]
+        + [f"{row['torch']}, {row['commit']}, {row['date']}"]
+        for row in rows
+    ]
+    return pipes(head, lines)
+
+
+def comparisons(rows: list[Row]) -> dict[tuple, dict[str, Row]]:
+    """The runs of the ablation that may be compared: {(data, target, unit, seed, *budget): {model: row}}."""
+    groups: dict[tuple, dict[str, Row]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("data", "target", "unit", "seed", *BUDGET))
+        groups.setdefault(key, {})[row["model"]] = row
+    return groups
+
+
+def ablation(rows: list[Row], paper: list[Row]) -> str:
+    """One line for each molecule, target and seed, with whether the order is the paper's."""
+    head = ["data", "MAE of", "unit", "seed", *ABLATION, "in this order?", "budget of each model"]
+    lines = []
+    for (data, target, unit, seed, *_), models in comparisons(rows).items():
+        values = [digits(models[name]["value"]) if name in models else "" for name in ABLATION]
+        first = next(iter(models.values()))
+        shared = f"{int(first['train']):,} for training, {int(first['steps']):,} steps of {first['batch']}"
+        lines.append([data, target, unit, seed, *values, order(models), shared])
+    for place in dict.fromkeys((row["data"], row["target"], row["unit"]) for row in rows):
+        wanted = dict(zip(("data", "target", "unit"), place), experiment="ablation", metric="MAE")
+        values = [of_paper(wanted | {"model": name}, paper) for name in ABLATION]
+        if any(values):
+            lines.append([*place, "the paper", *values, "", ""])
+    return pipes(head, lines)
+
+
+def order(models: dict[str, Row]) -> str:
+    """ "yes" if more geometry has the smaller error; else "no" and the order found."""
+    if set(models) != set(ABLATION):
+        return "not all have run"
+    found = sorted(ABLATION, key=lambda name: float(models[name]["value"]))
+    return "yes" if found == list(ABLATION) else f"no: {' < '.join(found)}"
+
+
+def verdict(rows: list[Row]) -> str:
+    """In how many lines of the ablation the paper's order holds, for each target."""
+    parts = []
+    for target in dict.fromkeys(row["target"] for row in rows):
+        orders = [order(models) for key, models in comparisons(rows).items() if key[1] == target]
+        complete = [text for text in orders if text != "not all have run"]
+        parts.append(f"of {target} in {complete.count('yes')} of {len(complete)}")
+    return f"{' < '.join(ABLATION)} holds for errors {', '.join(parts)} comparisons at equal budgets."
+
+
+def digits(value: str) -> str:
+    """Three significant digits."""
+    return f"{float(value):,.0f}" if abs(float(value)) >= 1000 else f"{float(value):#.3g}".rstrip(".")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The table of the paper's experiments: from runs to rows, from rows to the comparison."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_runs import tiny_config
+
+from spherenet_fast.training import train
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def experiments(monkeypatch):
+    """The script as a module; it imports its neighbours by their bare names."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import experiments
+
+    return experiments
+
+
+def result(experiments, **values):
+    """A row of a results file."""
+    row = dict.fromkeys(experiments.COLUMNS, "") | {
+        "experiment": "ablation", "model": "SphereNet", "data": "ethanol", "seed": "0", "train": "980", "test": "1000",
+        "steps": "4000", "batch": "8", "minutes": "9.5", "threads": "1", "hardware": "abacus", "torch": "2", "metric":
+        "MAE", "commit": "c0ffee", "date": "2026-11-22", "target": "forces", "unit": "kcal/mol/Ang", "value": "1",
+    }  # fmt: skip
+    return row | {name: str(value) for name, value in values.items()}
+
+
+def study(experiments, values, **same):
+    """Three rows: the models of the ablation with these errors."""
+    return [result(experiments, model=m, value=v, **same) for m, v in zip(experiments.ABLATION, values)]
+
+
+def cells(text, start):
+    """The cells of the lines of a table that start with these cells."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return [line for line in lines if line[: len(start)] == start]
+
+
+def test_order_is_reported_as_it_is(experiments):
+    rows = study(experiments, (0.5, 0.6, 0.9)) + study(experiments, (0.7, 0.6, 0.9), seed=1)
+    rows += study(experiments, (0.2, 0.3), data="toluene")
+    text = experiments.markdown(rows, [])
+    assert [line[4:8] for line in cells(text, ["ethanol", "forces", "kcal/mol/Ang"])] == [
+        ["0.500", "0.600", "0.900", "yes"],
+        ["0.700", "0.600", "0.900", "no: w/o φ < SphereNet < w/o (θ, φ)"],
+    ]
+    assert cells(text, ["toluene", "forces", "kcal/mol/Ang"])[0][4:8] == ["0.200", "0.300", "", "not all have run"]
+    assert "holds for errors of forces in 1 of 2 comparisons" in text
+
+
+def test_unequal_budgets_are_not_compared(experiments):
+    rows = study(experiments, (0.5, 0.6, 0.9))
+    rows[2]["steps"] = "8000"
+    text = experiments.ablation(rows, [])
+    assert text.count("not all have run") == 2 and "yes" not in text
+
+
+def test_the_paper_s_number_stands_beside_ours_in_the_same_unit(experiments):
+    paper = experiments.read(BENCH / "paper.csv", experiments.PAPER_COLUMNS)
+    same = dict(experiment="md17", data="toluene")
+    rows = [result(experiments, value=0.3, **same), result(experiments, value=0.1, unit="eV/Ang", **same)]
+    lines = cells(experiments.markdown(rows, paper), ["toluene", "SphereNet", "forces, MAE"])
+    assert [line[3:6] for line in lines] == [["kcal/mol/Ang", "0.300", "0.155"], ["eV/Ang", "0.100", ""]]
+    more = [result(experiments, value=0.25, seed=1, **same), *rows]
+    lines = cells(experiments.summary(more, paper), ["toluene", "SphereNet"])
+    assert len(lines) == 1 and "0.250" in lines[0]  # for the README the best alone
+
+
+def test_shipped_numbers_are_well_formed_and_the_document_is_up_to_date(experiments):
+    rows = [
+        row
+        for path in sorted((BENCH / "results/training").glob("*.csv"))
+        for row in experiments.read(path, experiments.COLUMNS)
+    ]
+    paper = experiments.read(BENCH / "paper.csv", experiments.PAPER_COLUMNS)
+    assert (BENCH / "results/experiments.md").read_text() == experiments.markdown(rows, paper)
+    assert len({tuple(row[name] for name in experiments.PAPER_COLUMNS[:-1]) for row in paper}) == len(paper)
+
+
+def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
+    train(tiny_config(model__use_torsion="false"), tmp_path / "run")
+    (tmp_path / "README.md").write_text("a\n<!-- experiments:begin -->\n<!-- experiments:end -->\nb\n")
+    command = [sys.executable, BENCH / "experiments.py", "--results", tmp_path / "csv", "--out", tmp_path / "table.md"]
+    command += ["--readme", tmp_path / "README.md"]
+    added = ["--add", tmp_path / "run", "--experiment", "ablation", "--commit", "c0ffee"]
+    for _ in range(2):  # the same run again replaces its rows
+        subprocess.run([*command, *added], check=True)
+    with (tmp_path / "csv" / "ablation.csv").open(newline="") as file:
+        energy, forces = csv.DictReader(file)
+    mae = json.loads((tmp_path / "run" / "results.json").read_text())["mae"]
+    assert float(energy["value"]) == pytest.approx(mae["energy"], rel=1e-4)  # the file keeps five digits
+    assert float(forces["value"]) == pytest.approx(mae["forces"], rel=1e-4)
+    expected = {
+        "model": "w/o φ", "data": "ethanol", "train": "9", "test": "4", "steps": "12", "batch": "2", "threads": "1",
+        "commit": "c0ffee", "unit": "kcal/mol/Ang",
+    }  # fmt: skip
+    assert {name: forces[name] for name in expected} == expected
+    assert len(cells((tmp_path / "table.md").read_text(), ["ethanol", "w/o φ"])) == 2
+    assert (tmp_path / "README.md").read_text().count("ethanol") == 2  # two errors, neither with one of the paper's
+
+
+def test_wrong_files_are_named(experiments, tmp_path):
+    (tmp_path / "a.csv").write_text("model,value\n")
+    with pytest.raises(ValueError, match="a.csv: expected columns"):
+        experiments.read(tmp_path / "a.csv", experiments.COLUMNS)
+    command = [sys.executable, BENCH / "experiments.py", "--results", tmp_path / "none", "--out", tmp_path / "t.md"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2 and "found none" in process.stderr and not (tmp_path / "t.md").exists()
