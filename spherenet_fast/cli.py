@@ -46,7 +46,7 @@ def main():
 @app.command()
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, paper_md17:toluene, ...")
+        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re, paper_md17:toluene, ...")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/<config's name>].")] = None,
     set_: Annotated[
@@ -80,19 +80,21 @@ def evaluate(
 
     Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
     """
-    from .training.accuracy import error_table, evaluate, spreads, standardised
+    from .training.accuracy import error_table, evaluate, print_unseen_elements, spreads, standardised
     from .training.evaluation import evaluation_data
     from .training.potential import Potential
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
         molecules, indices = evaluation_data(potential, data, split, part)
-        potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
-        mae, rmse = evaluate(potential, molecules, indices, batch_size)
+        if data is not None:  # else the run's own config decided what to test on
+            potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
+        errors = evaluate(potential, molecules, indices, batch_size)
         print(f"{len(indices)} molecules")
-        print(error_table(potential, mae, rmse))
+        print(error_table(potential, errors))
+        print_unseen_elements(potential, molecules, indices)
         if len(potential.names) > 1:
-            ratio, log_ratio = standardised(mae, spreads(molecules, indices))
+            ratio, log_ratio = standardised(errors.mae, spreads(molecules, indices))
             print(f"std. MAE {100 * ratio:.3f} %  logMAE {log_ratio:.3f}")
 
 
