@@ -113,10 +113,10 @@ def draw_filters(
             place = [1.03 * cutoff * math.cos(math.radians(angle)), 1.03 * cutoff * math.sin(math.radians(angle))]
             ax.text(*place, f"{angle}°", fontsize=7, ha=side, va="bottom").set_in_layout(False)
     for ax in axes[-1]:
-        ax.set_xlabel("d cos θ (Å), bond j→i to the right", fontsize=8)
+        ax.set_xlabel("d cos θ (Å)", fontsize=8)
     figure.suptitle(
-        f"Torsion filters of interaction block {block}, by the place of a neighbour k of j: "
-        "distance d from j, angle θ from the bond j→i (45° and 135° marked), torsion φ about it",
+        f"Torsion filters of interaction block {block}: what a message k→j is multiplied by, over k's distance d from j "
+        "and angle θ from the bond j→i, which points right",
         fontsize=12,
     )
     return figure
