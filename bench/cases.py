@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import model_zoo
 import pyg_models
 from floor import Floor
+from model_zoo import SPHERENETS
 from operators import OPERATORS, OperatorUse
 from periodic import graph_by_images, liquid, slab
 from replay import captured, recorded
 from spherenet_fast.data import Batch, read_molecules
 from spherenet_fast.graph import Graph, radius_graph
-from spherenet_fast.models import SphereNet
+from table import CAPTURED, REPLAY
 
 CUTOFF = 5.0  # Å, SphereNet's default
 LIQUID_ATOMS = (400, 800, 1600, 3200, 6400)
 LIQUID_ATOMS_ON_GPU = (400, 1600, 6400, 25600)
-SPHERENETS = ("ours", "reference")
 Call = Callable[[], object]
 
 
@@ -39,6 +40,7 @@ class Workload:
     per: int = 1  # a time is divided by this: the number of triplets or edges, where the unit says so
     memory: tuple[str, ...] = ()  # providers whose memory is measured as well, on the CPU in fresh processes
     size: int = 0  # the system's, as in MODEL_CASES
+    parameters: tuple[str, ...] = ()  # providers whose parameters are counted
 
 
 # ---- systems ---------------------------------------------------------------------------------------------------------
@@ -65,13 +67,13 @@ def aspirin(num_frames: int) -> Batch:
 _last_periodic: dict[str, object] = {}  # the graph of the structure that all providers are measured on
 
 
-def graph_of(data: Batch) -> Graph:
+def graph_of(data: Batch, cutoff: float = CUTOFF) -> Graph:
     """The neighbours as the model finds them; those of a periodic structure on a GPU without any other package."""
     if data.cell is not None and data.pos.is_cuda:
         if _last_periodic.get("pos") is not data.pos:
             _last_periodic.update(pos=data.pos, graph=graph_by_images(data, CUTOFF))
         return _last_periodic["graph"]
-    return radius_graph(data.pos, data.batch, CUTOFF, data.cell, data.pbc)
+    return radius_graph(data.pos, data.batch, cutoff, data.cell, data.pbc)
 
 
 # ---- procedures ------------------------------------------------------------------------------------------------------
@@ -106,12 +108,7 @@ PROCEDURES = {
 @cache
 def make_model(provider: str, num_spherical: int, device: str) -> nn.Module:
     torch.manual_seed(0)
-    if provider in pyg_models.NEEDS:
-        return pyg_models.build(provider).to(device)
-    return SphereNet(num_spherical=num_spherical, kernels=provider != "reference").to(device)
-
-
-REPLAY, CAPTURED = "_replay", "_captured"  # behind a procedure's name: recorded as CUDA graph
+    return model_zoo.build(provider, num_spherical).to(device)
 
 
 def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device: str) -> Call:
@@ -123,7 +120,7 @@ def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device
     if provider == "floor":
         call = getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), procedure)
     elif mode.endswith(REPLAY) or (data.cell is not None and data.pos.is_cuda):
-        neighbours = model.neighbours(data) if provider in pyg_models.NEEDS else graph_of(data)
+        neighbours = model.neighbours(data) if provider in pyg_models.NEEDS else graph_of(data, model.cutoff)
         call = partial(PROCEDURES[procedure], model, data, neighbours)
     else:
         call = partial(PROCEDURES[procedure], model, data)
@@ -142,10 +139,11 @@ MODEL_CASES = {
     "aspirin": (aspirin, ("energy_and_forces", "energy_and_forces_step"), 7, (8,)),
     "slab": (slab, ("energy_and_forces",), 3, (185,)),
     "liquid": (liquid, ("inference",), 3, LIQUID_ATOMS),
+    "models": (qm9, ("energy_step",), 7, (32,)),
 }
 ON_GPU = ("qm9-128", "qm9-512", "aspirin-1", "slab")  # cases that are measured there alone by default
 CASES = ("build", *MODEL_CASES, "graph", *OPERATORS)
-PROVIDERS = ("ours", "floor", "reference", *pyg_models.NEEDS)
+PROVIDERS = ("ours", "floor", "reference", *model_zoo.OWN, *pyg_models.NEEDS)
 
 
 def workloads(case: str, providers: list[str], device: str, quick: bool) -> Iterator[Workload]:
@@ -163,7 +161,7 @@ def workloads(case: str, providers: list[str], device: str, quick: bool) -> Iter
 
 def _build(providers: list[str], device: str) -> Iterator[Workload]:
     build = make_model.__wrapped__  # without its cache
-    chosen = [name for name in providers if name != "floor"]
+    chosen = [name for name in providers if name != "floor" and name not in model_zoo.OWN]
     yield Workload("build", "build", 0, {name: lambda name=name: partial(build, name, 7, device) for name in chosen})
 
 
@@ -180,8 +178,9 @@ def _model_workloads(case: str, providers: list[str], device: str, quick: bool) 
             prepare = {name: partial(model_call, name, mode, data, num_spherical, device) for name in chosen}
             plain = not mode.endswith((REPLAY, CAPTURED))
             weighed = (mode.endswith("step") or case == "liquid" and plain) and (not quick or size == LIQUID_ATOMS[0])
-            memory = tuple(name for name in chosen if name in SPHERENETS and weighed)
-            yield Workload(case, mode, len(data.z), prepare, memory=memory, size=size)
+            memory = tuple(name for name in chosen if (name in SPHERENETS or case == "models") and weighed)
+            parameters = tuple(chosen) if case == "models" else ()
+            yield Workload(case, mode, len(data.z), prepare, memory=memory, size=size, parameters=parameters)
 
 
 def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
@@ -191,6 +190,10 @@ def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
     hundreds of floats for each triplet, so it sees only the smallest systems; and it asks the GPU for sizes on its way,
     so it cannot be recorded. Only this package has steps of fixed size.
     """
+    if case == "models":
+        return model_zoo.takes_part(provider) and not mode.endswith(CAPTURED)
+    if provider in model_zoo.OWN or provider == "pyg_dimenet":
+        return False
     periodic = case in ("liquid", "slab")
     if mode.endswith(CAPTURED):
         return provider == "ours" and not periodic

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib
 
-from table import CASES, TITLES, Row, heading
+from table import CASES, REPLAY, TITLES, Row, heading
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  after the choice of a backend without a screen
@@ -13,7 +13,6 @@ COLORS = {
     "ours": "#0b62a4", "floor": "#7f7f7f", "reference": "#d08a2e", "pyg_schnet": "#57a05a", "pyg_dimenet++": "#9a5fb0",
 }  # fmt: skip
 MOLECULES = ("qm9", "ethanol", "aspirin")
-REPLAY = "_replay"
 
 
 def draw(rows: list[Row], path: Path) -> None:

@@ -1,8 +1,8 @@
-"""SchNet and DimeNet++ of PyTorch Geometric, called like `SphereNet`.
+"""SchNet, DimeNet and DimeNet++ of PyTorch Geometric, called like `SphereNet`.
 
 Their neighbour search and their list of triplets need compiled extensions that PyTorch Geometric does not bring along.
-Both get the neighbours from `spherenet_fast.graph.radius_graph` instead, inside the measured call as for every other
-provider, and DimeNet++ its triplets from a few lines of PyTorch.
+All get the neighbours from `spherenet_fast.graph.radius_graph` instead, inside the measured call as for every other
+provider, and the DimeNets their triplets from a few lines of PyTorch.
 """
 
 from contextlib import contextmanager
@@ -13,12 +13,17 @@ from torch import Tensor, nn
 
 from spherenet_fast.graph import radius_graph
 
-NEEDS = {"pyg_schnet": ("torch_geometric",), "pyg_dimenet++": ("torch_geometric", "sympy", "scipy")}
-# DimeNetPlusPlus has no defaults for these: the values of its paper, which SphereNet's share
-DIMENET_WIDTHS = dict(
-    hidden_channels=128, out_channels=1, num_blocks=4, int_emb_size=64, basis_emb_size=8, out_emb_channels=256,
-    num_spherical=7, num_radial=6,
-)  # fmt: skip
+NEEDS = {
+    "pyg_schnet": ("torch_geometric",),
+    "pyg_dimenet++": ("torch_geometric", "sympy", "scipy"),
+    "pyg_dimenet": ("torch_geometric", "sympy", "scipy"),
+}
+# The classes have no defaults for these: the values of their papers, which SphereNet's share
+SIZES = dict(hidden_channels=128, out_channels=1, num_spherical=7, num_radial=6)
+WIDTHS = {
+    "pyg_dimenet++": dict(num_blocks=4, int_emb_size=64, basis_emb_size=8, out_emb_channels=256),
+    "pyg_dimenet": dict(num_blocks=6, num_bilinear=8),
+}
 
 
 def installed() -> list[str]:
@@ -27,7 +32,7 @@ def installed() -> list[str]:
 
 
 def build(provider: str) -> nn.Module:
-    """SchNet with all of its class's defaults (cutoff 10 Å, 6 interactions), or DimeNet++ (cutoff 5 Å, 4 blocks)."""
+    """SchNet with all of its class's defaults (cutoff 10 Å, 6 interactions), or one of the DimeNets (cutoff 5 Å)."""
     from torch_geometric.nn.models import dimenet, schnet
 
     if provider == "pyg_schnet":
@@ -36,7 +41,8 @@ def build(provider: str) -> nn.Module:
     dimenet.radius_graph, dimenet.triplets = _edge_index, _triplets
     if not hasattr(dimenet.scatter, "of_graphs"):
         dimenet.scatter = _sized(dimenet.scatter)
-    return PygModel(dimenet.DimeNetPlusPlus(**DIMENET_WIDTHS))
+    model = dimenet.DimeNet if provider == "pyg_dimenet" else dimenet.DimeNetPlusPlus
+    return PygModel(model(**SIZES, **WIDTHS[provider]))
 
 
 class PygModel(nn.Module):

@@ -8,9 +8,10 @@ import argparse
 from pathlib import Path
 
 import table
-from table import CASES, TITLES, Row, heading
+from table import CASES, COMPARED, MODELS, REPLAY, TITLES, Row, heading
 
 HERE = Path(__file__).parent
+EPOCH, STEP = 110_000, 32  # molecules: those that the paper trains on, those of the measured steps
 Values = dict[tuple[str, str], str]  # (provider, metric) -> median
 
 
@@ -56,9 +57,11 @@ def grouped(rows: list[Row]) -> dict[tuple[str, str, int, str], Values]:
 
 def markdown(rows: list[Row]) -> str:
     """Two tables: models, in milliseconds and megabytes, and operators, in nanoseconds."""
-    providers = [name for name in TITLES if any(row["provider"] == name for row in rows)]
+    titled = [row for row in rows if row["case"] != "models"]
+    providers = [name for name in TITLES if any(row["provider"] == name for row in titled)]
     groups = grouped(rows)
-    models = {key: values for key, values in groups.items() if key[3] == "ms"}
+    compared = {key: values for key, values in groups.items() if key[0] == "models"}
+    models = {key: values for key, values in groups.items() if key[3] == "ms" and key[0] != "models"}
     operators = {key: values for key, values in groups.items() if key[3] != "ms"}
     parts = [f"**{heading(rows)}**"]
     if models:
@@ -79,7 +82,30 @@ def markdown(rows: list[Row]) -> str:
             for (case, mode, _, unit), values in operators.items()
         ]
         parts.append(pipes(head, lines))
+    for (_, mode, _, _), values in compared.items():
+        if not mode.endswith(REPLAY):
+            parts.append(efficiency(values))
     return "\n\n".join(parts)
+
+
+def efficiency(values: Values) -> str:
+    """The paper's Table 5 for all models: parameters, time of an epoch of QM9, memory; this package's beside PyG's."""
+    head = ["model", "parameters", "min an epoch", "MB", "PyG: min an epoch", "PyG: MB", "PyG's time / ours"]
+    lines = []
+    for name, other in COMPARED.items():
+        pyg = [minutes(values.get((other, "time"))), number(values.get((other, "memory")))]
+        own = [minutes(values.get((name, "time"))), number(values.get((name, "memory")))]
+        count = values.get((name, "parameters"))
+        times_faster = ratio(values, other, name) if other else ""
+        lines.append([MODELS[name], f"{int(count):,}" if count else "", *own, *pyg, times_faster])
+    return pipes(head, lines)
+
+
+def minutes(milliseconds: str | None) -> str:
+    """Of an epoch, from the time of one step."""
+    if milliseconds in (None, "oom"):
+        return number(milliseconds)
+    return number(str(float(milliseconds) / 6e4 * EPOCH / STEP))
 
 
 def ratios(rows: list[Row]) -> str:

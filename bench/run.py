@@ -18,12 +18,12 @@ import memory
 import pyg_models
 import report
 import table
-from cases import CASES, ON_GPU, PROVIDERS, Call, Workload, workloads
+from cases import CASES, MODEL_CASES, ON_GPU, PROVIDERS, Call, Workload, make_model, workloads
 
 from spherenet_fast import keep_freed_memory
 
 SLOW = 5.0  # seconds: a call that takes longer is measured once, cold
-NOT_QUICK = ("reference", "pyg_dimenet++")  # ten times slower than the others; takes 15 s to build
+NOT_QUICK = ("reference", "pyg_dimenet++", "pyg_dimenet")  # ten times slower than the others; take 15 s to build
 SLOW_PROCESS = 8.0  # seconds: a measurement of memory that takes longer is done once
 SCALES = {"ms": 1e3, "ns/edge": 1e9, "ns/triplet": 1e9}
 
@@ -98,7 +98,8 @@ def measure(
     rows = []
 
     def add(provider: str, metric: str, unit: str, values: list[float] | None) -> None:
-        numbers = [memory.OOM, "", ""] if values is None else [f"{v:.4g}" for v in np.percentile(values, [50, 20, 80])]
+        digits = ".0f" if metric == "parameters" else ".4g"
+        numbers = [f"{v:{digits}}" for v in np.percentile(values, [50, 20, 80])] if values else [memory.OOM, "", ""]
         measured = workload.case, provider, workload.mode, metric, unit, str(workload.x), *numbers
         rows.append(dict(zip(table.COLUMNS, measured)) | environment)
         what = f"{workload.case:18} {workload.mode:23} {workload.x:5d} atoms"
@@ -107,6 +108,9 @@ def measure(
     scale = SCALES[workload.unit] / workload.per
     for provider, values in times.items():
         add(provider, "time", workload.unit, values and [scale * value for value in values])
+    for provider in workload.parameters:
+        model = make_model(provider, MODEL_CASES[workload.case][2], device)
+        add(provider, "parameters", "", [sum(p.numel() for p in model.parameters())])
     for provider in workload.memory if memory.supported(device) else []:
         if torch.device(device).type == "cuda":
             call = calls[provider]

@@ -14,11 +14,22 @@ TITLES = {
     "ours": "spherenet_fast", "floor": "linear floor", "reference": "plain PyTorch", "pyg_schnet": "PyG SchNet",
     "pyg_dimenet++": "PyG DimeNet++",
 }  # fmt: skip
+# The case "models", in which each is beside the other implementation of the same model.
+COMPARED = {
+    "ours": None, "no_torsion": None, "no_angle": None, "dimenet++": "pyg_dimenet++", "dimenet": "pyg_dimenet",
+    "schnet": "pyg_schnet", "physnet": None,
+}  # fmt: skip
+MODELS = {
+    "ours": "SphereNet", "no_torsion": "SphereNet without φ", "no_angle": "SphereNet without (θ, φ)",
+    "dimenet++": "DimeNet++", "dimenet": "DimeNet", "schnet": "SchNet", "physnet": "PhysNet",
+}  # fmt: skip
 CASES = {
     "build": "building the model", "qm9": "QM9, 32 molecules", "qm9-128": "QM9, 128 molecules",
     "qm9-512": "QM9, 512 molecules", "ethanol": "ethanol, 16 frames", "aspirin-1": "aspirin, 1 frame",
     "aspirin": "aspirin, 8 frames", "slab": "slab", "liquid": "liquid", "graph": "neighbours",
+    "models": "all models, QM9, 32 molecules",
 }  # fmt: skip
+REPLAY, CAPTURED = "_replay", "_captured"  # behind a procedure's name: recorded as CUDA graph
 Row = dict[str, str]
 
 

@@ -23,6 +23,7 @@ struct GatedSumShape {
   int angle_size;     // P; 0 without angle
   int torsion_size;   // Q; 0 without torsion
   bool released;      // harmonic h meets radial order h mod L instead of its own l
+  bool angle_at_receiver;  // of e = j->i: between i->j and i->k; needs `direction` to hold vectors, and Q = 0
 
   SN_HD int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
   SN_HD int64_t angle_weight() const { return int64_t(angle_size) * num_spherical * num_radial; }
@@ -37,7 +38,7 @@ template <class T>
 struct GatedSumInputs {
   const T* x;               // [E, C]
   const T* radial;          // [E, L, K]
-  const T* direction;       // [E, 3]  unit vectors, sender to receiver
+  const T* direction;       // [E, 3]  unit vectors, sender to receiver (with angle_at_receiver: of any length)
   const T* angle_weight;    // [P, L, K]
   const T* angle_up;        // [C, P]
   const T* torsion_weight;  // [Q, L*L, K]

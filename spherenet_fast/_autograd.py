@@ -119,7 +119,7 @@ def _(vec, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs):
 
 
 # ---- gated_sum -------------------------------------------------------------------------------------------------------
-# Inputs: x, radial, direction, reference, four weights, five arrays of the graph, released, tf32.
+# Inputs: x, radial, direction, reference, four weights, five arrays of the graph, released, angle_at_receiver, tf32.
 
 _DIFFERENTIABLE = (0, 1, 2, 4, 5, 6, 7)
 _TENSORS = 13
@@ -183,10 +183,8 @@ def _gated_sum_double_backward(ctx, *tangents):
     # The backward operator returns an empty tensor for what is absent; its cotangent says nothing.
     present = [t if inputs[k] is not None else None for t, k in zip(tangents, _DIFFERENTIABLE)]
     present = [None if t is not None and t.shape != inputs[k].shape else t for t, k in zip(present, _DIFFERENTIABLE)]
-    released, tf32, *_ = ctx.numbers
-    grad_grad_out, *grads = _ops.gated_sum_double_backward(
-        *present, grad_out, *inputs, released, tf32, *_groups(needed, 1)
-    )
+    flags = ctx.numbers[:3]  # without those of the groups that the backward pass was asked for
+    grad_grad_out, *grads = _ops.gated_sum_double_backward(*present, grad_out, *inputs, *flags, *_groups(needed, 1))
     out = _spread(grads, inputs, needed, 1)
     out[0] = grad_grad_out
     return tuple(out)

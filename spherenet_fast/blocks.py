@@ -4,6 +4,7 @@ N atoms, E edges j->i sorted by receiver, H hidden channels, C channels of the g
 `operators` is one of the two modules with the same functions: `spherenet_fast.ops` or `spherenet_fast.reference`.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from .basis import spherical_bessel_constants
 from .graph import Graph
+from .reference import envelope
 
 SLICE = 4096  # edges
 NUM_ELEMENTS = 95  # rows of the embedding; atomic numbers 1 to 94
@@ -42,6 +44,11 @@ class Dense(nn.Linear):
         nn.init.orthogonal_(self.weight, gain)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+def shifted_softplus(x: Tensor) -> Tensor:
+    """ln((1 + e^x) / 2), which is 0 at 0. x: any shape."""
+    return torch.nn.functional.softplus(x) - math.log(2)
 
 
 def by_edges(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,13 +91,25 @@ class Frequencies(nn.Module):
 
 
 class RadialBasis(nn.Module):
-    """Distances [E] -> bessel [E, K], radial [E, L, K]: the functions of the distance in all three bases."""
+    """Distances [E] -> bessel [E, K], radial [E, L, K]: the functions of the distance in all three bases.
 
-    def __init__(self, num_spherical: int, num_radial: int, cutoff: float, envelope_exponent: int, basis: str):
+    enveloped: whether radial has the envelope, too, as in DimeNet.
+    """
+
+    def __init__(
+        self,
+        num_spherical: int,
+        num_radial: int,
+        cutoff: float,
+        envelope_exponent: int,
+        basis: str,
+        enveloped: bool = False,
+    ):
         super().__init__()
         self.dist_emb = Frequencies(num_radial)
         self.cutoff = float(cutoff)
         self.envelope_exponent = envelope_exponent
+        self.enveloped = enveloped
         self.constants = spherical_bessel_constants(num_spherical, num_radial, basis)
         for name in ("roots", "scale"):
             self.register_buffer(name, torch.empty(num_spherical, num_radial), persistent=False)
@@ -107,9 +126,12 @@ class RadialBasis(nn.Module):
         return self
 
     def forward(self, distance: Tensor, operators) -> tuple[Tensor, Tensor]:
-        return operators.radial_basis(
+        bessel, radial = operators.radial_basis(
             distance, self.dist_emb.freq, self.roots, self.scale, self.cutoff, self.envelope_exponent
         )
+        if self.enveloped:
+            radial = radial * envelope(distance / self.cutoff, self.envelope_exponent)[:, None, None]
+        return bessel, radial
 
 
 class EdgeEmbedding(nn.Module):
@@ -203,16 +225,27 @@ class Interaction(nn.Module):
 
 
 class AtomOutput(nn.Module):
-    """What the incoming messages of every atom add to the prediction. e2 [E, H] -> [N, out_channels]."""
+    """What an atom's incoming messages add to the prediction. Their sums [N, H] -> [N, out_channels].
 
-    def __init__(self, hidden_channels: int, out_emb_channels: int, out_channels: int, num_output_layers: int):
+    out_emb_channels: width of the layers; None: H, without the layer `lin_up` that leads to it. up_bias: of `lin_up`.
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        out_emb_channels: int | None,
+        out_channels: int,
+        num_output_layers: int,
+        up_bias: bool = True,
+    ):
         super().__init__()
-        self.lin_up = Dense(hidden_channels, out_emb_channels)
-        self.lins = nn.ModuleList(Dense(out_emb_channels, out_emb_channels) for _ in range(num_output_layers))
-        self.lin = Dense(out_emb_channels, out_channels, bias=False)
+        width = hidden_channels if out_emb_channels is None else out_emb_channels
+        self.lin_up = None if out_emb_channels is None else Dense(hidden_channels, width, bias=up_bias)
+        self.lins = nn.ModuleList(Dense(width, width) for _ in range(num_output_layers))
+        self.lin = Dense(width, out_channels, bias=False)
 
-    def forward(self, e2: Tensor, graph: Graph, operators) -> Tensor:
-        v = self.lin_up(operators.segment_sum(e2, graph.in_ptr, None, graph.edge_index[1]), operators)
+    def forward(self, e_v: Tensor, operators) -> Tensor:
+        v = e_v if self.lin_up is None else self.lin_up(e_v, operators)
         for layer in self.lins:
             v = layer.silu(v, operators)
         return self.lin(v, operators)

@@ -1,7 +1,8 @@
 """SphereNet as an ASE calculator."""
 
 import torch
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from .data.ase_files import from_atoms
 from .data.targets import is_total_energy
@@ -10,7 +11,10 @@ from .training.potential import Potential
 
 
 class SphereNetCalculator(Calculator):
-    """Energies (eV) and forces (eV/Å) of molecules and periodic cells; no stress.
+    """Energies (eV) and forces (eV/Å) of molecules and periodic cells, and the stress (eV/Å^3) of the latter.
+
+    The stress is ASE's: xx, yy, zz, yz, xz, xy, positive under tension. Structures with an open direction have one too,
+    of their whole cell, vacuum included, if its three vectors span a volume.
 
     Args:
         potential: a `Potential`, or the path of a checkpoint (``best.ckpt`` of a training run).
@@ -24,10 +28,11 @@ class SphereNetCalculator(Calculator):
 
     Raises:
         FileNotFoundError, ValueError: see `Potential.load`; or the potential predicts something else than one energy,
-            or its unit is unknown. `calculate` raises ValueError for an element that was not in the training set.
+            or its unit is unknown. `calculate` raises ValueError for an element that was not in the training set, and
+            PropertyNotImplementedError for the stress of a molecule, or of a cell with fewer than three vectors.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(self, potential, device=None, unit: str | None = None, **kwargs):
         super().__init__(**kwargs)
@@ -43,13 +48,26 @@ class SphereNetCalculator(Calculator):
         molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype)
         self.potential.check_elements(molecules.z)
         batch = molecules[0].to(self.potential.scale.device)
-        if "forces" in properties:
+        if "stress" in properties:
+            self._check_cell()
+            energy, forces, stress = self.potential.energy_forces_stress(batch)
+            self.results["stress"] = full_3x3_to_voigt_6_stress(self._factor * stress[0].double().cpu().numpy())
+            self.results["forces"] = self._factor * forces.double().cpu().numpy()
+        elif "forces" in properties:
             energy, forces = self.potential.energy_and_forces(batch)
             self.results["forces"] = self._factor * forces.double().cpu().numpy()
         else:
             with torch.no_grad():
                 energy = self.potential(batch)
         self.results["energy"] = self.results["free_energy"] = self._factor * energy.item()
+
+    def _check_cell(self) -> None:
+        pbc, cell = self.atoms.pbc, self.atoms.cell
+        if not pbc.any() or cell.rank < 3:
+            raise PropertyNotImplementedError(
+                "stress: expected atoms that repeat, in a cell of three vectors, "
+                f"got pbc {pbc.tolist()} and cell {cell.tolist()}"
+            )
 
 
 def energy_factor(potential: Potential, unit: str | None = None) -> float:

@@ -1,6 +1,6 @@
 """Steps of fixed size, recorded once as CUDA graph and replayed for batches of changing sizes.
 
-    capacity = Capacity.of(batches, model.hparams["cutoff"])
+    capacity = Capacity.of(batches, model.cutoff)
     predict = CapturedInference(model.eval(), capacity)
     energy, forces = predict(data)
 
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from .blocks import NUM_ELEMENTS
+from .framework import GraphNetwork3D
 from .graph import Graph, radius_graph
 from .models.inputs import Molecules, read_molecules
-from .models.spherenet import SphereNet
 from .padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
 
 __all__ = ["Capacity", "CapacityError", "CapturedInference", "CapturedTraining", "masked_mean"]
@@ -82,13 +82,13 @@ class _Step:
     nothing repeats, and the model takes all neighbours.
     """
 
-    def __init__(self, model: SphereNet, capacity: Capacity, atom_labels=(), graph_labels=()):
-        if not (isinstance(model, SphereNet) and model.hparams["kernels"]):
-            found = "kernels=False" if isinstance(model, SphereNet) else type(model).__name__
-            raise ValueError(f"model: expected a SphereNet with its fused kernels, got {found}")
+    def __init__(self, model: GraphNetwork3D, capacity: Capacity, atom_labels=(), graph_labels=()):
+        if not (isinstance(model, GraphNetwork3D) and model.hparams.get("kernels", True)):
+            found = "kernels=False" if isinstance(model, GraphNetwork3D) else type(model).__name__
+            raise ValueError(f"model: expected a GraphNetwork3D with its fused kernels, got {found}")
         self.model, self.capacity = model, Capacity(*capacity)
-        self.weight = model.init_e.emb.weight
-        self.cutoff = model.hparams["cutoff"]
+        self.weight = model.like()
+        self.cutoff = model.cutoff
         self.atom_labels, self.graph_labels = tuple(atom_labels), tuple(graph_labels)
         self.batch: PaddedBatch | None = None
         self.graph: Graph | None = None
@@ -100,17 +100,17 @@ class _Step:
         A recorded step looks at the values itself and says if something is wrong with them, together with its result.
         """
         molecules = read_molecules(data, self.weight, values=not (recorded and self.searches))
-        z, pos, batch, num_graphs, cell, pbc = molecules
+        z, pos, batch, num_graphs, cell, _ = molecules
         labels = {name: _label(data, name) for name in self.atom_labels + self.graph_labels}
         if self.batch is None:
             examples = [{name: labels[name] for name in names} for names in (self.atom_labels, self.graph_labels)]
-            self.searches = graph is None and cell is None and self.model.hparams["max_num_neighbors"] is None
+            self.searches = graph is None and cell is None and self.model.hparams.get("max_num_neighbors") is None
             self.batch = PaddedBatch(self.capacity, self.cutoff, self.weight.detach(), cell is not None, *examples)
         if self.searches and graph is not None:
             raise ValueError("graph: expected None as in the first call, got one")
         if not self.searches:
             if graph is None:
-                graph = radius_graph(pos, batch, self.cutoff, cell, pbc, self.model.hparams["max_num_neighbors"])
+                graph = self.model.neighbours(molecules)
             if len(graph.in_ptr) != len(z) + 1:
                 raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
             graph = padded_graph(_with_shift(graph, cell is not None), self.capacity)
@@ -168,7 +168,7 @@ class CapturedInference:
         forces: False for energies alone.
     """
 
-    def __init__(self, model: SphereNet, capacity: Capacity, forces: bool = True):
+    def __init__(self, model: GraphNetwork3D, capacity: Capacity, forces: bool = True):
         self.step, self.forces = _Step(model, capacity), forces
         if model.training:
             raise ValueError("model: expected one in evaluation mode, model.eval(), got one that is training")
@@ -219,7 +219,7 @@ class CapturedTraining:
 
     def __init__(
         self,
-        model: SphereNet,
+        model: GraphNetwork3D,
         loss: Callable[[Tensor, Tensor | None, PaddedBatch], Tensor],
         optimizer: torch.optim.Optimizer,
         capacity: Capacity,

@@ -175,17 +175,23 @@ def _moved(pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None)
         return shift @ cell.reshape(3, 3)
     if batch is None:
         raise ValueError(f"batch: expected [{len(pos)}] because cell holds {len(cell)} structures, got None")
-    receiver = graph.edge_index[1] if graph.present is None else graph.edge_index[1].clamp(min=0)
-    box = cell.index_select(0, batch.index_select(0, receiver))  # [E,3,3]
-    return (shift[:, :, None] * box).sum(1)
+    # Atom by atom and then edge by edge, so that a derivative by the cells is summed in a fixed order.
+    first_atom = torch.searchsorted(batch, torch.arange(len(cell) + 1, device=batch.device))
+    box = _per_edge(gather_rows(cell.reshape(-1, 9), batch, first_atom, None), graph, 1)
+    return (shift[:, :, None] * box.reshape(-1, 3, 3)).sum(1)
 
 
 def _per_edge(x: Tensor, graph: Graph, row: int) -> Tensor:
     """Rows of x [N, C] at the senders (row 0) or receivers (row 1) of all edges: [E, C]."""
+    ptr, perm = (graph.out_ptr, graph.out_edge) if row == 0 else (graph.in_ptr, None)
+    return gather_rows(x, graph.edge_index[row], ptr, perm)
+
+
+def gather_rows(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
+    """`ops.gather`, wherever there is a kernel for it."""
     if x.is_cpu or (x.is_cuda and _library.has_cuda_kernels()):
-        ptr, perm = (graph.out_ptr, graph.out_edge) if row == 0 else (graph.in_ptr, None)
-        return gather(x, graph.edge_index[row], ptr, perm)
-    return x.index_select(0, graph.edge_index[row])
+        return gather(x, index, ptr, perm)
+    return x.index_select(0, index)
 
 
 def _assemble(edge_index: Tensor, shift: Tensor | None, num_nodes: int, rev: Tensor | None = None) -> Graph:

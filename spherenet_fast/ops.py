@@ -87,6 +87,7 @@ def gated_sum(
     torsion_weight: Tensor | None,
     torsion_up: Tensor | None,
     basis: str = "paper",
+    angle_at: str = "sender",
 ) -> Tensor:
     """The sum over triplets of one interaction block, without a tensor that has a triplet dimension.
 
@@ -100,15 +101,19 @@ def gated_sum(
     x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; reference [num_pairs] of
     `torsion_reference`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
     Without the two torsion weights their factor is 1 (reference may be None); without all four M is the plain sum.
+    angle_at: theta is the angle at j between the directions to k and to i; "receiver" makes it the angle at i between
+    those to j and to k, without torsion. Then direction holds the vectors vec [E, 3] themselves.
     On a GPU float32 products are rounded to TF32 where torch's own are (`torch.set_float32_matmul_precision`).
     Returns M [E, C], twice differentiable in x, radial, direction and the weights.
     """
     if basis not in ("paper", "released"):
         raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
+    if angle_at not in ("sender", "receiver"):
+        raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
     return _ops.gated_sum(
         x, radial, direction, reference, angle_weight, angle_up, torsion_weight, torsion_up,
-        graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr, basis == "released",
-        x.is_cuda and _tf32_allowed(),
+        graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr,
+        basis == "released", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
     )  # fmt: skip
 
 

@@ -240,6 +240,14 @@ def torsion_filter(
     return (radial[:, paired] * harmonics[:, :, None]).flatten(1) @ torsion_weight.T @ torsion_up.T
 
 
+def _receiver_cosine(vec_q: Tensor, vec_e: Tensor, is_triplet: Tensor) -> Tensor:
+    """Cosine of the angle at i between i->j and i->k, of edges q = k->j and e = j->i. vec [T, 3] -> [T], 0 if k is i."""
+    to_j, to_k = -vec_e, -(vec_q + vec_e)
+    to_k = torch.where(is_triplet[:, None], to_k, 1.0)
+    cosine = (to_j * to_k).sum(-1) / (to_j.norm(dim=-1) * to_k.norm(dim=-1))
+    return torch.where(is_triplet, cosine, 0.0)
+
+
 @_full_precision
 def gated_sum(
     x: Tensor,
@@ -252,10 +260,13 @@ def gated_sum(
     torsion_weight: Tensor | None,
     torsion_up: Tensor | None,
     basis: str = "paper",
+    angle_at: str = "sender",
 ) -> Tensor:
     """M[e, c] = sum over q of x[q, c] (angle_up a)[c] (torsion_up t)[c], q running over the triplets (q, e).
 
     The two factors are `angle_filter` and `torsion_filter`; that of a pair of weights that is None is 1.
+    angle_at "receiver": theta is the angle at i between i->j and i->k instead of the one at j between j->i and j->k,
+    there is no torsion, and direction is vec itself.
 
     x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; reference [num_pairs]; angle_weight [P, L K];
     angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
@@ -265,7 +276,11 @@ def gated_sum(
     if angle_weight is not None or torsion_weight is not None:
         if torsion_weight is None:  # the angle is not allowed to depend on a torsion, so any reference will do
             reference = torch.full_like(q, -2)
-        z, re, im = triplet_geometry(direction, reference, graph)
+        if angle_at == "receiver":
+            z = _receiver_cosine(direction[q], direction[e], q != graph.rev[e])
+            re = im = torch.zeros_like(z)
+        else:
+            z, re, im = triplet_geometry(direction, reference, graph)
         harmonics = spherical_harmonics(z, re, im, radial.shape[1])
     if angle_weight is not None:
         message = message * angle_filter(radial[q], harmonics, angle_weight, angle_up)

@@ -1,9 +1,14 @@
 """What all tests share: a fixed seed, and the switches that the kernels must not depend on."""
 
+import os
 import signal
 
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that each use all cores slow each other down many times
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):

@@ -3,6 +3,7 @@
 Object files are kept from one test run to the next, under names that say what went into them.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -62,9 +63,10 @@ def _object(source, sanitizer, folder, headers):
 
 
 def _objects(sources, sanitizer, folder):
-    """Two compilers at a time."""
+    """Two compilers at a time. Another process that wants the same waits and finds it done."""
     headers = _headers()
-    with ThreadPoolExecutor(2) as pool:
+    with (Path(folder) / "lock").open("w") as lock, ThreadPoolExecutor(2) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         return list(pool.map(lambda source: _object(source, sanitizer, folder, headers), sources))
 
 
@@ -74,7 +76,9 @@ def build_module(folder):
     key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()
     target = Path(folder) / f"kernels-{key[:16]}.so"
     if not target.exists():
-        _run(compiler(), "-shared", *objects, "-o", target)
+        unfinished = target.with_suffix(f".{os.getpid()}.so")
+        _run(compiler(), "-shared", *objects, "-o", unfinished)
+        unfinished.rename(target)
     spec = importlib.util.spec_from_file_location("kernels", target)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

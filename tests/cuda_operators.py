@@ -166,7 +166,7 @@ class Operators:
 
     def gated_sum(
         self, x, radial, direction, reference, graph, angle_weight, angle_up, torsion_weight, torsion_up,
-        basis="paper", geometry=True, weights=True, allow_tf32=False,
+        basis="paper", angle_at="sender", geometry=True, weights=True, allow_tf32=False,
     ):  # fmt: skip
         """`ops.gated_sum`; the gradients of one group (geometry: radial and direction; weights) may be left out."""
         names = ("x", "radial", "direction", "angle_weight", "angle_up", "torsion_weight", "torsion_up")
@@ -189,7 +189,8 @@ class Operators:
             self.call(
                 "gated_sum", **{"pass": PASSES[name]}, **graph_arguments(graph), num_edges=num_edges, channels=channels,
                 num_spherical=num_spherical, num_radial=num_radial, angle_size=sizes[0], torsion_size=sizes[1],
-                released=basis == "released", reference=reference if sizes[1] else None, allow_tf32=allow_tf32,
+                released=basis == "released", angle_at_receiver=angle_at == "receiver",
+                reference=reference if sizes[1] else None, allow_tf32=allow_tf32,
                 inputs=dict(zip(names, map(array, inputs), strict=True)),
                 tangents=dict(zip(names, map(array, tangents), strict=True)),
                 grad_out=x if forward else grad_out, out=None if name == "backward" else out,

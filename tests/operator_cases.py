@@ -136,13 +136,18 @@ def gated_inputs(
     return inputs
 
 
-def gated_function(operators, vec, graph, basis_name="paper"):
+def receiver_inputs(vec, **sizes):
+    """The same for angles at the receiver: no torsion, and the vectors themselves in place of directions."""
+    return gated_inputs(vec, **sizes, use_torsion=False) | {"direction": vec}
+
+
+def gated_function(operators, vec, graph, basis_name="paper", angle_at="sender"):
     """gated_sum of the module `operators` as a function of its differentiable inputs, in the order of gated_inputs."""
     torsions = reference.torsion_reference(vec, graph).to(graph.rev.device)
 
     def function(x, radial, direction, *weights):
         chosen = None if weights[2] is None else torsions
-        return operators.gated_sum(x, radial, direction, chosen, graph, *weights, basis_name)
+        return operators.gated_sum(x, radial, direction, chosen, graph, *weights, basis_name, angle_at)
 
     return function
 

@@ -93,6 +93,39 @@ def test_out_of_memory_is_a_row(bench):
     assert "out of memory" in markdown(rows)
 
 
+def test_table_of_all_models(bench):
+    from report import markdown
+    from table import COLUMNS
+
+    def row(provider, metric, unit, median):
+        values = ["models", provider, "energy_step", metric, unit, "583", median, "", "", "none", "0", "1", "none"]
+        return dict(zip(COLUMNS, values, strict=True))
+
+    rows = [
+        row("schnet", "parameters", "", "455809"), row("schnet", "time", "ms", "48"),
+        row("schnet", "memory", "MB", "90"), row("pyg_schnet", "time", "ms", "96"), row("ours", "time", "ms", "480"),
+    ]  # fmt: skip
+    # 110,000 molecules in steps of 32: 3,437.5 steps
+    lines = markdown(rows).splitlines()
+    assert "| SphereNet |  | 27.5 |  |  |  |" in lines
+    assert "| SchNet | 455,809 | 2.75 | 90 | 5.5 | 2.00 |" in lines
+
+
+def test_the_case_of_all_models(bench):
+    import cases
+    from run import measure
+
+    environment = dict(device="none", torch="0", threads="1", commit="none")
+    names = ["ours", "reference", "floor", "schnet", "physnet"]
+    (workload,) = cases.workloads("models", names, "cpu", quick=False)
+    assert tuple(workload.prepare) == workload.parameters == workload.memory == ("ours", "schnet", "physnet")
+    for workload in cases.workloads("qm9", names, "cpu", quick=False):
+        assert list(workload.prepare) == ["ours", "reference", "floor"]
+    tiny = cases.Workload("models", "energy_step", 9, {"schnet": lambda: lambda: None}, parameters=("schnet",))
+    found = {row["metric"]: row["median"] for row in measure(tiny, "cpu", True, environment)}
+    assert found["parameters"] == str(sum(p.numel() for p in cases.make_model("schnet", 7, "cpu").parameters()))
+
+
 def test_other_errors_are_not_hidden(bench):
     from run import interleaved
 

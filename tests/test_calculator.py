@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_stress
+from ase.filters import FrechetCellFilter
+from ase.md.nptberendsen import NPTBerendsen
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.optimize import BFGS
 from training_runs import TINY_MODEL
 
 from spherenet_fast.calculator import SphereNetCalculator
@@ -77,6 +83,70 @@ def test_a_repeated_cell_has_a_repeated_energy():
     # The same sums over neighbours in another order, in float64.
     assert double.get_potential_energy() == pytest.approx(2 * single.get_potential_energy(), rel=1e-12)
     assert double.get_forces()[:3] == pytest.approx(single.get_forces(), abs=1e-10)
+
+
+def rattled_copper():
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(atoms.cell.array + [[0, 0.1, 0], [0, 0, 0.2], [0.1, 0, 0]], scale_atoms=True)
+    atoms.rattle(0.05, seed=2)
+    return atoms
+
+
+def rattled_slab():
+    atoms = fcc111("Cu", (2, 2, 2), vacuum=4.0)  # repeats in two directions
+    atoms.rattle(0.05, seed=2)
+    return atoms
+
+
+@pytest.mark.parametrize("make", [rattled_copper, rattled_slab])
+def test_stress_is_the_numerical_derivative(make):
+    atoms = make()
+    atoms.calc = SphereNetCalculator(potential())
+    stress = atoms.get_stress()
+    assert stress.shape == (6,) and np.abs(stress).max() > 1e-4
+    # Central differences of 1e-6: rounding 1e-14 * 100 eV / (1e-6 * 50 Å^3).
+    expected = calculate_numerical_stress(atoms, eps=1e-6, voigt=True)
+    assert stress == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def test_stress_comes_with_energy_and_forces():
+    alone, together = rattled_copper(), rattled_copper()
+    alone.calc, together.calc = (SphereNetCalculator(potential()) for _ in range(2))
+    together.get_stress()
+    assert {"energy", "free_energy", "forces", "stress"} == together.calc.results.keys()
+    assert together.get_potential_energy() == alone.get_potential_energy()
+    # The virial is one more derivative of the same energy; the forces are the same sums.
+    assert together.get_forces() == pytest.approx(alone.get_forces(), abs=1e-12)
+
+
+def test_a_cell_relaxes_until_nothing_pulls_on_it():
+    atoms = bulk("Cu")
+    atoms.calc = SphereNetCalculator(potential())
+    before = np.abs(atoms.get_stress()).max()
+    energy = atoms.get_potential_energy()
+    BFGS(FrechetCellFilter(atoms), logfile=None, maxstep=0.05).run(fmax=1e-3, steps=15)
+    assert np.abs(atoms.get_stress()).max() < before / 2
+    assert atoms.get_potential_energy() < energy
+
+
+def test_molecular_dynamics_at_constant_pressure_changes_the_cell():
+    atoms = rattled_copper()
+    atoms.calc = SphereNetCalculator(potential())
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    volume = atoms.get_volume()
+    NPTBerendsen(atoms, timestep=0.1, temperature_K=300, pressure_au=0.0, compressibility_au=1.0, taut=10, taup=10).run(
+        3
+    )
+    assert np.isfinite(atoms.positions).all() and atoms.get_volume() != volume
+
+
+@pytest.mark.parametrize("cell, pbc", [(None, False), ([5, 5, 5], False), ([5, 5, 0], [True, True, False])])
+def test_no_volume_no_stress(cell, pbc):
+    atoms = molecule("H2O", cell=cell, pbc=pbc)
+    atoms.calc = SphereNetCalculator(potential())
+    with pytest.raises(PropertyNotImplementedError, match="stress: expected atoms that repeat, in a cell of three"):
+        atoms.get_stress()
+    assert np.isfinite(atoms.get_forces()).all()
 
 
 def test_results_follow_the_atoms():

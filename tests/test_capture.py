@@ -208,7 +208,7 @@ def test_wrong_use():
     with pytest.raises(ValueError, match="model: expected one in training mode"):
         CapturedTraining(model.eval(), masked_loss, optimizer, CAPACITY)
     for other in (small_model(kernels=False).eval(), torch.nn.Linear(2, 2)):
-        with pytest.raises(ValueError, match="model: expected a SphereNet with its fused kernels, got"):
+        with pytest.raises(ValueError, match="model: expected a GraphNetwork3D with its fused kernels, got"):
             CapturedInference(other, CAPACITY)
     step = CapturedTraining(model.train(), masked_loss, optimizer, CAPACITY)
     with pytest.raises(TypeError, match="data.y: expected a tensor, got NoneType"):

@@ -263,7 +263,7 @@ def test_every_operator_under_opcheck():
     torsions = ops.torsion_reference(vec.cuda(), room)
     x, radial, direction, *weights = inputs.values()
     compiled = torch.ops.spherenet_fast
-    arguments = (x, radial, direction, torsions, *weights, *graph_arrays(room), False, False)
+    arguments = (x, radial, direction, torsions, *weights, *graph_arrays(room), False, False, False)
     torch.library.opcheck(compiled.gated_sum.default, arguments)
     torch.library.opcheck(compiled.silu.default, (x,))
     torch.library.opcheck(compiled.segment_sum.default, (x, room.in_ptr, None, room.edge_index[1].contiguous()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cuda_operators import padded
-from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_function, gated_inputs
+from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_function, gated_inputs, receiver_inputs
 from test_gated_sum import GATES, SHAPES, TOLERANCES
 
 from spherenet_fast import reference
@@ -12,12 +12,12 @@ DEFAULT, ODD = SHAPES[0], SHAPES[4]
 WEIGHTS = ("angle_weight", "angle_up", "torsion_weight", "torsion_up")
 
 
-def compare(operators, vec, graph, inputs, basis, dtype, tolerance):
+def compare(operators, vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
     """Kernels in dtype against the reference in float64, on the same numbers: values and both derivatives."""
     inputs = cast(inputs, dtype)
-    found = derivatives(gated_function(operators, vec, graph, basis), inputs)
+    found = derivatives(gated_function(operators, vec, graph, basis, angle_at), inputs)
     assert all(tensor.dtype == dtype for tensor in found.values())
-    expected = derivatives(gated_function(reference, vec, graph, basis), cast(inputs, torch.float64))
+    expected = derivatives(gated_function(reference, vec, graph, basis, angle_at), cast(inputs, torch.float64))
     assert_close(found, expected, tolerance)
 
 
@@ -44,6 +44,14 @@ def test_every_degree(cuda_operators, num_spherical, dtype, tolerance):
 def test_every_graph(cuda_operators, name, shape, dtype, tolerance):
     vec, graph = {**GRAPHS, "crowd": crowd()}[name]
     compare(cuda_operators, vec, graph, gated_inputs(vec, **shape), "paper", dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+@pytest.mark.parametrize("shape", [DEFAULT, ODD], ids=["default", "odd"])
+@pytest.mark.parametrize("name", ["batch", "star", "periodic", "not symmetric", "no edges"])
+def test_angles_at_the_receiver(cuda_operators, name, shape, dtype, tolerance):
+    vec, graph = GRAPHS[name]
+    compare(cuda_operators, vec, graph, receiver_inputs(vec, **shape), "paper", dtype, tolerance, "receiver")
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)

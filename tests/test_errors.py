@@ -137,6 +137,14 @@ def test_unknown_basis():
         ops.gated_sum(**given)
 
 
+def test_angles_elsewhere():
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS, graph=GRAPH)
+    with pytest.raises(ValueError, match="angle_at: expected 'sender' or 'receiver', got 'k'"):
+        ops.gated_sum(**given, angle_at="k")
+    with pytest.raises(RuntimeError, match="torsion_weight: expected none beside angles at the receiver, got one"):
+        ops.gated_sum(**given, angle_at="receiver")
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -238,7 +246,7 @@ def test_bad_cotangents():
     """The operators of the derivatives can be called alone."""
     compiled = torch.ops.spherenet_fast
     x, radial, direction, *weights = gated_inputs(VEC, L, K, C, P, Q).values()
-    arguments = [x, radial, direction, TORSIONS, *weights, *graph_arrays(GRAPH), False, False, True, True]
+    arguments = [x, radial, direction, TORSIONS, *weights, *graph_arrays(GRAPH), False, False, False, True, True]
     with pytest.raises(RuntimeError, match=r"grad_out: expected shape \[12, 5\], got \[12, 4\]"):
         compiled.gated_sum_backward(x[:, :4], *arguments)
     with pytest.raises(RuntimeError, match="grad_out: expected dtype Double, got Float"):

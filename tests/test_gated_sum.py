@@ -12,11 +12,13 @@ from operator_cases import (
     derivatives,
     gated_function,
     gated_inputs,
+    receiver_inputs,
     small_graph,
     strided,
 )
 
 from spherenet_fast import ops, reference
+from spherenet_fast.graph import edge_vectors, radius_graph
 
 # Both compute in the same precision from the same numbers. A double backward sums some thousand products in float64,
 # each off by 1e-16, and directions close to an axis (|p| of 0.04 and more here) divide by |p|^3.
@@ -41,12 +43,12 @@ SHAPES = [
 GATES = [dict(), dict(use_torsion=False), dict(use_torsion=False, use_angle=False)]
 
 
-def check(vec, graph, inputs, basis, dtype, tolerance):
+def check(vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
     """Kernels in dtype against the reference in float64, on the same numbers."""
     inputs = cast(inputs, dtype)
-    found = derivatives(gated_function(ops, vec, graph, basis), inputs)
+    found = derivatives(gated_function(ops, vec, graph, basis, angle_at), inputs)
     assert all(tensor.dtype == dtype for tensor in found.values())
-    expected = derivatives(gated_function(reference, vec, graph, basis), cast(inputs, torch.float64))
+    expected = derivatives(gated_function(reference, vec, graph, basis, angle_at), cast(inputs, torch.float64))
     assert_close(found, expected, tolerance)
 
 
@@ -73,6 +75,35 @@ def test_every_graph_with_fewer_gates(name, gates):
     vec, graph = GRAPHS[name]
     for dtype, tolerance in TOLERANCES:
         check(vec, graph, gated_inputs(vec, **SHAPES[4], **gates), "paper", dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=["default", "odd"])
+@pytest.mark.parametrize("name", sorted(GRAPHS.keys() - {"line"}))  # on a line the derivatives by positions are 0
+def test_angles_at_the_receiver(name, shape, dtype, tolerance, instruction_set):
+    vec, graph = GRAPHS[name]
+    check(vec, graph, receiver_inputs(vec, **shape), "paper", dtype, tolerance, "receiver")
+
+
+def test_the_receiver_angle_is_that_of_the_triangle():
+    """Y_10 = sqrt(3 / 4 pi) cos(theta), with the angle from the triangle's three sides."""
+    pos = torch.tensor([[0.0, 0, 0], [1.1, 0.2, 0], [-0.3, 1.4, 0.5]], dtype=torch.float64)
+    graph = radius_graph(pos, None, 5.0)
+    k, j, i = 2, 1, 0
+    sender, receiver = graph.edge_index.tolist()
+    (q,) = [n for n in range(6) if (sender[n], receiver[n]) == (k, j)]
+    (e,) = [n for n in range(6) if (sender[n], receiver[n]) == (j, i)]
+    radial = torch.zeros(6, 2, 1, dtype=torch.float64)
+    radial[q, 1] = 1
+    ones, weight = torch.ones(6, 1, dtype=torch.float64), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    vec = edge_vectors(pos, graph)
+    message = ops.gated_sum(
+        ones, radial, vec, None, graph, weight, ones[:1], None, None, angle_at="receiver"
+    )  # fmt: skip
+    (ij, ik, jk) = ((pos[a] - pos[b]).norm() for a, b in ((i, j), (i, k), (j, k)))
+    cosine = (ij**2 + ik**2 - jk**2) / (2 * ij * ik)
+    # a handful of roundings of float64
+    torch.testing.assert_close(message[e, 0], (3 / (4 * torch.pi)) ** 0.5 * cosine, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)

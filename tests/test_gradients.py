@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from molecules import complete_graph, rattled
-from operator_cases import bessel_constants, gated_function, gated_inputs, small_graph
+from operator_cases import bessel_constants, gated_function, gated_inputs, receiver_inputs, small_graph
 
 from spherenet_fast import ops
 from spherenet_fast.graph import edge_vectors
@@ -39,6 +39,13 @@ def test_gated_sum(gates, basis):
         lambda *values: function(*(given | dict(zip(names, values, strict=True))).values()),
         [given[name] for name in names],
     )
+
+
+def test_gated_sum_with_angles_at_the_receiver():
+    vec, graph = small_graph()
+    given = receiver_inputs(vec, num_spherical=L, num_radial=K, channels=3, angle_size=2)
+    function = gated_function(ops, vec, graph, angle_at="receiver")
+    check(lambda *values: function(*values, None, None), [value for value in given.values() if value is not None])
 
 
 def test_gated_sum_without_weights():

@@ -65,7 +65,7 @@ def gated_samples(dtype):
         inputs = cast(gated_inputs(VEC, L, K, C, **gates), dtype)
         x, radial, direction, *weights = inputs.values()
         chosen = None if weights[2] is None else torsions
-        arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False, False]
+        arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False, False, False]
         tangents = [None if value is None else torch.randn_like(value) for value in inputs.values()]
         found["gated_sum"].append(arguments)
         for geometry, weighted in ((True, True), (True, False), (False, True), (False, False)):

@@ -167,7 +167,8 @@ class GatedSumTile {
     for (int64_t b = 0; b < out_blocks_; ++b) {
       gather_triplet(q, b);
       S* y = y_ + b * kMaxHarmonics;
-      harmonics(shape_.num_spherical, max_m_, table_, spherical_point(triplet_[b], kind_[b]), harmonic_[b], y);
+      const auto point = triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
+      harmonics(shape_.num_spherical, max_m_, table_, point, harmonic_[b], y);
       contract(weights_.angle, angle_, b, y, true);
       contract(weights_.torsion, torsion_, b, y, false);
     }
@@ -179,7 +180,11 @@ class GatedSumTile {
     t.axis = axis_[b];
     for (int i = 0; i < W; ++i) {
       const int64_t e = b * W + i;
-      const int32_t code = reference_ && e < num_out_ ? reference_[q * num_out_ + e] : kVanishing;
+      int32_t code = kVanishing;
+      if (e < num_out_) {
+        if (reference_) code = reference_[q * num_out_ + e];
+        if (shape_.angle_at_receiver && e != skip_) code = kNoReference;
+      }
       const int64_t n = code >= 0 ? code : q;
       kind.torsion[i] = code != kVanishing;
       kind.vanishing[i] = code == kVanishing;

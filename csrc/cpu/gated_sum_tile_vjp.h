@@ -221,7 +221,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
       if (max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
       const SphericalPoint<S> grad =
           harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
-      const Triplet<S> t = spherical_point_vjp(this->triplet_[b], this->kind_[b], grad);
+      const Triplet<S> t = triplet_point_vjp(shape_.angle_at_receiver, this->triplet_[b], this->kind_[b], grad);
       grad_axis_[b] = grad_axis_[b] + Vec3<V>{output_of(t.axis.x), output_of(t.axis.y), output_of(t.axis.z)};
       for (int i = 0; i < W && b * W + i < num_out_; ++i) {
         const int64_t e = b * W + i;

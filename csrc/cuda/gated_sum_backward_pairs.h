@@ -110,7 +110,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
       Triplet<N> triplet;
       TorsionKind<T> kind;
       this->gather_triplet(some_q, min(e, ne_ - 1), triplet, kind);
-      point[i] = spherical_point(triplet, kind);
+      point[i] = triplet_point(shape_.angle_at_receiver, triplet, kind);
       if (q >= nq_ || e >= ne_) continue;
       load_row(angle[i], gradient_slot(q, e, group));
       load_row(torsion[i], gradient_slot(q, e, group) + kRow);
@@ -207,7 +207,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     Triplet<N> triplet;
     TorsionKind<T> kind;
     memory_.source[q * kEdges + e] = this->gather_triplet(q, e, triplet, kind);
-    triplet = spherical_point_vjp(triplet, kind, grad);
+    triplet = triplet_point_vjp(shape_.angle_at_receiver, triplet, kind, grad);
     T* to = direction_slot(q, e, group);
     store(to, triplet.neighbor);
     store(to + 3, triplet.reference);

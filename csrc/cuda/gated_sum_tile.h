@@ -131,8 +131,9 @@ class GatedSumBlock {
 
   // The chunk's pair (q, e); returns the reference's number within in(j), q's own where there is none.
   SN_DEVICE int gather_triplet(int q, int e, Triplet<N>& triplet, TorsionKind<T>& kind) const {
-    const int32_t code =
-        shape_.torsion_size ? call_.reference[first_pair_ + int64_t(q0_ + q) * num_out_ + e0_ + e] : kVanishing;
+    int32_t code = kVanishing;
+    if (shape_.torsion_size) code = call_.reference[first_pair_ + int64_t(q0_ + q) * num_out_ + e0_ + e];
+    if (shape_.angle_at_receiver && memory_.opposite[e] != q0_ + q) code = kNoReference;
     const int source = code >= 0 ? code : q0_ + q;
     kind.torsion = T(code != kVanishing);
     kind.vanishing = T(code == kVanishing);
@@ -159,7 +160,7 @@ class GatedSumBlock {
       Triplet<N> triplet;
       TorsionKind<T> kind;
       gather_triplet(q, min(lane + i * Num::kPairLanes, ne_ - 1), triplet, kind);  // past the end: not stored
-      point[i] = spherical_point(triplet, kind);
+      point[i] = triplet_point(shape_.angle_at_receiver, triplet, kind);
     }
     const int L = shape_.num_spherical, last_m = shape_.torsion_size ? L - 1 : 0;
     const N* rows = memory_.rows + q * sizes_.row_stride;

@@ -1,6 +1,7 @@
 // Angle and torsion of one triplet k -> j -> i, as the three numbers that its spherical harmonics are polynomials of:
 //   z = cos(theta)  and  re + i im = sin(theta) exp(i phi).
 // No angle is ever computed: no acos, no atan2, no pole at 0 or 180 degrees.
+// The angle is the one at j, or, without torsion, the one at i (see receiver_point).
 #pragma once
 #include "vec3.h"
 
@@ -61,6 +62,42 @@ SN_HD Triplet<S> spherical_point_vjp(const Triplet<S>& t, const TorsionKind<R>& 
   out.reference = grad_r + grad_w * t.axis;
   out.axis = grad_sin * across - w * grad_r + grad_w * t.reference - z * grad_p + grad_z * t.neighbor;
   return out;
+}
+
+// The angle at i instead, between i->j = -axis and i->k = neighbor - axis, vectors of any length. `kind` is kVanishing
+// where k is i, whose z is 0, and kNoReference elsewhere.
+template <class S, class R>
+SN_HD SphericalPoint<S> receiver_point(const Triplet<S>& t, const TorsionKind<R>& kind) {
+  const Vec3<S> u = t.axis - t.neighbor;
+  const S inverse = reciprocal_sqrt(dot(u, u) * kind.torsion + kind.vanishing) * kind.torsion;
+  return {dot(t.axis, u) * inverse * reciprocal_sqrt(dot(t.axis, t.axis)), S{}, S{}};
+}
+
+template <class S, class R>
+SN_HD Triplet<S> receiver_point_vjp(const Triplet<S>& t, const TorsionKind<R>& kind, const SphericalPoint<S>& grad) {
+  const Vec3<S> u = t.axis - t.neighbor;
+  const S inverse = reciprocal_sqrt(dot(u, u) * kind.torsion + kind.vanishing) * kind.torsion;
+  const S inverse_axis = reciprocal_sqrt(dot(t.axis, t.axis));
+  const S slope = grad.z * inverse * inverse_axis;  // of axis.u
+  const S along = slope * dot(t.axis, u);
+  const Vec3<S> grad_u = slope * t.axis - along * (inverse * inverse) * u;
+
+  Triplet<S> out;
+  out.neighbor = {S{} - grad_u.x, S{} - grad_u.y, S{} - grad_u.z};
+  out.axis = slope * u - along * (inverse_axis * inverse_axis) * t.axis + grad_u;
+  out.reference = {S{}, S{}, S{}};
+  return out;
+}
+
+// Which of the two points a gated sum wants.
+template <class S, class R>
+SN_HD SphericalPoint<S> triplet_point(bool at_receiver, const Triplet<S>& t, const TorsionKind<R>& kind) {
+  return at_receiver ? receiver_point(t, kind) : spherical_point(t, kind);
+}
+template <class S, class R>
+SN_HD Triplet<S> triplet_point_vjp(bool at_receiver, const Triplet<S>& t, const TorsionKind<R>& kind,
+                                   const SphericalPoint<S>& grad) {
+  return at_receiver ? receiver_point_vjp(t, kind, grad) : spherical_point_vjp(t, kind, grad);
 }
 
 }  // namespace spherenet

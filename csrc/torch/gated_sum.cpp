@@ -35,17 +35,19 @@ struct GatedSumArguments {
   GatedSumShape shape;
 
   GatedSumArguments(GatedSumTensors inputs_, const OptionalTensor& reference_, const GraphTensors& tensors_,
-                    bool released, bool tf32_)
+                    bool released, bool angle_at_receiver, bool tf32_)
       : inputs(std::move(inputs_)), reference(dense(reference_)), tensors(tensors_), tf32(tf32_), check("x", *inputs.x),
         dtype(floating_dtype("x", *inputs.x)), num_edges(checked_rows()), graph(check, tensors, num_edges) {
     inputs.make_contiguous();
-    shape = {int(inputs.x->size(1)), 0, 0, 0, 0, released};
+    shape = {int(inputs.x->size(1)), 0, 0, 0, 0, released, angle_at_receiver};
     const bool angle = inputs.angle_weight.has_value(), torsion = inputs.torsion_weight.has_value();
     STD_TORCH_CHECK(angle == inputs.angle_up.has_value(),
                     "angle_up: expected both or neither of angle_weight and angle_up, got one");
     STD_TORCH_CHECK(torsion == inputs.torsion_up.has_value(),
                     "torsion_up: expected both or neither of torsion_weight and torsion_up, got one");
     STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
+    STD_TORCH_CHECK(!torsion || !angle_at_receiver,
+                    "torsion_weight: expected none beside angles at the receiver, got one");
     if (angle) check_angle();
     if (torsion) check_torsion();
   }
@@ -136,9 +138,9 @@ void run(const GatedSumArguments& in, const GatedSumCall<T>& call, Pass pass) {
 Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
                  OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
                  OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-                 bool released, bool tf32) {
+                 bool released, bool angle_at_receiver, bool tf32) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, tf32);
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
   Tensor out = empty(x, {in.num_edges, in.shape.channels});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -198,10 +200,10 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
     Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
     OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight, OptionalTensor torsion_up,
-    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool tf32,
+    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32,
     bool geometry, bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, tf32);
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
   auto [none, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] =
       gated_sum_vjp(in, grad_out, nullptr, geometry, weights);
   return {grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu};
@@ -213,9 +215,9 @@ GatedSumOutputs gated_sum_double_backward(
     OptionalTensor grad_grad_torsion_up, Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
     OptionalTensor reference, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
     OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-    bool released, bool tf32, bool geometry, bool weights) {
+    bool released, bool angle_at_receiver, bool tf32, bool geometry, bool weights) {
   const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, tf32);
+                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
   GatedSumTensors tangents{grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_angle_weight,
                            grad_grad_angle_up, grad_grad_torsion_weight, grad_grad_torsion_up};
   tangents.make_contiguous();
@@ -246,7 +248,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
 #define SN_GATED_SUM_ARGUMENTS                                                                                       \
   "Tensor x, Tensor? radial, Tensor? direction, Tensor? reference, Tensor? angle_weight, Tensor? angle_up, "         \
   "Tensor? torsion_weight, Tensor? torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, "         \
-  "Tensor pair_ptr, bool released, bool tf32"
+  "Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32"
 #define SN_GATED_SUM_GRADIENTS                                                                                       \
   "Tensor grad_x, Tensor grad_radial, Tensor grad_direction, Tensor grad_angle_weight, Tensor grad_angle_up, "       \
   "Tensor grad_torsion_weight, Tensor grad_torsion_up"

@@ -12,20 +12,18 @@ from ..blocks import NUM_ELEMENTS
 
 # smallest and largest value of every integer hyper-parameter
 RANGES = {
-    "num_layers": (1, math.inf),
-    "hidden_channels": (1, math.inf),
-    "out_channels": (1, math.inf),
-    "int_emb_size": (1, math.inf),
-    "basis_emb_size_dist": (1, math.inf),
-    "basis_emb_size_angle": (1, math.inf),
-    "basis_emb_size_torsion": (1, math.inf),
-    "out_emb_channels": (1, math.inf),
-    "num_spherical": (1, 8),
-    "num_radial": (1, 16),
-    "envelope_exponent": (1, math.inf),
-    "num_before_skip": (0, math.inf),
-    "num_after_skip": (0, math.inf),
-    "num_output_layers": (0, math.inf),
+    name: (least, most)
+    for least, most, names in (
+        (1, math.inf, "num_layers num_blocks num_interactions hidden_channels out_channels int_emb_size"),
+        (1, math.inf, "basis_emb_size basis_emb_size_dist basis_emb_size_angle basis_emb_size_torsion"),
+        (1, math.inf, "out_emb_channels num_filters num_bilinear envelope_exponent"),
+        (0, math.inf, "num_before_skip num_after_skip num_output_layers"),
+        (0, math.inf, "num_residual_interaction num_residual_atomic num_residual_output"),
+        (2, math.inf, "num_gaussians"),
+        (1, 8, "num_spherical"),
+        (1, 16, "num_radial"),
+    )
+    for name in names.split()
 }
 
 
@@ -40,19 +38,27 @@ class Molecules(NamedTuple):
     pbc: Tensor | None  # [B, 3] or [3]
 
 
+def arguments(local_names: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor by name, of its `locals()` before there are any other names."""
+    return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
+
+
 def check_hparams(hparams: Mapping[str, Any]) -> None:
-    """Raise ValueError, or TypeError for a wrong type, naming the first hyper-parameter that is out of range."""
+    """Raise ValueError, or TypeError for a wrong type, naming the first hyper-parameter that is out of range.
+
+    Those of an unknown name are left to the model.
+    """
     for name, (low, high) in RANGES.items():
-        value = hparams[name]
+        value = hparams.get(name, low)
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name}: expected an int, got {value!r}")
         if not low <= value <= high:
             expected = f"at least {low}" if high == math.inf else f"at least {low}, at most {high}"
             raise ValueError(f"{name}: expected {expected}, got {value}")
     for name in ("use_angle", "use_torsion", "kernels"):
-        if not isinstance(hparams[name], bool):
+        if not isinstance(hparams.get(name, True), bool):
             raise TypeError(f"{name}: expected True or False, got {hparams[name]!r}")
-    cutoff, neighbors = hparams["cutoff"], hparams["max_num_neighbors"]
+    cutoff, neighbors = hparams["cutoff"], hparams.get("max_num_neighbors")
     if not isinstance(cutoff, (int, float)) or isinstance(cutoff, bool):
         raise TypeError(f"cutoff: expected a number, got {cutoff!r}")
     if not 0 < cutoff < math.inf:
@@ -61,9 +67,9 @@ def check_hparams(hparams: Mapping[str, Any]) -> None:
         raise TypeError(f"max_num_neighbors: expected an int or None, got {neighbors!r}")
     if neighbors is not None and neighbors < 1:
         raise ValueError(f"max_num_neighbors: expected at least 1, got {neighbors}")
-    if hparams["basis"] not in ("paper", "released"):
+    if hparams.get("basis", "paper") not in ("paper", "released"):
         raise ValueError(f'basis: expected "paper" or "released", got {hparams["basis"]!r}')
-    if hparams["use_torsion"] and not hparams["use_angle"]:
+    if hparams.get("use_torsion") and not hparams.get("use_angle"):
         raise ValueError("use_torsion: expected False where use_angle is False, got True")
 
 

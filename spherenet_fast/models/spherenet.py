@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .. import ops, reference
-from ..blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis
-from ..graph import Graph, edge_vectors, radius_graph
-from .inputs import Molecules, check_hparams, read_molecules
+from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
+from ..framework import SphericalMessagePassing
+from .inputs import arguments
 
 
-class SphereNet(nn.Module):
+class SphereNet(SphericalMessagePassing):
     """Message passing between the edges of a molecule that sees distance, angle and torsion of every neighbour.
 
     Args:
@@ -64,10 +62,8 @@ class SphereNet(nn.Module):
         max_num_neighbors: int | None = None,
         kernels: bool = True,
     ):
-        hparams = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        super().__init__()
-        check_hparams(hparams)
-        self.hparams = hparams
+        super().__init__(arguments(locals()), num_layers)
+        self.use_angle, self.use_torsion = use_angle, use_torsion
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
         output = hidden_channels, out_emb_channels, out_channels, num_output_layers
@@ -104,68 +100,3 @@ class SphereNet(nn.Module):
             raise ValueError(f"state_dict does not fit the hyper-parameters. {'; '.join(wrong[:4])}{more}")
         model.load_state_dict(state_dict)
         return model
-
-    def forward(self, data: Any, graph: Graph | None = None) -> Tensor:
-        """The prediction for every molecule.
-
-        data: anything with z [N] int64 (atomic numbers 1 to 94), pos [N, 3] (Å, dtype of the model), batch [N] int64
-        ascending (None: one molecule), and optionally cell [B, 3, 3] or [3, 3] (Å), pbc [B, 3] or [3] bool, num_graphs
-        (int; else counted from batch). A PyTorch Geometric Data or Batch, or a dict, will do.
-        graph: the neighbours, where they are known already; else found with `radius_graph`.
-        Returns [num_graphs, out_channels]. Raises ValueError or TypeError naming what is wrong with data.
-        """
-        molecules = read_molecules(data, self.init_e.emb.weight)
-        return self._predict(molecules, graph)
-
-    def energy_and_forces(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor]:
-        """The prediction, as an energy, and the forces on the atoms: minus its derivative by the positions.
-
-        data, graph: as in `forward`; data is left as it is. Returns energy [num_graphs, out_channels] and forces
-        [N, 3], those of the sum of all energies. While `model.training`, both can be differentiated again (by pos, too,
-        if it requires a gradient); else both are detached. Works under `torch.no_grad()` and `torch.inference_mode()`.
-        """
-        inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            molecules = read_molecules(data, self.init_e.emb.weight)
-            if inference:  # tensors made in inference mode cannot take part in a derivative, their copies can
-                molecules = Molecules(*map(_copy, molecules))
-                graph = graph and Graph(*map(_copy, graph))
-            if not molecules.pos.requires_grad:
-                molecules = molecules._replace(pos=molecules.pos.detach().requires_grad_())
-            energy = self._predict(molecules, graph)
-            (slope,) = torch.autograd.grad(energy.sum(), molecules.pos, create_graph=self.training)
-        return (energy, -slope) if self.training else (energy.detach(), -slope)
-
-    def _predict(self, molecules: Molecules, graph: Graph | None) -> Tensor:
-        """[num_graphs, out_channels]."""
-        operators = ops if self.hparams["kernels"] else reference
-        z, pos, batch, num_graphs, cell, pbc = molecules
-        if graph is None:
-            graph = radius_graph(pos, batch, self.emb.cutoff, cell, pbc, self.hparams["max_num_neighbors"])
-        elif len(graph.in_ptr) != len(z) + 1:
-            raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
-        with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision
-            # In float64 until there are unit vectors: along a line the energy is steep in their last digits.
-            vec = edge_vectors(pos.double(), graph, batch, None if cell is None else cell.double())
-            geometry = self._geometry(vec, graph, operators, pos.dtype)
-
-        e1, e2 = self.init_e(z, geometry, operators)
-        v = self.init_v(e2, graph, operators).to(pos.dtype)  # under autocast, too, the sums are not rounded
-        for update_e, update_v in zip(self.update_es, self.update_vs, strict=True):
-            e1, e2 = update_e(e1, geometry, operators)
-            v = v + update_v(e2, graph, operators)
-        first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
-        return operators.segment_sum(v, first_atom, None, batch)
-
-    def _geometry(self, vec: Tensor, graph: Graph, operators, dtype: torch.dtype) -> Geometry:
-        """vec [E, 3] float64, from sender to receiver -> what the blocks need of it, in dtype."""
-        distance = vec.square().sum(-1).sqrt()
-        bessel, radial = self.emb(distance.to(dtype), operators)
-        if not self.hparams["use_angle"]:
-            return Geometry(graph, bessel, None, None, None)
-        torsion = operators.torsion_reference(vec.detach(), graph) if self.hparams["use_torsion"] else None
-        return Geometry(graph, bessel, radial, (vec / distance[:, None]).to(dtype), torsion)
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value

@@ -57,10 +57,24 @@ class Potential(nn.Module):
         Raises:
             ValueError: there is more than one target.
         """
-        if len(self.names) != 1:
-            raise ValueError(f"targets: expected one to take forces of, got {', '.join(self.names)}")
+        self._check_single()
         energy, forces = self.model.energy_and_forces(data)
         return self.offset(data, len(energy)) + self.scale * energy.double(), forces * self.scale.to(forces.dtype)
+
+    def energy_forces_stress(self, data) -> tuple[Tensor, Tensor, Tensor]:
+        """`energy_and_forces`, and stress [graphs, 3, 3] in the unit of the energy per Å^3, positive under tension.
+
+        Raises:
+            ValueError: there is more than one target, no cell, or one without a volume.
+        """
+        self._check_single()
+        energy, *slopes = self.model.energy_forces_stress(data)
+        forces, stress = (slope * self.scale.to(slope.dtype) for slope in slopes)
+        return self.offset(data, len(energy)) + self.scale * energy.double(), forces, stress
+
+    def _check_single(self) -> None:
+        if len(self.names) != 1:
+            raise ValueError(f"targets: expected one to take forces of, got {', '.join(self.names)}")
 
     def all_units(self) -> dict[str, str | None]:
         """{name: unit} of the targets, and of "forces" if it was trained on them."""

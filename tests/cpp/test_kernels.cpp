@@ -289,10 +289,11 @@ void check_segment_sum(const System& system, int64_t channels) {
 }
 
 void check_everything() {
-  // channels C, L, K, P, Q, released
+  // channels C, L, K, P, Q, released, angle at the receiver
   const GatedSumShape shapes[] = {
-      {64, 7, 6, 8, 8, false}, {20, 3, 4, 9, 3, true},  {70, 2, 16, 1, 17, false}, {1, 1, 1, 1, 1, false},
-      {5, 8, 1, 3, 8, true},   {12, 4, 2, 8, 0, false}, {9, 0, 0, 0, 0, false},
+      {64, 7, 6, 8, 8, false, false}, {20, 3, 4, 9, 3, true, false}, {70, 2, 16, 1, 17, false, false},
+      {1, 1, 1, 1, 1, false, false},  {5, 8, 1, 3, 8, true, false},  {12, 4, 2, 8, 0, false, true},
+      {9, 0, 0, 0, 0, false, false},
   };
   for (const System& system : systems()) {
     context = std::string(cpu_instruction_set()) + ", " + system.name;

@@ -7,8 +7,9 @@ namespace {
 
 template <class T>
 GatedSumInputs<T> inputs_of(const py::dict& a) {
-  return {at<const T>(a, "x"),        at<const T>(a, "radial"),         at<const T>(a, "direction"),
-          at<const T>(a, "angle_weight"), at<const T>(a, "angle_up"), at<const T>(a, "torsion_weight"),
+  return {at<const T>(a, "x"),         at<const T>(a, "radial"),
+          at<const T>(a, "direction"), at<const T>(a, "angle_weight"),
+          at<const T>(a, "angle_up"),  at<const T>(a, "torsion_weight"),
           at<const T>(a, "torsion_up")};
 }
 
@@ -17,8 +18,9 @@ void gated_sum(const py::kwargs& a) {
     using T = decltype(zero);
     GatedSumCall<T> call{};
     call.graph = graph_of(a);
-    call.shape = {number<int>(a, "channels"),     number<int>(a, "num_spherical"), number<int>(a, "num_radial"),
-                  number<int>(a, "angle_size"),   number<int>(a, "torsion_size"),  number<bool>(a, "released")};
+    call.shape = {number<int>(a, "channels"),          number<int>(a, "num_spherical"), number<int>(a, "num_radial"),
+                  number<int>(a, "angle_size"),        number<int>(a, "torsion_size"),  number<bool>(a, "released"),
+                  number<bool>(a, "angle_at_receiver")};
     call.reference = at<const int32_t>(a, "reference");
     call.inputs = inputs_of<T>(number<py::dict>(a, "inputs"));
     call.tangents = inputs_of<T>(number<py::dict>(a, "tangents"));

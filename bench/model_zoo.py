@@ -1,0 +1,35 @@
+"""All models that are compared, by provider: this package's and PyTorch Geometric's."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+import pyg_models
+from table import COMPARED
+from spherenet_fast.models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
+
+SPHERENETS = ("ours", "reference")
+# The sizes of all are those of PyTorch Geometric's classes and of SphereNet's paper: DimeNet, whose messages stay wide
+# where they meet the angles, has 6 blocks, the others of its kind have 4.
+OWN: dict[str, Callable[[], nn.Module]] = {
+    "no_torsion": lambda: SphereNet(use_torsion=False),
+    "no_angle": lambda: SphereNet(use_torsion=False, use_angle=False),
+    "dimenet++": DimeNetPlusPlus,
+    "dimenet": DimeNet,
+    "schnet": SchNet,
+    "physnet": PhysNet,
+}
+
+
+def build(provider: str, num_spherical: int) -> nn.Module:
+    """A model with random weights; num_spherical is obeyed by the full SphereNet alone."""
+    if provider in pyg_models.NEEDS:
+        return pyg_models.build(provider)
+    if provider in OWN:
+        return OWN[provider]()
+    return SphereNet(num_spherical=num_spherical, kernels=provider != "reference")
+
+
+def takes_part(provider: str) -> bool:
+    """Whether a provider is one of the case "models"."""
+    return provider in COMPARED or provider in COMPARED.values()
