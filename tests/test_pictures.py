@@ -123,6 +123,16 @@ def test_special_surroundings():
     assert surroundings(molecule("H2")).neighbours == []
 
 
+def test_atoms_far_apart_have_no_bond():
+    far = Atoms("H2", positions=[[0, 0, 0], [0, 0, 30]])
+    with pytest.raises(ValueError, match="expected two atoms less than 20 Å apart, got none"):
+        surroundings(far)
+    with pytest.raises(ValueError, match="apart, got 0 and 1, which are not"):
+        surroundings(far, (0, 1))
+    with pytest.raises(ValueError, match="structure: expected at least 2 atoms, got 1"):
+        surroundings(Atoms("H"))
+
+
 @pytest.mark.parametrize("atoms", [rattled(), bulk("Cu"), molecule("C2H2"), molecule("H2")])
 def test_every_structure_gets_a_whole_picture(tmp_path, atoms):
     save(draw_geometry(atoms), tmp_path / "a.png", dpi=40)

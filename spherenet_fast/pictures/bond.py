@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 REACH = 1.3  # neighbours are shown up to this many times the length of the bond
+FARTHEST = 20.0  # Å: no bond is longer
 
 
 class Surroundings(NamedTuple):
@@ -45,7 +46,7 @@ def surroundings(atoms: Atoms, bond: tuple[int, int] | None = None, cutoff: floa
         cutoff: Å; None: `REACH` times the length of the bond.
 
     Raises:
-        ValueError: there is no such atom, no other atom, or the two are not closer than the cutoff.
+        ValueError: there is no such atom, no other atom, or the two are not closer than the cutoff or FARTHEST.
     """
     pos, cell, pbc = _tensors(atoms)
     if len(atoms) < 2 and cell is None:
@@ -89,7 +90,7 @@ def _tensors(atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor | None, torch.Ten
 
 
 def _length(pos, cell, pbc, numbers, bond, cutoff) -> float:
-    """Length of the bond in Å, found with a cutoff that grows until it is there."""
+    """Length of the bond in Å, found with a cutoff that grows until it is there. Raises ValueError at FARTHEST."""
     reach = 2.0 if cutoff is None else cutoff
     while True:
         graph = radius_graph(pos, None, reach, cell, pbc)
@@ -97,7 +98,10 @@ def _length(pos, cell, pbc, numbers, bond, cutoff) -> float:
         edge = _edge(graph, vec, numbers, bond)
         if edge is not None:
             return float(vec[edge].norm())
-        reach *= 1.5
+        if reach >= FARTHEST:
+            found = "none" if bond is None else f"{bond[0]} and {bond[1]}, which are not"
+            raise ValueError(f"--bond: expected two atoms less than {FARTHEST:g} Å apart, got {found}")
+        reach = min(1.5 * reach, FARTHEST)
 
 
 def _edge(graph: Graph, vec: torch.Tensor, numbers, bond: tuple[int, int] | None) -> int | None:
