@@ -110,6 +110,8 @@ def test_without_a_bond_the_shortest_one_of_heavy_atoms():
     seen = surroundings(molecule("CH3CH2OH"))
     assert seen.bond == (1, 2)  # C-O, from the carbon, which has more neighbours
     assert seen.cutoff == pytest.approx(1.3 * seen.length) and len(seen.neighbours) == 3
+    apart = Atoms("AuHHAu", positions=[[0, 0, 0], [0, 5, 0], [0, 5, 0.7], [0, 0, 2.9]])
+    assert set(surroundings(apart).bond) == {0, 3}
 
 
 def test_special_surroundings():

@@ -41,8 +41,8 @@ def surroundings(atoms: Atoms, bond: tuple[int, int] | None = None, cutoff: floa
 
     Args:
         atoms: a molecule or a periodic cell.
-        bond: atoms j and i; None: the shortest between two atoms that are not hydrogen, or else between any, from the
-            one with more neighbours. Of several images of i the nearest one.
+        bond: atoms j and i; None: the shortest between two atoms that are not hydrogen (between any, where there are no
+            two such atoms), from the one with more neighbours. Of several images of i the nearest one.
         cutoff: Å; None: `REACH` times the length of the bond.
 
     Raises:
@@ -111,8 +111,7 @@ def _edge(graph: Graph, vec: torch.Tensor, numbers, bond: tuple[int, int] | None
         fits = (sender == bond[0]) & (receiver == bond[1])
     else:
         heavy = torch.from_numpy(np.asarray(numbers) > 1)
-        fits = heavy[sender] & heavy[receiver]
-        fits = fits if fits.any() else torch.ones_like(fits)
+        fits = heavy[sender] & heavy[receiver] if heavy.sum() > 1 else torch.ones_like(sender, dtype=torch.bool)
     if not fits.any():
         return None
     distance = torch.where(fits, vec.norm(dim=1), math.inf)
