@@ -303,6 +303,15 @@ def test_wrong_hyper_parameters(model, hparams, error, message):
         model(**hparams)
 
 
+@pytest.mark.parametrize(
+    "model, count",
+    [(SchNet, 455_169), (PhysNet, 1_293_118), (DimeNet, 2_100_070), (DimeNetPlusPlus, 1_885_830)],
+)
+def test_parameter_counts(model, count):
+    """Of the default sizes, as in the README."""
+    assert sum(parameter.numel() for parameter in model().parameters()) == count
+
+
 def test_a_model_must_say_what_it_starts_from():
     class Empty(GraphNetwork3D):
         def __init__(self):
