@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
+from training_runs import TINY_MODEL, settings
+from typer.testing import CliRunner
 
+from spherenet_fast.cli import app
 from spherenet_fast.data import read_molecules
+from spherenet_fast.training import load_config, train
 
 
 def write(path, records, length=True, protocol=-1):
@@ -87,6 +91,21 @@ def test_numbers_may_be_arrays_of_numpy_and_tensors(tmp_path):
 def test_structures_without_labels(tmp_path):
     molecules = read_molecules(write(tmp_path / "test.lmdb", [structure(3), structure(2)]))
     assert len(molecules) == 2 and molecules.names == () and molecules.forces is None
+
+
+@pytest.mark.parametrize("s2ef", [False, True])
+def test_training_and_evaluation(tmp_path, s2ef):
+    labels = [dict(y=-float(n), force=torch.randn(3, 3)) if s2ef else dict(y_relaxed=-float(n)) for n in range(4)]
+    write(tmp_path / "train.lmdb", [structure(3, seed, **label) for seed, label in enumerate(labels)])
+    write(tmp_path / "val.lmdb", [structure(3, 9, **labels[0])])
+    values = {f"model.{name}": value for name, value in TINY_MODEL.items()} | {"data.source": tmp_path / "train.lmdb"}
+    values |= {"data.targets": "[energy]" if s2ef else "[relaxed_energy]", "data.forces": s2ef, "data.held_out": "[]"}
+    values |= {"data.test": 0, "data.val": 1, "training.max_steps": 2, "training.tensorboard": False}
+    train(load_config("is2re", settings(values | {"training.device": "cpu"})), tmp_path / "run")
+    arguments = ["evaluate", str(tmp_path / "run" / "best.ckpt"), "--data", str(tmp_path / "val.lmdb")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0 and result.stdout.startswith("1 molecules")
+    assert "% of the errors are within 0.02 eV" in result.stdout and ("eV/Ang" in result.stdout) == s2ef
 
 
 class Malicious:

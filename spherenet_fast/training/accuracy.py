@@ -57,7 +57,8 @@ class ErrorSum:
         absolute = torch.cat([part.abs().sum(0) for part in parts])
         square = torch.cat([part.square().sum(0) for part in parts])
         if self.limits is not None:
-            within = (parts[0].abs() <= self.limits.to(error.device)).sum(0)
+            self.limits = self.limits.to(error.device)
+            within = (parts[0].abs() <= self.limits).sum(0)
             self.within = within if self.within is None else self.within.to(within.device) + within
         self.absolute = absolute if self.absolute is None else self.absolute.to(absolute.device) + absolute
         self.square = square if self.square is None else self.square.to(square.device) + square
