@@ -13,7 +13,21 @@
 
 from ._freed_memory import keep_freed_memory
 from .graph import Graph, build_graph, edge_vectors, radius_graph
-from .models import SphereNet
+from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
+from .framework import GraphNetwork3D, SphericalMessagePassing  # after models, which import it on their own
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "SphereNet", "build_graph", "edge_vectors", "keep_freed_memory", "radius_graph"]
+__all__ = [
+    "DimeNet",
+    "DimeNetPlusPlus",
+    "Graph",
+    "GraphNetwork3D",
+    "PhysNet",
+    "SchNet",
+    "SphereNet",
+    "SphericalMessagePassing",
+    "build_graph",
+    "edge_vectors",
+    "keep_freed_memory",
+    "radius_graph",
+]

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from molecules import rattled_batch
+from molecules import in_dtype, rattled_batch
 from operator_cases import bessel_constants, cast, crowd, derivatives, gated_function, gated_inputs
+from small_models import NAMES, small_model
 
 from spherenet_fast import ops
 from spherenet_fast.models import SphereNet
@@ -72,16 +73,24 @@ def training_step(model, data):
     return [energy.detach(), forces.detach(), *(parameter.grad for parameter in model.parameters())]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_training_step_of_a_model(dtype, set_threads):
+def assert_same_bits_for_any_threads(model, dtype, set_threads):
     """torch's own matrix products are part of it: at these sizes they do not depend on the threads either."""
-    model = SphereNet(num_layers=2, num_spherical=3).to(dtype).train()
-    data = rattled_batch((24, 9, 20))
-    data.pos = data.pos.to(dtype)
+    data = in_dtype(rattled_batch((24, 9, 20)), dtype)
     set_threads(1)
-    expected = training_step(model, data)
-    expected = [tensor.clone() for tensor in expected]
+    expected = [tensor.clone() for tensor in training_step(model, data)]
     for threads in (1, 2):
         set_threads(threads)
         found = training_step(model, data)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_step_of_a_large_model(dtype, set_threads):
+    model = SphereNet(num_layers=2, num_spherical=3).to(dtype).train()
+    assert_same_bits_for_any_threads(model, dtype, set_threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_training_step_of_all_models(name, dtype, set_threads):
+    assert_same_bits_for_any_threads(small_model(name).to(dtype), dtype, set_threads)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from molecules import EXACT, SMALL, as_data, rattled_batch, rotation
+from small_models import IDS, IMPLEMENTATIONS, NAMES, small_model
 
 from spherenet_fast.models import SphereNet
 
@@ -53,6 +54,12 @@ def test_rattled_molecules(basis, dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype, tolerance", RATTLED)
+@pytest.mark.parametrize("name, kernels", IMPLEMENTATIONS, ids=IDS)
+def test_rattled_molecules_with_all_models(name, kernels, dtype, tolerance):
+    check_rattled(small_model(name, kernels).eval(), range(3), dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", RATTLED)
 def test_rattled_molecules_with_the_default_model(dtype, tolerance):
     check_rattled(SphereNet().eval(), range(3), dtype, tolerance)
 
@@ -83,12 +90,12 @@ def test_energies_of_exact_molecules_do_not_depend_on_the_numbering(name, dtype)
         assert_close(predictions(model, other, dtype)[:1], (energy,), SYMMETRIC[dtype])
 
 
-@pytest.mark.parametrize("use_torsion", [True, False])
-def test_mirror_images(use_torsion):
+@pytest.mark.parametrize("name", NAMES)
+def test_mirror_images(name):
     """A torsion has a sense of rotation, distances and angles have none."""
-    model = SphereNet(**SMALL, use_torsion=use_torsion).double().eval()
+    model = small_model(name).eval()
     data = rattled_batch((6, 9, 4))
     energy = model(data)
     mirrored = model(as_data(data.z, data.pos * torch.tensor([1.0, 1.0, -1.0]), data.batch))
     change = (mirrored - energy).abs() / energy.abs()
-    assert (change > 1e-4).all() if use_torsion else (change < 1e-12).all()  # rounding, or not rounding
+    assert (change > 1e-4).all() if name == "SphereNet" else (change < 1e-11).all()  # rounding, or not rounding

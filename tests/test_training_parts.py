@@ -198,7 +198,7 @@ def test_wrong_checkpoints(tmp_path):
         Potential.load(path)
     state = potential.state()
     torch.save(state | {"hparams": state["hparams"] | {"hidden_channels": 16}}, path)
-    with pytest.raises(ValueError, match="does not fit this version of SphereNet"):
+    with pytest.raises(ValueError, match="does not fit this version of the models"):
         Potential.load(path)
 
 

@@ -34,16 +34,14 @@ class BilinearInteraction(nn.Module):
 
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
         x = operators.radial_gate(self.lin_kj.silu(e1, operators), geometry.bessel, self.lin_rbf1.weight)
-        # sum_q sum_bl W[i, b, l] s[q, b] x[q, l]: first over q, with one gate for all l, then a product over all b, l
-        ones = x.new_ones(x.shape[1], 1)
-        sums = [
-            operators.gated_sum(
-                x, geometry.radial, geometry.direction, None, geometry.graph, weight, ones, None, None,
-                angle_at="receiver",
-            )
-            for weight in self.lin_sbf.weight.split(1)
-        ]  # fmt: skip
-        return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, torch.cat(sums, dim=1))
+        # sum_q sum_bl W[i, b, l] s[q, b] x[q, l]: first over q, then, as one product, over all b and l
+        num_bilinear, channels = self.lin_sbf.out_features, x.shape[1]
+        of_gate = torch.eye(num_bilinear, dtype=x.dtype, device=x.device).repeat_interleave(channels, dim=0)
+        sums = operators.gated_sum(
+            x.repeat(1, num_bilinear), geometry.radial, geometry.direction, None, geometry.graph,
+            self.lin_sbf.weight, of_gate, None, None, angle_at="receiver",
+        )  # fmt: skip
+        return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, sums)
 
     def _after(self, e1: Tensor, bessel: Tensor, sums: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1 [E, H], bessel [E, K], sums [E, num_bilinear H] -> the next e1, e2 [E, H]."""

@@ -10,9 +10,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def refuse(model: nn.Module, name: str, **expected: Any) -> None:
-    """TypeError unless `model` is of the class `name` (by name, or a subclass of it); ValueError naming the first
-    attribute that is not as expected."""
-    if name not in (base.__name__ for base in type(model).__mro__):
+    """TypeError unless `model` is of the class `name`; ValueError naming the first attribute that is not as expected."""
+    if type(model).__name__ != name:
         raise TypeError(f"model: expected a torch_geometric.nn.models.{name}, got {type(model).__name__}")
     for attribute, value in expected.items():
         found = getattr(model, attribute)

@@ -1,14 +1,11 @@
 """The configuration of a training run: one dataclass per section, with the limits of every number."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
-
-def _option(default: Any, **limits: Any) -> Any:
-    """A field with limits: choices=(...), low=inclusive, above=exclusive, high=inclusive (None always passes)."""
-    return field(default=default, metadata=limits)
+from .model_config import ModelConfig, SphereNetConfig
+from .option import option
 
 
 @dataclass
@@ -17,93 +14,68 @@ class DataConfig:
 
     source: str = MISSING  # ethanol, qm9, fcc111 (shipped); a file, folder or LMDB; pyg:QM9, pyg:MD17/<molecule>
     root: str | None = None  # folder of PyTorch Geometric's data sets
-    labels: str = _option("original", choices=("original", "revised"))
+    labels: str = option("original", choices=("original", "revised"))
     targets: list[str] = field(default_factory=lambda: ["energy"])
     forces: bool = False
     # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
     relaxations: bool = False
     # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
-    within: float | None = _option(None, above=0)
+    within: float | None = option(None, above=0)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
     file_units: dict[str, str] = field(default_factory=dict)  # target -> unit in the file, where it does not say
-    dtype: str = _option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
-    train: int | None = _option(None, low=1)  # numbers of molecules; none: all that remain
-    val: int = _option(0, low=0)
-    test: int | None = _option(None, low=0)
-    seed: int = _option(42, low=0)  # of the split
+    dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
+    train: int | None = option(None, low=1)  # numbers of molecules; none: all that remain
+    val: int = option(0, low=0)
+    test: int | None = option(None, low=0)
+    seed: int = option(42, low=0)  # of the split
     held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
-
-
-@dataclass
-class ModelConfig:
-    """SphereNet's hyper-parameters; the number of outputs is the number of targets."""
-
-    cutoff: float = _option(5.0, above=0)
-    num_layers: int = _option(4, low=1)
-    hidden_channels: int = _option(128, low=1)
-    int_emb_size: int = _option(64, low=1)
-    basis_emb_size_dist: int = _option(8, low=1)
-    basis_emb_size_angle: int = _option(8, low=1)
-    basis_emb_size_torsion: int = _option(8, low=1)
-    out_emb_channels: int = _option(256, low=1)
-    num_spherical: int = _option(7, low=1)
-    num_radial: int = _option(6, low=1)
-    envelope_exponent: int = _option(5, low=1)
-    num_before_skip: int = _option(1, low=0)
-    num_after_skip: int = _option(2, low=0)
-    num_output_layers: int = _option(3, low=0)
-    basis: str = _option("paper", choices=("paper", "released"))
-    use_angle: bool = True
-    use_torsion: bool = True
-    max_num_neighbors: int | None = _option(None, low=1)
-    kernels: bool = True  # false: the readable PyTorch reference
 
 
 @dataclass
 class LossConfig:
     """sum of weight * loss, of errors divided by the scale of the labels."""
 
-    energy: str = _option("l1", choices=("l1", "mse", "huber"))  # of energies or other targets
-    forces: str = _option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
-    energy_weight: float = _option(1.0, low=0)
-    forces_weight: float = _option(100.0, low=0)
+    energy: str = option("l1", choices=("l1", "mse", "huber"))  # of energies or other targets
+    forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
+    energy_weight: float = option(1.0, low=0)
+    forces_weight: float = option(100.0, low=0)
     # What is subtracted from the labels before training: see `references.fit_normalisation`.
-    references: str = _option("auto", choices=("auto", "elements", "mean", "none"))
-    scale: str = _option("auto", choices=("auto", "none"))
+    references: str = option("auto", choices=("auto", "elements", "mean", "none"))
+    scale: str = option("auto", choices=("auto", "none"))
 
 
 @dataclass
 class OptimizerConfig:
     """Adam, its learning rate over time, and the average of the weights that is evaluated and kept."""
 
-    lr: float = _option(1e-3, above=0)
-    warmup_steps: int = _option(0, low=0)
-    schedule: str = _option("cosine", choices=("cosine", "step", "constant"))
-    step_size: int = _option(10000, low=1)  # schedule step: lr is multiplied by step_factor every step_size steps
-    step_factor: float = _option(0.5, above=0, high=1)
-    beta2: float = _option(0.999, low=0, high=1)
-    weight_decay: float = _option(0.0, low=0)  # decoupled, as in AdamW
-    gradient_clip: float | None = _option(None, above=0)  # longest gradient
-    ema_decay: float | None = _option(0.999, low=0, high=1)  # none: keep the weights themselves
+    lr: float = option(1e-3, above=0)
+    warmup_steps: int = option(0, low=0)
+    schedule: str = option("cosine", choices=("cosine", "step", "constant"))
+    step_size: int = option(10000, low=1)  # schedule step: lr is multiplied by step_factor every step_size steps
+    step_factor: float = option(0.5, above=0, high=1)
+    beta2: float = option(0.999, low=0, high=1)
+    weight_decay: float = option(0.0, low=0)  # decoupled, as in AdamW
+    gradient_clip: float | None = option(None, above=0)  # longest gradient
+    ema_decay: float | None = option(0.999, low=0, high=1)  # none: keep the weights themselves
 
 
 @dataclass
 class TrainingConfig:
     """How long, in what portions, and how often to look."""
 
-    batch_size: int = _option(32, low=1)
-    eval_batch_size: int | None = _option(None, low=1)  # none: four times batch_size
-    max_epochs: int | None = _option(None, low=1)
-    max_steps: int | None = _option(None, low=1)
-    max_time: float | None = _option(None, above=0)  # minutes of training, over all resumed parts together
-    val_every: int | None = _option(None, low=1)  # steps between validations; none: once an epoch
-    log_every: int = _option(20, low=1)  # steps
-    seed: int = _option(0, low=0)  # of the initial weights, the order of the molecules and the mirror images
+    batch_size: int = option(32, low=1)
+    eval_batch_size: int | None = option(None, low=1)  # none: four times batch_size
+    max_epochs: int | None = option(None, low=1)
+    max_steps: int | None = option(None, low=1)
+    max_time: float | None = option(None, above=0)  # minutes of training, over all resumed parts together
+    val_every: int | None = option(None, low=1)  # steps between validations; none: once an epoch
+    log_every: int = option(20, low=1)  # steps
+    seed: int = option(0, low=0)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     mirror: bool = False
-    device: str = _option("auto", choices=("auto", "cpu", "gpu"))
-    threads: int | None = _option(None, low=1)  # of PyTorch on the CPU; none: PyTorch's choice
+    device: str = option("auto", choices=("auto", "cpu", "gpu"))
+    threads: int | None = option(None, low=1)  # of PyTorch on the CPU; none: PyTorch's choice
     tensorboard: bool = True
 
 
@@ -112,7 +84,7 @@ class Config:
     """Everything that `train` needs."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=SphereNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from .config import Config
+from .model_config import MODEL_CONFIGS
 
 CONFIGS = ("ethanol", "qm9", "is2re", "paper_qm9", "paper_md17", "ablation")
-_SECTIONS = get_type_hints(Config)
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
@@ -24,7 +24,8 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
 
     Args:
         source: a path to a YAML file, or the name of a shipped config (one of `CONFIGS`); ":" and a variant.
-        overrides: ``["training.max_steps=100", ...]``, applied last.
+        overrides: ``["training.max_steps=100", ...]``, applied last. Another model.name than the file's leaves out the
+            file's model section: the model starts from its own default values.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -40,7 +41,13 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
         raise ValueError(
             f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
         )
-    return _checked(given, _variant(path, given.pop("variants", None), variant), *map(_override, overrides or []))
+    sections = given, _variant(path, given.pop("variants", None), variant)
+    changes = [_override(text) for text in overrides or []]
+    name = _model_name([*sections, *changes])
+    for number, part in enumerate(sections, 1):
+        if _model_name(sections[:number]) != name:
+            part.pop("model", None)
+    return _checked(*sections, *changes)
 
 
 def run_name(source) -> str:
@@ -98,18 +105,29 @@ def _override(text: str) -> DictConfig:
     raise ValueError(f"--set: expected key=value, got {text!r}")
 
 
+def _model_name(parts) -> Any:
+    """The model's name in the last of the parts that has one."""
+    sections = [part.get("model") for part in parts]
+    names = [section["name"] for section in sections if isinstance(section, (dict, DictConfig)) and "name" in section]
+    return names[-1] if names else Config().model.name
+
+
 def _checked(*parts) -> Config:
     plain = [OmegaConf.to_container(part, resolve=False) for part in parts]
-    _check_containers(plain)
+    name = _model_name(plain)
+    if name not in MODEL_CONFIGS:
+        raise ValueError(f"config key 'model.name': expected one of {', '.join(MODEL_CONFIGS)}, got {name!r}")
+    sections = get_type_hints(Config) | {"model": MODEL_CONFIGS[name]}
+    _check_containers(plain, sections)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), *parts)
+        merged = OmegaConf.merge(OmegaConf.structured(Config(model=MODEL_CONFIGS[name]())), *parts)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(_explain(error, plain)) from error
+        raise ValueError(_explain(error, plain, sections)) from error
     if OmegaConf.is_missing(merged.data, "source"):
         raise ValueError("config key 'data.source': expected a sample's name or a path, got nothing")
     config = OmegaConf.to_object(merged)
-    for section in _SECTIONS:
+    for section in sections:
         values = getattr(config, section)
         for option in dataclasses.fields(values):
             _check_limits(f"{section}.{option.name}", getattr(values, option.name), option.metadata)
@@ -117,7 +135,7 @@ def _checked(*parts) -> Config:
     return config
 
 
-def _explain(error: OmegaConfBaseException, parts) -> str:
+def _explain(error: OmegaConfBaseException, parts, sections: dict[str, type]) -> str:
     key = str(error.full_key or error.key)
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         names = ", ".join(option.name for option in dataclasses.fields(error.object_type))
@@ -125,27 +143,27 @@ def _explain(error: OmegaConfBaseException, parts) -> str:
     section, _, name = key.partition(".")
     option = name.split("[")[0].split(".")[0]
     given = [part[section][option] for part in parts if option in part.get(section, {})]
-    return f"config key {key!r}: expected {_type_name(section, option)}, got {given[-1] if given else None!r}"
+    return f"config key {key!r}: expected {_type_name(sections[section], option)}, got {given[-1] if given else None!r}"
 
 
-def _type_name(section: str, option: str) -> str:
-    expected = get_type_hints(_SECTIONS[section])[option]
+def _type_name(section: type, option: str) -> str:
+    expected = get_type_hints(section)[option]
     return str(expected).removeprefix("typing.") if get_args(expected) else expected.__name__
 
 
-def _check_containers(parts) -> None:
+def _check_containers(parts, sections: dict[str, type]) -> None:
     """ValueError where a list or mapping stands for a number, or the other way round."""
     for part in parts:
         for section, values in part.items():
-            if section not in _SECTIONS:
+            if section not in sections:
                 continue
             if not isinstance(values, dict):
                 raise ValueError(f"config section {section!r}: expected keys and values, got {values!r}")
-            hints = get_type_hints(_SECTIONS[section])
+            hints = get_type_hints(sections[section])
             for option, value in values.items():
                 expected = get_origin(hints.get(option))
                 if option in hints and any((expected is kind) != isinstance(value, kind) for kind in (dict, list)):
-                    name = _type_name(section, option)
+                    name = _type_name(sections[section], option)
                     raise ValueError(f"config key '{section}.{option}': expected {name}, got {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""A trained SphereNet with everything needed to use it: references, scale, targets, units."""
+"""A trained model with everything needed to use it: references, scale, targets, units."""
 
 import os
 import pickle
@@ -8,17 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..models.spherenet import SphereNet
+from ..framework import GraphNetwork3D
+from ..models import MODELS
 from .references import Normalisation
 
 FORMAT = "spherenet_fast potential 1"
 
 
 class Potential(nn.Module):
-    """target = shift + sum over atoms of elements[z] + scale * SphereNet(data), in the units of the training labels.
+    """target = shift + sum over atoms of elements[z] + scale * model(data), in the units of the training labels.
 
     Args:
-        model: a SphereNet with one output per target.
+        model: one of `spherenet_fast.models.MODELS`, with one output per target.
         normalisation: references and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
@@ -28,7 +29,14 @@ class Potential(nn.Module):
     """
 
     def __init__(
-        self, model: SphereNet, normalisation: Normalisation, names, units, forces=False, elements=None, config=None
+        self,
+        model: GraphNetwork3D,
+        normalisation: Normalisation,
+        names,
+        units,
+        forces=False,
+        elements=None,
+        config=None,
     ):
         super().__init__()
         self.model = model
@@ -111,6 +119,7 @@ class Potential(nn.Module):
         """
         return {
             "format": FORMAT,
+            "model": type(self.model).__name__,
             "hparams": dict(self.model.hparams),
             "names": list(self.names),
             "units": list(self.units),
@@ -124,7 +133,7 @@ class Potential(nn.Module):
     @classmethod
     def from_state(cls, state: dict) -> "Potential":
         """The potential that `state` describes."""
-        model = SphereNet(**state["hparams"])
+        model = MODELS[state.get("model", "SphereNet")](**state["hparams"])
         weights = state["weights"]
         floating = next(tensor.dtype for tensor in weights.values() if tensor.dtype.is_floating_point)
         model.to(floating).load_state_dict(weights)
@@ -164,7 +173,7 @@ class Potential(nn.Module):
         try:
             potential = cls.from_state(state)
         except (RuntimeError, KeyError, TypeError, StopIteration) as error:
-            raise ValueError(f"{path}: the checkpoint does not fit this version of SphereNet: {error}") from error
+            raise ValueError(f"{path}: the checkpoint does not fit this version of the models: {error}") from error
         return potential.to(device).eval().requires_grad_(False)
 
 

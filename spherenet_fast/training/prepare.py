@@ -7,7 +7,7 @@ import torch
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
 from ..data.targets import canonical_target
-from ..models.spherenet import SphereNet
+from ..models import MODELS
 from .config import Config, DataConfig
 from .config_files import config_to_dict
 from .potential import Potential
@@ -50,12 +50,14 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
     """A potential with fresh weights (by `training.seed`) and references and scale fitted to the training molecules.
 
     Raises:
-        ValueError: there are no training molecules, or SphereNet does not take the hyper-parameters.
+        ValueError: there are no training molecules, or the model does not take the hyper-parameters.
     """
     if len(split.train) == 0:
         raise ValueError("data.train: expected at least 1 training molecule, got 0")
     torch.manual_seed(config.training.seed)
-    model = SphereNet(out_channels=len(molecules.names), **asdict(config.model)).to(getattr(torch, config.data.dtype))
+    hparams = asdict(config.model)
+    model = MODELS[hparams.pop("name")](out_channels=len(molecules.names), **hparams)
+    model = model.to(getattr(torch, config.data.dtype))
     return Potential(
         model,
         fit_normalisation(molecules, split.train, config.loss.references, config.loss.scale),

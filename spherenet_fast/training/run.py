@@ -9,7 +9,7 @@ import yaml
 
 from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
-from .config_files import config_to_dict
+from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
 from .potential import Potential, read_checkpoint
 from .prepare import prepare_molecules, prepare_potential, prepare_split
@@ -91,7 +91,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> dict:
     checkpoint = read_checkpoint(out / "last.ckpt")
     if "potential" not in checkpoint or "run" not in checkpoint:
         raise ValueError(f"{out / 'last.ckpt'}: expected the checkpoint of a training run, got another file")
-    before, now = checkpoint["potential"]["config"], config_to_dict(config)
+    before, now = (config_to_dict(c) for c in (config_from_dict(checkpoint["potential"]["config"]), config))
     for section, options in now.items():
         for name, value in options.items():
             was = before.get(section, {}).get(name)

@@ -1,0 +1,1 @@
+"""Models that show how one is written."""
