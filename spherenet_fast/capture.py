@@ -25,7 +25,7 @@ from torch import Tensor
 from .blocks import NUM_ELEMENTS
 from .framework import GraphNetwork3D
 from .graph import Graph, radius_graph
-from .models.inputs import Molecules, read_molecules
+from .inputs import Molecules, read_molecules
 from .padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
 
 __all__ = ["Capacity", "CapacityError", "CapturedInference", "CapturedTraining", "masked_mean"]

@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import ops, reference
+from . import derivatives, ops, reference
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis
 from .graph import Graph, edge_vectors, radius_graph
-from .models import derivatives
-from .models.inputs import Molecules, check_hparams, read_molecules
+from .inputs import Molecules, check_hparams, read_molecules
 
 
 class System(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .framework import System
 from .graph import Graph
-from .models.inputs import may_read_values
+from .inputs import may_read_values
 
 
 class Lengths(NamedTuple):

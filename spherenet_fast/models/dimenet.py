@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..blocks import AtomOutput, Dense, EdgeEmbedding, Geometry, RadialBasis, Residual, by_edges
 from ..framework import SphericalMessagePassing, System
-from .inputs import arguments
+from ..inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 

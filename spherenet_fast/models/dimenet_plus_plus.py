@@ -5,7 +5,7 @@ from torch import nn
 
 from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..framework import SphericalMessagePassing
-from .inputs import arguments
+from ..inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 

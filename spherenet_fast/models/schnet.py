@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..blocks import NUM_ELEMENTS, Dense, shifted_softplus
 from ..framework import GraphNetwork3D, System
 from ..lengths import Lengths, edge_lengths
-from .inputs import arguments
+from ..inputs import arguments
 from .pyg import copied, refuse
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..framework import SphericalMessagePassing
-from .inputs import arguments
+from ..inputs import arguments
 
 
 class SphereNet(SphericalMessagePassing):

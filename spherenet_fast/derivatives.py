@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph import Graph, gather_rows
-from ..neighbors import FLAT
+from .graph import Graph, gather_rows
+from .neighbors import FLAT
 from .inputs import Molecules, may_read_values, read_molecules
 
 Predict = Callable[[Molecules, Graph | None], Tensor]  # checked molecules and their graph -> [num_graphs, out_channels]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ..blocks import NUM_ELEMENTS
+from .blocks import NUM_ELEMENTS
 
 # smallest and largest value of every integer hyper-parameter
 RANGES = {
