@@ -95,7 +95,8 @@ done
 measure=("$python" bench/run.py --device cuda --out "$out" --budget 0.5)
 step benchmark-ours 150 "${measure[@]}" --providers ours floor
 step benchmark-pyg 70 "${measure[@]}" --providers pyg_schnet pyg_dimenet++ \
-  --cases build qm9 qm9-128 qm9-512 ethanol aspirin
+  --cases build qm9 qm9-128 qm9-512 ethanol aspirin models
+step benchmark-models 40 "${measure[@]}" --cases models --providers no_torsion no_angle dimenet++ dimenet schnet physnet
 step benchmark-reference 60 "${measure[@]}" --providers reference \
   --cases qm9 qm9-128 ethanol aspirin-1 aspirin liquid radial_basis torsion_reference gated_sum
 finish
