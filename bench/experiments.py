@@ -105,12 +105,17 @@ def rows_of_run(run: Path, arguments: argparse.Namespace) -> list[Row]:
         "batch": training["batch_size"], "minutes": f"{minutes:.1f}",
         "threads": training["threads"] or torch.get_num_threads(), "hardware": device_name(device),
         "torch": torch.__version__, "commit": arguments.commit or commit(),
-        "date": datetime.date.fromtimestamp((run / "results.json").stat().st_mtime).isoformat(), "metric": "MAE",
+        "date": datetime.date.fromtimestamp((run / "results.json").stat().st_mtime).isoformat(),
     }  # fmt: skip
     row = {name: str(value) for name, value in row.items()}
-    return [
-        row | {"target": name, "unit": results["units"][name] or "", "value": f"{value:.5g}"}
+    rows = [
+        row | {"target": name, "metric": "MAE", "unit": results["units"][name] or "", "value": f"{value:.5g}"}
         for name, value in results["mae"].items()
+    ]
+    shares = results.get("within", {})  # of errors within a limit, where the config names one
+    return rows + [
+        row | {"target": name, "metric": "EwT", "unit": "%", "value": f"{100 * share:.5g}"}
+        for name, share in shares.items()
     ]
 
 
@@ -179,7 +184,7 @@ def results(rows: list[Row], paper: list[Row]) -> str:
 def comparisons(rows: list[Row]) -> dict[tuple, dict[str, Row]]:
     """The runs of the ablation that may be compared: {(data, target, unit, seed, *budget): {model: row}}."""
     groups: dict[tuple, dict[str, Row]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["metric"] == "MAE"):
         key = tuple(row[name] for name in ("data", "target", "unit", "seed", *BUDGET))
         groups.setdefault(key, {})[row["model"]] = row
     return groups
@@ -194,7 +199,7 @@ def ablation(rows: list[Row], paper: list[Row]) -> str:
         first = next(iter(models.values()))
         shared = f"{int(first['train']):,} for training, {int(first['steps']):,} steps of {first['batch']}"
         lines.append([data, target, unit, seed, *values, order(models), shared])
-    for place in dict.fromkeys((row["data"], row["target"], row["unit"]) for row in rows):
+    for place in dict.fromkeys(key[:3] for key in comparisons(rows)):
         wanted = dict(zip(("data", "target", "unit"), place), experiment="ablation", metric="MAE")
         values = [of_paper(wanted | {"model": name}, paper) for name in ABLATION]
         if any(values):
@@ -203,19 +208,19 @@ def ablation(rows: list[Row], paper: list[Row]) -> str:
 
 
 def order(models: dict[str, Row]) -> str:
-    """ "yes" if more geometry has the smaller error; else "no" and the order found."""
+    """ "yes" if more geometry has the smaller error; else the order found, of the models that have run."""
+    found = sorted(models, key=lambda name: float(models[name]["value"]))
     if set(models) != set(ABLATION):
-        return "not all have run"
-    found = sorted(ABLATION, key=lambda name: float(models[name]["value"]))
+        return f"{' < '.join(found)}; not all have run"
     return "yes" if found == list(ABLATION) else f"no: {' < '.join(found)}"
 
 
 def verdict(rows: list[Row]) -> str:
     """In how many lines of the ablation the paper's order holds, for each target."""
     parts = []
-    for target in dict.fromkeys(row["target"] for row in rows):
+    for target in dict.fromkeys(key[1] for key in comparisons(rows)):
         orders = [order(models) for key, models in comparisons(rows).items() if key[1] == target]
-        complete = [text for text in orders if text != "not all have run"]
+        complete = [text for text in orders if not text.endswith("not all have run")]
         parts.append(f"of {target} in {complete.count('yes')} of {len(complete)}")
     return f"{' < '.join(ABLATION)} holds for errors {', '.join(parts)} comparisons at equal budgets."
 

@@ -72,6 +72,11 @@ def _peak(case: str, mode: str, provider: str, size: int) -> int:
     system, _, num_spherical, _ = MODEL_CASES[case]
     model_call(provider, mode, ethanol(1), num_spherical, "cpu")()  # loads libraries, starts threads
     call = model_call(provider, mode, system(size), num_spherical, "cpu")
+    return peak_of(call)
+
+
+def peak_of(call) -> int:
+    """Bytes above the present size that this process reaches during a call, where `supported`."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at the present size
     base = _kilobytes("/proc/self/status", "VmRSS:")

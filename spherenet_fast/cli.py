@@ -1,4 +1,4 @@
-"""The command ``spherenet-fast``: train, evaluate, predict."""
+"""The command ``spherenet-fast``: train, evaluate, predict, and pictures."""
 
 import sys
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import typer
 from ._freed_memory import keep_freed_memory
 
 app = typer.Typer(
-    help="SphereNet: train on molecules, evaluate, predict.", no_args_is_help=True, add_completion=False,
+    help="SphereNet: train on molecules, evaluate, predict, draw.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ def main():
 @app.command()
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, paper_md17:toluene, ...")
+        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re, paper_md17:toluene, ...")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/<config's name>].")] = None,
     set_: Annotated[
@@ -80,19 +80,21 @@ def evaluate(
 
     Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
     """
-    from .training.accuracy import error_table, evaluate, spreads, standardised
+    from .training.accuracy import error_table, evaluate, print_unseen_elements, spreads, standardised
     from .training.evaluation import evaluation_data
     from .training.potential import Potential
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
         molecules, indices = evaluation_data(potential, data, split, part)
-        potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
-        mae, rmse = evaluate(potential, molecules, indices, batch_size)
+        if data is not None:  # else the run's own config decided what to test on
+            potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
+        errors = evaluate(potential, molecules, indices, batch_size)
         print(f"{len(indices)} molecules")
-        print(error_table(potential, mae, rmse))
+        print(error_table(potential, errors))
+        print_unseen_elements(potential, molecules, indices)
         if len(potential.names) > 1:
-            ratio, log_ratio = standardised(mae, spreads(molecules, indices))
+            ratio, log_ratio = standardised(errors.mae, spreads(molecules, indices))
             print(f"std. MAE {100 * ratio:.3f} %  logMAE {log_ratio:.3f}")
 
 
@@ -117,6 +119,56 @@ def predict(
         predicted = predict(potential, read_structures(structures), batch_size, forces)
         write_structures(out, predicted)
         print(f"{len(predicted)} structures in {out}")
+
+
+@app.command()
+def filters(
+    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png or .svg.")],
+    block: Annotated[int, typer.Option(help="Interaction block, from 0.")] = 0,
+    channel: Annotated[
+        list[int] | None, typer.Option(help="A filter to draw, from 0; may be repeated [default: six].")
+    ] = None,
+):
+    """Draw learned torsion filters over distance and angle, for torsions 0 to 7 pi / 4 (the paper's Figure 6).
+
+    Without --channel: the six filters of the block that depend most on the torsion.
+    """
+    from .pictures.files import check_picture, save
+    from .pictures.filters import draw_filters
+    from .training.potential import Potential
+
+    with _errors_in_one_line():
+        check_picture(out)
+        save(draw_filters(Potential.load(checkpoint).model, block, channel), out)
+        print(f"picture in {out}")
+
+
+@app.command()
+def geometry(
+    structures: Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png or .svg.")],
+    bond: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="J I", help="The bond j->i, atoms from 0 [default: the shortest without hydrogen]."),
+    ] = None,
+    frame: Annotated[int, typer.Option(help="Structure in the file, from 0; -1 is the last.")] = 0,
+    cutoff: Annotated[
+        float | None, typer.Option(min=1e-3, help="Reach of neighbours in Ang [default: 1.3 times the bond].")
+    ] = None,
+):
+    """Draw the distances, angles and torsions of a bond's neighbours, as SphereNet has them."""
+    from .data import read_structures
+    from .pictures.files import check_picture, save
+    from .pictures.geometry import draw_geometry
+
+    with _errors_in_one_line():
+        check_picture(out)
+        found = read_structures(structures)
+        if not -len(found) <= frame < len(found):
+            raise ValueError(f"--frame: expected {-len(found)} to {len(found) - 1}, got {frame}")
+        save(draw_geometry(found[frame], bond, cutoff), out)
+        print(f"picture in {out}")
 
 
 if __name__ == "__main__":

@@ -215,6 +215,31 @@ def triplet_geometry(direction: Tensor, reference: Tensor, graph) -> tuple[Tenso
     return z, re, torch.where(has_reference, im, 0.0)
 
 
+def angle_filter(radial: Tensor, harmonics: Tensor, angle_weight: Tensor, angle_up: Tensor) -> Tensor:
+    """angle_up a, a_p = sum_ln angle_weight[p, l K + n] radial[t, l, n] Y_l0(t) of triplets t   (Eq. 5 of the paper).
+
+    radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2], whose torsion may be any; angle_weight [P, L K];
+    angle_up [C, P]. Returns [T, C].
+    """
+    order = torch.arange(radial.shape[1], device=radial.device)
+    return (radial * harmonics[:, order * order, None]).flatten(1) @ angle_weight.T @ angle_up.T
+
+
+def torsion_filter(
+    radial: Tensor, harmonics: Tensor, torsion_weight: Tensor, torsion_up: Tensor, basis: str = "paper"
+) -> Tensor:
+    """torsion_up t, t_p = sum_hn torsion_weight[p, h K + n] radial[t, o(h), n] Y_h(t) of triplets t          (Eq. 4).
+
+    With h = l^2 + (m if m >= 0 else 2l + 1 + m); o(h) = l in basis "paper" and h mod L in basis "released".
+    radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
+    Returns [T, C].
+    """
+    order = torch.arange(radial.shape[1], device=radial.device)
+    number = torch.arange(len(order) ** 2, device=radial.device)
+    paired = number % len(order) if basis == "released" else torch.repeat_interleave(order, 2 * order + 1)
+    return (radial[:, paired] * harmonics[:, :, None]).flatten(1) @ torsion_weight.T @ torsion_up.T
+
+
 def _receiver_cosine(vec_q: Tensor, vec_e: Tensor, is_triplet: Tensor) -> Tensor:
     """Cosine of the angle at i between i->j and i->k, of edges q = k->j and e = j->i. vec [T, 3] -> [T], 0 if k is i."""
     to_j, to_k = -vec_e, -(vec_q + vec_e)
@@ -239,11 +264,9 @@ def gated_sum(
 ) -> Tensor:
     """M[e, c] = sum over q of x[q, c] (angle_up a)[c] (torsion_up t)[c], q running over the triplets (q, e).
 
-    a_p = sum_ln angle_weight[p, l K + n] radial[q, l, n] Y_l0(q, e)             (Eq. 5 of the paper)
-    t_p = sum_hn torsion_weight[p, h K + n] radial[q, o(h), n] Y_h(q, e)         (Eq. 4)
-    with h = l^2 + (m if m >= 0 else 2l + 1 + m); o(h) = l in basis "paper" and h mod L in basis "released".
-    The factor of a pair of weights that is None is 1. angle_at "receiver": theta is the angle at i between i->j and
-    i->k instead of the one at j between j->i and j->k, there is no torsion, and direction is vec itself.
+    The two factors are `angle_filter` and `torsion_filter`; that of a pair of weights that is None is 1.
+    angle_at "receiver": theta is the angle at i between i->j and i->k instead of the one at j between j->i and j->k,
+    there is no torsion, and direction is vec itself.
 
     x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; reference [num_pairs]; angle_weight [P, L K];
     angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
@@ -251,7 +274,6 @@ def gated_sum(
     q, e, *_ = _pairs(graph)
     message = x[q]
     if angle_weight is not None or torsion_weight is not None:
-        num_spherical = radial.shape[1]
         if torsion_weight is None:  # the angle is not allowed to depend on a torsion, so any reference will do
             reference = torch.full_like(q, -2)
         if angle_at == "receiver":
@@ -259,16 +281,11 @@ def gated_sum(
             re = im = torch.zeros_like(z)
         else:
             z, re, im = triplet_geometry(direction, reference, graph)
-        harmonics = spherical_harmonics(z, re, im, num_spherical)
-        order = torch.arange(num_spherical, device=x.device)
+        harmonics = spherical_harmonics(z, re, im, radial.shape[1])
     if angle_weight is not None:
-        angle_basis = radial[q] * harmonics[:, order * order, None]
-        message = message * (angle_basis.flatten(1) @ angle_weight.T @ angle_up.T)
+        message = message * angle_filter(radial[q], harmonics, angle_weight, angle_up)
     if torsion_weight is not None:
-        number = torch.arange(num_spherical**2, device=x.device)
-        paired = number % num_spherical if basis == "released" else torch.repeat_interleave(order, 2 * order + 1)
-        torsion_basis = radial[q][:, paired] * harmonics[:, :, None]
-        message = message * (torsion_basis.flatten(1) @ torsion_weight.T @ torsion_up.T)
+        message = message * torsion_filter(radial[q], harmonics, torsion_weight, torsion_up, basis)
     is_triplet = q != graph.rev[e]
     return torch.zeros_like(x).index_add(0, e, torch.where(is_triplet[:, None], message, 0.0))
 

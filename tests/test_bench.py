@@ -264,3 +264,9 @@ def test_steps_of_fixed_size_run_as_measured(bench):
     for procedure in ("inference", "energy_step", "energy_and_forces", "energy_and_forces_step"):
         captured(model, procedure, ethanol(2), CUTOFF)()
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())  # a learning rate of 0
+
+
+def test_structures_of_one_s_own():
+    output = run("structures.py", "fcc111", "--forces", "--structures", 2, "--num-spherical", 2)
+    assert "largest structure: 20 atoms" in output and "2 of 882 structures, 37 atoms" in output
+    assert output.count(" ms") == 3

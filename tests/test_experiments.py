@@ -52,7 +52,9 @@ def test_order_is_reported_as_it_is(experiments):
         ["0.500", "0.600", "0.900", "yes"],
         ["0.700", "0.600", "0.900", "no: w/o φ < SphereNet < w/o (θ, φ)"],
     ]
-    assert cells(text, ["toluene", "forces", "kcal/mol/Ang"])[0][4:8] == ["0.200", "0.300", "", "not all have run"]
+    assert cells(text, ["toluene", "forces", "kcal/mol/Ang"])[0][4:8] == [
+        *("0.200", "0.300", ""), "SphereNet < w/o φ; not all have run",
+    ]  # fmt: skip
     assert "holds for errors of forces in 1 of 2 comparisons" in text
 
 
@@ -87,6 +89,8 @@ def test_shipped_numbers_are_well_formed_and_the_document_is_up_to_date(experime
 
 def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
     train(tiny_config(model__use_torsion="false"), tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results | {"within": {"energy": 0.25}}))
     (tmp_path / "README.md").write_text("a\n<!-- experiments:begin -->\n<!-- experiments:end -->\nb\n")
     command = [sys.executable, BENCH / "experiments.py", "--results", tmp_path / "csv", "--out", tmp_path / "table.md"]
     command += ["--readme", tmp_path / "README.md"]
@@ -94,16 +98,16 @@ def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
     for _ in range(2):  # the same run again replaces its rows
         subprocess.run([*command, *added], check=True)
     with (tmp_path / "csv" / "ablation.csv").open(newline="") as file:
-        energy, forces = csv.DictReader(file)
-    mae = json.loads((tmp_path / "run" / "results.json").read_text())["mae"]
-    assert float(energy["value"]) == pytest.approx(mae["energy"], rel=1e-4)  # the file keeps five digits
-    assert float(forces["value"]) == pytest.approx(mae["forces"], rel=1e-4)
+        energy, forces, within = csv.DictReader(file)
+    assert float(energy["value"]) == pytest.approx(results["mae"]["energy"], rel=1e-4)  # the file keeps five digits
+    assert float(forces["value"]) == pytest.approx(results["mae"]["forces"], rel=1e-4)
+    assert [within[name] for name in ("target", "metric", "unit", "value")] == ["energy", "EwT", "%", "25"]
     expected = {
         "model": "w/o φ", "data": "ethanol", "train": "9", "test": "4", "steps": "12", "batch": "2", "threads": "1",
         "commit": "c0ffee", "unit": "kcal/mol/Ang",
     }  # fmt: skip
     assert {name: forces[name] for name in expected} == expected
-    assert len(cells((tmp_path / "table.md").read_text(), ["ethanol", "w/o φ"])) == 2
+    assert len(cells((tmp_path / "table.md").read_text(), ["ethanol", "w/o φ"])) == 3
     assert (tmp_path / "README.md").read_text().count("ethanol") == 2  # two errors, neither with one of the paper's
 
 

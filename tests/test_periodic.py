@@ -8,6 +8,7 @@ from crystals import CRYSTALS, CUTOFF, joined, repeated, small_model
 from molecules import rotation
 
 from spherenet_fast.graph import radius_graph
+from spherenet_fast.models import MODELS
 
 # Energies here are sums of at most a few thousand float64 terms of order 1, so two ways of adding them up agree to
 # about 1e-13.
@@ -33,6 +34,21 @@ def test_a_supercell_has_the_energy_of_its_cells(model, name, numbers):
     energy = model(data)
     assert energy.abs() > 1e-2  # or else nothing is tested
     torch.testing.assert_close(model(repeated(data, numbers)), count * energy, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_counts_cells(name):
+    torch.manual_seed(0)
+    model = MODELS[name](cutoff=CUTOFF).double().eval()
+    with torch.no_grad():  # some last layers start at 0, which would make every energy the same
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    for data in (CRYSTALS["one atom, fcc"], CRYSTALS["skewed"]):
+        energy, _, stress = model.energy_forces_stress(data)
+        assert energy.abs() > 1e-2
+        found, _, found_stress = model.energy_forces_stress(repeated(data, (2, 1, 2)))
+        torch.testing.assert_close(found, 4 * energy, rtol=1e-10, atol=0)
+        torch.testing.assert_close(found_stress, stress, rtol=1e-8, atol=1e-10 * stress.abs().max().item())
 
 
 def test_a_cell_smaller_than_the_cutoff_is_as_a_cell_that_sees_no_image_twice(model):

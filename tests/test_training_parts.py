@@ -128,12 +128,12 @@ def test_error_sums_are_the_means_over_everything():
     total = ErrorSum(["energy"])
     total.add(errors[:3], forces[:5])
     total.add(errors[3:], forces[5:])
-    mae, rmse = total.means(torch.tensor([2.0], dtype=torch.float64))
+    mae, rmse, within = total.means(torch.tensor([2.0], dtype=torch.float64))
     assert mae["energy"] == pytest.approx(2 * errors.abs().mean().item(), rel=1e-6)
     assert mae["forces"] == pytest.approx(2 * forces.abs().mean().item(), rel=1e-6)
     assert rmse["forces"] == pytest.approx(2 * forces.square().mean().sqrt().item(), rel=1e-6)
     total.clear()
-    assert total.means() == ({}, {})
+    assert within == {} and total.means() == ({}, {}, {})
 
 
 def test_standardised_errors_of_qm9():

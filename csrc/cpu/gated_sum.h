@@ -20,20 +20,22 @@ class GatedSumRun {
     }
   }
 
-  // All of angle and torsion in one row of eight basis channels, the usual case, keeps their matrices in registers.
-  // (In float alone: float64 is for checks, and every variant takes its time to compile.)
+  // The usual cases have tiles of their own, in float alone: float64 is for checks, and each takes its time to compile.
   void chunk(int64_t index) const {
-    if constexpr (std::is_same<T, float>::value)
-      if (weights_.angle.chunks == 1 && weights_.torsion.chunks == 1) return tiles<true>(index);
-    tiles<false>(index);
+    if constexpr (std::is_same<T, float>::value) {
+      const int angle = weights_.angle.chunks, torsion = weights_.torsion.chunks;
+      if (angle == 1 && torsion == 1) return tiles<Gate::kAngleAndTorsion>(index);
+      if (angle == 1 && torsion == 0) return tiles<Gate::kAngle>(index);
+    }
+    tiles<Gate::kAny>(index);
   }
 
  private:
   // Tile j belongs to the chunk that its first unit of work (pairs and atoms before it) falls into.
-  template <bool kOneRow>
+  template <Gate kGate>
   void tiles(int64_t index) const {
-    using Tile = std::conditional_t<kPass == Pass::kForward, GatedSumTile<T, false, false, kOneRow>,
-                                    GatedSumTileVjp<T, kDual, kOneRow>>;
+    using Tile = std::conditional_t<kPass == Pass::kForward, GatedSumTile<T, false, false, kGate>,
+                                    GatedSumTileVjp<T, kDual, kGate>>;
     Tile tile(call_, weights_, table_, most_);
     for (int64_t j = first_tile(index), end = first_tile(index + 1); j < end; ++j) tile.run(j);
     if constexpr (kPass != Pass::kForward)

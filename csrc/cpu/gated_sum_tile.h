@@ -30,9 +30,14 @@ struct FactorScratch {
   typename Num::V* grad_up;        // [channel blocks, 8 chunks]
 };
 
-template <class T, bool kDual, bool kBackward, bool kOneRow>
+// What the compiler knows of the gate: nothing; or that there are up to eight basis channels of angle and of torsion, or
+// of angle alone. These are the usual cases, in which the matrices stay in registers.
+enum class Gate { kAny, kAngleAndTorsion, kAngle };
+
+template <class T, bool kDual, bool kBackward, Gate kGate>
 class GatedSumTile {
  protected:
+  static constexpr bool kOneRow = kGate != Gate::kAny, kTorsion = kGate != Gate::kAngle;
   using Num = Numbers<T, kDual>;
   using V = typename Num::V;
   using V8 = typename Num::V8;
@@ -163,14 +168,14 @@ class GatedSumTile {
     N radial[kMaxSpherical * kMaxRadial];
     for (int i = 0; i < lk; ++i) radial[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
     make_rows(weights_.angle, angle_, nullptr, radial);
-    make_rows(weights_.torsion, torsion_, weights_.radial_order, radial);
+    if (kTorsion) make_rows(weights_.torsion, torsion_, weights_.radial_order, radial);
     for (int64_t b = 0; b < out_blocks_; ++b) {
       gather_triplet(q, b);
       S* y = y_ + b * kMaxHarmonics;
       const auto point = triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
       harmonics(shape_.num_spherical, max_m_, table_, point, harmonic_[b], y);
       contract(weights_.angle, angle_, b, y, true);
-      contract(weights_.torsion, torsion_, b, y, false);
+      if (kTorsion) contract(weights_.torsion, torsion_, b, y, false);
     }
   }
 
@@ -219,10 +224,16 @@ class GatedSumTile {
 
   // One factor of the gate of the pair (q, e), for a block of channels; 1 where the factor is absent.
   SN_HD S factor(const FactorWeights<T, kDual>& w, const FactorScratch<T, kDual>& s, const S* up, int64_t e) const {
-    if (!kOneRow && !w.size) return S{} + T(1);
+    if (!kOneRow && !w.size) return one();
     S sum = up[0] * coefficient(s, 0, e);
     for (int p = 1; p < kRow * chunks(w); ++p) sum += up[p] * coefficient(s, p, e);
     return sum;
+  }
+
+  static SN_HD S one() { return S{} + T(1); }
+  SN_HD S angle_factor(const S* up, int64_t e) const { return factor(weights_.angle, angle_, up, e); }
+  SN_HD S torsion_factor(const S* up, int64_t e) const {
+    return kTorsion ? factor(weights_.torsion, torsion_, up, e) : one();
   }
 
   void add_messages() {
@@ -232,8 +243,9 @@ class GatedSumTile {
       const S* torsion_up = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.chunks;
       for (int64_t e = 0; e < num_out_; ++e) {
         if (e == skip_) continue;
-        add_output(out_[e * weights_.blocks + block],
-                   factor(weights_.angle, angle_, angle_up, e) * factor(weights_.torsion, torsion_, torsion_up, e), x);
+        S gate = angle_factor(angle_up, e);
+        if (kTorsion) gate = gate * torsion_factor(torsion_up, e);
+        add_output(out_[e * weights_.blocks + block], gate, x);
       }
     }
   }

@@ -5,9 +5,9 @@
 namespace spherenet {
 namespace SN_ISA {
 
-template <class T, bool kDual, bool kOneRow>
-class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
-  using Base = GatedSumTile<T, kDual, true, kOneRow>;
+template <class T, bool kDual, Gate kGate>
+class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
+  using Base = GatedSumTile<T, kDual, true, kGate>;
   using Num = Numbers<T, kDual>;
   using V = typename Num::V;
   using V8 = typename Num::V8;
@@ -20,6 +20,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
       Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
       Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_;
   static constexpr int W = Base::W, kPairs = Base::kPairs;
+  static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
   const bool geometry_;  // radial functions and directions want their gradients
   const bool weights_wanted_;
 
@@ -53,7 +54,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
       const int lk = shape_.num_spherical * shape_.num_radial;
       for (int i = 0; i < lk; ++i) grad_radial_[i] = V8{};
       factor_gradients(weights_.angle, angle_, true, nullptr, edge);
-      factor_gradients(weights_.torsion, torsion_, false, weights_.radial_order, edge);
+      if (kTorsion) factor_gradients(weights_.torsion, torsion_, false, weights_.radial_order, edge);
       if (!geometry_) continue;
       for (int i = 0; i < lk; ++i) {
         T sum = 0;
@@ -103,30 +104,38 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
       V* angle_memory = angle_.grad_up + first * weights_.angle.chunks;
       V* torsion_memory = torsion_.grad_up + first * weights_.torsion.chunks;
       if (kOneRow)
-        for (int p = 0; p < kRow; ++p) angle_sums[p] = angle_memory[p], torsion_sums[p] = torsion_memory[p];
+        for (int p = 0; p < kRow; ++p) {
+          angle_sums[p] = angle_memory[p];
+          if (kTorsion) torsion_sums[p] = torsion_memory[p];
+        }
       V grad_x{};
       for (int64_t e = 0; e < num_out_; ++e) {
         S& grad_angle = angle_.grad_channels[e * weights_.blocks + block];
         S& grad_torsion = torsion_.grad_channels[e * weights_.blocks + block];
         if (e == skip_) {
-          grad_angle = grad_torsion = S{};
+          grad_angle = S{};
+          if (kTorsion) grad_torsion = S{};
           continue;
         }
-        const S a = this->factor(weights_.angle, angle_, angle_up, e);
-        const S t = this->factor(weights_.torsion, torsion_, torsion_up, e);
+        const S a = this->angle_factor(angle_up, e);
+        const S t = this->torsion_factor(torsion_up, e);
         const V grad = grad_out_[e * weights_.blocks + block];
-        const S gate = a * t;
+        const S gate = kTorsion ? a * t : a;
         add_output(grad_x, gate, grad);
         if (kDual) add_output(out_[e * weights_.blocks + block], gate, x);
         const S along = x * grad;
-        grad_angle = along * t;
-        grad_torsion = along * a;
+        grad_angle = kTorsion ? along * t : along;
+        if (kTorsion) grad_torsion = along * a;
         if (!weights_wanted_) continue;
         add_up_gradient(weights_.angle, angle_, kOneRow ? angle_sums : angle_memory, grad_angle, e);
-        add_up_gradient(weights_.torsion, torsion_, kOneRow ? torsion_sums : torsion_memory, grad_torsion, e);
+        if (kTorsion)
+          add_up_gradient(weights_.torsion, torsion_, kOneRow ? torsion_sums : torsion_memory, grad_torsion, e);
       }
       if (kOneRow)
-        for (int p = 0; p < kRow; ++p) angle_memory[p] = angle_sums[p], torsion_memory[p] = torsion_sums[p];
+        for (int p = 0; p < kRow; ++p) {
+          angle_memory[p] = angle_sums[p];
+          if (kTorsion) torsion_memory[p] = torsion_sums[p];
+        }
       const int rest = shape_.channels - block * W;
       std::memcpy(call_.grads.x + (first_in_ + q) * shape_.channels + block * W, &grad_x,
                   sizeof(T) * (rest < W ? rest : W));
@@ -214,11 +223,11 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kOneRow> {
 
   void direction_gradients(int64_t q) {
     transpose_gates(weights_.angle, angle_);
-    transpose_gates(weights_.torsion, torsion_);
+    if (kTorsion) transpose_gates(weights_.torsion, torsion_);
     for (int64_t b = 0; b < out_blocks_; ++b) {
       S grad_y[kMaxHarmonics] = {};
       add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
-      if (max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
+      if (kTorsion && max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
       const SphericalPoint<S> grad =
           harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
       const Triplet<S> t = triplet_point_vjp(shape_.angle_at_receiver, this->triplet_[b], this->kind_[b], grad);

@@ -66,7 +66,7 @@ SN_HD T reciprocal_sqrt(const T& a) {
   if constexpr (std::is_floating_point<T>::value) {
     return T(1) / std::sqrt(a);
   } else {  // lane by lane
-    T out;
+    T out{};
     for (unsigned i = 0; i < sizeof(T) / sizeof(a[0]); ++i) out[i] = 1 / std::sqrt(a[i]);
     return out;
   }

@@ -1,11 +1,12 @@
 """Data: readers, packed molecules, splits and loaders."""
 
 from .ase_files import from_atoms, read_ase, read_structures
+from .lmdb import read_lmdb
 from .loader import ShuffledBatches, evaluation_loader, training_loader
 from .molecules import Batch, Molecules
 from .npz import read_npz
 from .sources import SAMPLES, read_molecules, sample_path
-from .splits import Split, random_split, read_split
+from .splits import Split, hold_out, random_split, read_split
 from .targets import QM9_TARGETS, canonical_target, is_extensive, is_total_energy
 from .units import UNITS, conversion, is_energy
 
@@ -21,11 +22,13 @@ __all__ = [
     "conversion",
     "evaluation_loader",
     "from_atoms",
+    "hold_out",
     "is_energy",
     "is_extensive",
     "is_total_energy",
     "random_split",
     "read_ase",
+    "read_lmdb",
     "read_molecules",
     "read_npz",
     "read_split",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from .molecules import Molecules
+from .relaxations import RELAXATION_TARGETS
 from .targets import canonical_target
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> M
     """Pack ASE structures: energies (eV) and forces (eV/Å) from their calculators, other labels from ``atoms.info``.
 
     A label counts only if every structure has it. Energies and forces are ASE's, in eV; labels in ``atoms.info`` have
-    no unit.
+    no unit. Atoms under a FixAtoms are `fixed`.
     """
     results = [{} if atoms.calc is None else atoms.calc.results for atoms in structures]
     labels, units = {}, {}
@@ -55,6 +57,7 @@ def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> M
     y = np.array(list(labels.values()), dtype=np.float64).reshape(len(labels), len(structures)).T
     forces = [result["forces"] for result in results] if all("forces" in result for result in results) else None
     periodic = any(atoms.pbc.any() for atoms in structures)
+    fixed = [_fixed(atoms) for atoms in structures]
 
     def pack(arrays, to=dtype):
         return torch.from_numpy(np.ascontiguousarray(arrays)).to(to)
@@ -69,9 +72,50 @@ def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> M
         forces=None if forces is None else pack(np.concatenate(forces)),
         cell=pack(np.stack([np.asarray(atoms.cell) for atoms in structures])) if periodic else None,
         pbc=pack(np.stack([atoms.pbc for atoms in structures]), torch.bool) if periodic else None,
+        fixed=pack(np.concatenate(fixed), torch.bool) if any(mask.any() for mask in fixed) else None,
     )
 
 
-def read_ase(path, dtype: torch.dtype = torch.float32) -> Molecules:
-    """Read a file with ASE and pack it. Raises what `read_structures` raises."""
-    return from_atoms(read_structures(path), dtype)
+def _fixed(atoms: Atoms) -> np.ndarray:
+    """[N] bool, the atoms that a FixAtoms holds."""
+    from ase.constraints import FixAtoms
+
+    mask = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            mask[constraint.index] = True
+    return mask
+
+
+def read_ase(path, dtype: torch.dtype = torch.float32, relaxations: bool = False) -> Molecules:
+    """Read a file, or all files of a folder, with ASE and pack the structures.
+
+    Args:
+        relaxations: every file is the trajectory of a relaxation, and becomes one structure: the first one, with the
+            energies of the last and the first as targets relaxed_energy and initial_energy, eV.
+
+    Raises:
+        ValueError: a trajectory has no energies; or what `read_structures` raises.
+    """
+    path = Path(path)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path}: expected files that ASE can read, got an empty folder")
+    if not relaxations:
+        return from_atoms([atoms for file in files for atoms in read_structures(file)], dtype)
+    structures, y = [], []
+    for file in files:
+        frames = read_structures(file)
+        structures.append(frames[0])
+        y.append([_energy(file, frames[-1]), _energy(file, frames[0])])
+    return replace(
+        from_atoms(structures, dtype),
+        y=torch.tensor(y, dtype=torch.float64), names=RELAXATION_TARGETS, units=("eV", "eV"), forces=None,
+    )  # fmt: skip
+
+
+def _energy(file, atoms: Atoms) -> float:
+    energy = None if atoms.calc is None else atoms.calc.results.get("energy")
+    if energy is None:
+        raise ValueError(f"{file}: expected a trajectory with energies, got a structure without")
+    return energy

@@ -18,13 +18,18 @@ class Batch:
         z: [N] int64, pos: [N, 3] Å, batch: [N] int64 (molecule of every atom, ascending), num_graphs: int B.
         cell: [B, 3, 3] Å or None, pbc: [B, 3] bool or None.
         y: [B, T] float64 targets or None, forces: [N, 3] or None.
+        fixed: [N] bool, atoms held in place, whose forces are nobody's business; None: no atom.
     """
 
-    __slots__ = ("z", "pos", "batch", "num_graphs", "cell", "pbc", "y", "forces")
+    __slots__ = ("z", "pos", "batch", "num_graphs", "cell", "pbc", "y", "forces", "fixed")
 
-    def __init__(self, z, pos, batch, num_graphs, cell=None, pbc=None, y=None, forces=None):
+    def __init__(self, z, pos, batch, num_graphs, cell=None, pbc=None, y=None, forces=None, fixed=None):
         self.z, self.pos, self.batch, self.num_graphs = z, pos, batch, num_graphs
-        self.cell, self.pbc, self.y, self.forces = cell, pbc, y, forces
+        self.cell, self.pbc, self.y, self.forces, self.fixed = cell, pbc, y, forces, fixed
+
+    def of_free_atoms(self, rows: Tensor) -> Tensor:
+        """Rows [N, ...] of the atoms that are not fixed."""
+        return rows if self.fixed is None else rows[~self.fixed]
 
     def _map(self, function) -> "Batch":
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -63,6 +68,7 @@ class Molecules(torch.utils.data.Dataset):
         units: T units, None where the file does not say.
         forces: [ΣN, 3] or None, in the unit of the target "energy" per Å.
         cell: [M, 3, 3] Å or None. pbc: [M, 3] bool or None.
+        fixed: [ΣN] bool, atoms that were held in place (the lower layers of a slab), or None.
         test: indices of the test frames where the source fixes them (MD17's samples), else None.
 
     Raises:
@@ -79,12 +85,15 @@ class Molecules(torch.utils.data.Dataset):
     forces: Tensor | None = None
     cell: Tensor | None = None
     pbc: Tensor | None = None
+    fixed: Tensor | None = None
     test: Tensor | None = None
 
     def __post_init__(self):
         count, atoms = len(self.n_atoms), len(self.z)
         if not self.pos.dtype.is_floating_point:
             raise TypeError(f"pos: expected a floating dtype, got {self.pos.dtype}")
+        if self.fixed is not None and self.fixed.dtype != torch.bool:
+            raise TypeError(f"fixed: expected bool, got {self.fixed.dtype}")
         if count and int(self.n_atoms.min()) < 1:
             raise ValueError(f"n_atoms: expected at least 1 atom per molecule, got {int(self.n_atoms.min())}")
         if int(self.n_atoms.sum()) != atoms:
@@ -95,6 +104,7 @@ class Molecules(torch.utils.data.Dataset):
             "forces": (atoms, 3),
             "cell": (count, 3, 3),
             "pbc": (count, 3),
+            "fixed": (atoms,),
         }
         for name, shape in expected.items():
             array = getattr(self, name)
@@ -140,6 +150,7 @@ class Molecules(torch.utils.data.Dataset):
             pick(self.pbc, indices),
             self.y[indices],
             pick(self.forces, atoms),
+            pick(self.fixed, atoms),
         )
 
     def choose(self, targets, units=None, file_units=None, forces=False) -> "Molecules":

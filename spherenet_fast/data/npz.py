@@ -1,7 +1,9 @@
 """Readers for the three layouts of NumPy archives in use for molecules.
 
 * packed: ``n_atoms [M]``, ``z [ΣN]``, ``pos [ΣN, 3]``, with ``y [M, T]`` and ``target_names [T]``, or any number of
-  one-dimensional label arrays ``[M]`` under their own names; optional ``forces [ΣN, 3]``, ``cell [M, 3, 3]``, ``pbc``.
+  one-dimensional label arrays ``[M]`` under their own names; optional ``forces [ΣN, 3]``, ``cell [M, 3, 3]``, ``pbc``,
+  ``fixed [ΣN]``.
+* relaxations: see `relaxations`.
 * frames of one molecule: ``z [N]``, ``pos [F, N, 3]``, ``energy [F]``, ``forces [F, N, 3]``; the names of sGDML's MD17
   files (``R E F z``) and of rMD17's (``coords energies forces nuclear_charges``) are understood too.
 * frames already divided: the same with ``train_`` and ``test_`` before every name but ``z``.
@@ -18,24 +20,32 @@ import numpy as np
 import torch
 
 from .molecules import Molecules
+from .relaxations import packed_relaxations
 from .targets import QM9_TARGETS, canonical_target
 
 _MD17_NAMES = {"R": "pos", "E": "energy", "F": "forces", "coords": "pos", "energies": "energy", "nuclear_charges": "z"}
 
 
-def read_npz(path, labels: str = "original", dtype: torch.dtype = torch.float32) -> Molecules:
+def read_npz(
+    path, labels: str = "original", dtype: torch.dtype = torch.float32, relaxations: bool = False
+) -> Molecules:
     """Read an archive in one of the layouts above.
 
     Args:
         path: the file.
         labels: "original" or "revised" (the arrays ``*_energy_revised``, ``*_forces_revised`` of divided frames).
         dtype: of positions and forces.
+        relaxations: every relaxation is one structure, the first, with the energy of the last; only in that layout.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated or no archive, or has none of the layouts.
+        ValueError: the file is empty, truncated or no archive, has none of the layouts, or no relaxations.
     """
     arrays = _load(Path(path))
+    if "pos_initial" in arrays:
+        return packed_relaxations(path, arrays, dtype, relaxations)
+    if relaxations:
+        raise ValueError(f"data.relaxations: expected an array pos_initial in {path}, got {', '.join(arrays)}")
     if "n_atoms" in arrays:
         return _packed(path, arrays, dtype)
     unit = str(arrays["energy_unit"]) if "energy_unit" in arrays else None
@@ -132,4 +142,5 @@ def _packed(path, arrays, dtype) -> Molecules:
         forces=None if "forces" not in arrays else torch.from_numpy(arrays["forces"]).to(dtype),
         cell=None if cell is None else torch.from_numpy(cell).to(dtype),
         pbc=None if pbc is None else torch.from_numpy(np.broadcast_to(pbc, (count, 3)).astype(bool)),
+        fixed=None if "fixed" not in arrays else torch.from_numpy(arrays["fixed"].astype(bool)),
     )

@@ -1,6 +1,7 @@
 """Which molecules are for training, validation and test."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,30 @@ class Split(NamedTuple):
     def save(self, path) -> None:
         """Write the three index arrays, in the format that `read_split` reads."""
         np.savez_compressed(path, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+
+
+def hold_out(molecules: Molecules, symbols: list[str]) -> Molecules:
+    """The same molecules, those with one of the elements `symbols` fixed as the test set, as `random_split` takes it.
+
+    Raises:
+        ValueError: a symbol is no element's, no molecule or every one has such an element, or the source fixes the test
+            set itself.
+    """
+    from ase.data import atomic_numbers
+
+    for symbol in symbols:
+        if symbol not in atomic_numbers:
+            raise ValueError(f"data.held_out: expected symbols of elements, got {symbol!r}")
+    if molecules.test is not None:
+        raise ValueError(f"data.held_out: expected a source without test frames of its own, got {symbols}")
+    numbers = torch.tensor([atomic_numbers[symbol] for symbol in symbols])
+    structure = torch.repeat_interleave(torch.arange(len(molecules)), molecules.n_atoms)
+    held = torch.zeros(len(molecules), dtype=torch.bool)
+    held[structure[torch.isin(molecules.z, numbers)]] = True
+    if not held.any() or held.all():
+        how_many = "all" if held.any() else "none"
+        raise ValueError(f"data.held_out: expected elements of some molecules, got {', '.join(symbols)} in {how_many}")
+    return replace(molecules, test=held.nonzero()[:, 0])
 
 
 def random_split(molecules: Molecules, train: int | None, val: int, test: int | None, seed: int) -> Split:

@@ -1,6 +1,7 @@
 """Errors of a potential, in the units of the labels."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,74 +14,103 @@ from .potential import Potential
 from .references import composition
 
 
+class Errors(NamedTuple):
+    """Errors by name of target, "forces" among them where there are forces."""
+
+    mae: dict[str, float]  # mean absolute errors
+    rmse: dict[str, float]  # root mean square errors
+    within: dict[str, float]  # shares, 0 to 1, of errors within a limit (EwT), of targets; empty without a limit
+
+
 class ErrorSum:
     """Adds up errors batch by batch, without waiting for a GPU until `means` is asked for.
 
     Args:
         names: T names of targets; one more column is called "forces" where errors of forces are added.
+        limits: [T]; errors up to them are counted, too; None: no limits.
     """
 
-    def __init__(self, names):
-        self.names = list(names)
+    def __init__(self, names, limits: Tensor | None = None):
+        self.names, self.limits = list(names), limits
         self.clear()
 
     def clear(self) -> None:
         """Forget everything added."""
-        self.absolute = self.square = None
+        self.absolute = self.square = self.within = None
         self.counts = (0, 0)
 
     def state(self) -> dict:
         """The sums, for a checkpoint."""
-        return {"absolute": self.absolute, "square": self.square, "counts": list(self.counts)}
+        sums = {name: getattr(self, name) for name in ("absolute", "square", "within")}
+        return {**sums, "counts": list(self.counts)}
 
     def load(self, state: dict) -> None:
         """Go on from what `state` returned."""
-        self.absolute, self.square, self.counts = state["absolute"], state["square"], tuple(state["counts"])
+        self.absolute, self.square, self.within = (state[name] for name in ("absolute", "square", "within"))
+        self.counts = tuple(state["counts"])
 
     def add(self, error: Tensor, forces_error: Tensor | None = None) -> None:
-        """Take errors of targets [B, T] and, where there are forces, of forces [N, 3]."""
+        """Take errors of targets [B, T] and, where there are forces, of forces [n, 3] on some atoms."""
         parts = [error.detach().double()]
         if forces_error is not None:
             parts.append(forces_error.detach().double().reshape(-1, 1))
         absolute = torch.cat([part.abs().sum(0) for part in parts])
         square = torch.cat([part.square().sum(0) for part in parts])
+        if self.limits is not None:
+            self.limits = self.limits.to(error.device)
+            within = (parts[0].abs() <= self.limits).sum(0)
+            self.within = within if self.within is None else self.within.to(within.device) + within
         self.absolute = absolute if self.absolute is None else self.absolute.to(absolute.device) + absolute
         self.square = square if self.square is None else self.square.to(square.device) + square
         self.counts = (self.counts[0] + len(error), self.counts[1] + (0 if len(parts) == 1 else parts[1].numel()))
 
-    def means(self, scale: Tensor | None = None) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean absolute and root mean square error by name; errors times `scale` [T] (forces: its only number)."""
+    def means(self, scale: Tensor | None = None) -> Errors:
+        """Means over everything added; errors times `scale` [T] (forces: its only number)."""
         if self.absolute is None:
-            return {}, {}
+            return Errors({}, {}, {})
         columns, count = len(self.absolute), len(self.names)
         numbers = torch.tensor([self.counts[0]] * count + [self.counts[1]] * (columns - count), dtype=torch.float64)
+        numbers.clamp_(min=1)  # there may be no free atom at all
         factor = torch.ones(count, dtype=torch.float64) if scale is None else scale.cpu()
         factor = torch.cat([factor, factor[: columns - count]])
         absolute = self.absolute.cpu() / numbers * factor
         square = (self.square.cpu() / numbers).sqrt() * factor
         names = self.names + ["forces"] * (columns - count)
-        return dict(zip(names, absolute.tolist(), strict=True)), dict(zip(names, square.tolist(), strict=True))
+        shares = [] if self.within is None else (self.within.cpu() / numbers[:count]).tolist()
+        return Errors(
+            dict(zip(names, absolute.tolist(), strict=True)),
+            dict(zip(names, square.tolist(), strict=True)),
+            dict(zip(self.names, shares, strict=False)),
+        )
 
 
 def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Prediction minus label: targets [B, T], and forces [N, 3] where `batch` has them."""
+    """Prediction minus label: targets [B, T], and forces [n, 3] of the free atoms where `batch` has forces."""
     if batch.forces is None:
         return potential(batch) - batch.y, None
     energy, forces = potential.energy_and_forces(batch)
-    return energy - batch.y, forces - batch.forces
+    return energy - batch.y, batch.of_free_atoms(forces - batch.forces)
 
 
-def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32):
-    """Mean absolute and root mean square errors over the molecules `indices`: two dicts by name of target.
+def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32) -> Errors:
+    """Errors over the molecules `indices`.
 
-    `molecules` must have the potential's targets and units (`Molecules.choose`); forces are compared where it has them.
+    `molecules` must have the potential's targets and units (`Molecules.choose`); forces are compared where it has them,
+    on atoms that are not fixed.
     """
     device = potential.scale.device
-    errors = ErrorSum(potential.names)
+    limits = None if potential.within is None else torch.full_like(potential.scale, potential.within)
+    errors = ErrorSum(potential.names, limits)
     with torch.no_grad():
         for batch in evaluation_loader(molecules, indices, batch_size):
             errors.add(*prediction_errors(potential, batch.to(device)))
     return errors.means()
+
+
+def print_unseen_elements(potential: Potential, molecules: Molecules, indices: Tensor) -> None:
+    """Say which elements among the molecules `indices` were not in the training set, if any."""
+    if unseen := potential.unseen_elements(molecules.z[molecules.atoms_of(indices)[0]]):
+        print(f"not in the training set: {', '.join(unseen)}")
 
 
 def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
@@ -103,10 +133,13 @@ def standardised(mae: dict[str, float], spread: dict[str, float]) -> tuple[float
     return sum(ratios) / len(ratios), sum(map(math.log, ratios)) / len(ratios)
 
 
-def error_table(potential: Potential, mae: dict[str, float], rmse: dict[str, float]) -> str:
-    """The errors as lines of text, one per target, with units."""
-    units = potential.all_units()
-    rows = [(name, f"{mae[name]:.5g}", f"{rmse[name]:.5g}", units[name] or "as in the data") for name in mae]
+def error_table(potential: Potential, errors: Errors) -> str:
+    """The errors as lines of text, one per target, with units, and what is within a limit in per cent."""
+    units = {name: unit or "as in the data" for name, unit in potential.all_units().items()}
+    rows = [(name, f"{mae:.5g}", f"{errors.rmse[name]:.5g}", units[name]) for name, mae in errors.mae.items()]
     rows = [("target", "MAE", "RMSE", "unit")] + rows
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows)
+    lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]
+    for name, share in errors.within.items():
+        lines.append(f"{name}: {100 * share:.2f} % of the errors are within {potential.within:g} {units[name]}")
+    return "\n".join(lines)

@@ -12,11 +12,15 @@ from .option import option
 class DataConfig:
     """Where the molecules come from and what is learned."""
 
-    source: str = MISSING  # ethanol, qm9 (shipped); a file; pyg:QM9, pyg:MD17/<molecule>
+    source: str = MISSING  # ethanol, qm9, fcc111 (shipped); a file, folder or LMDB; pyg:QM9, pyg:MD17/<molecule>
     root: str | None = None  # folder of PyTorch Geometric's data sets
     labels: str = option("original", choices=("original", "revised"))
     targets: list[str] = field(default_factory=lambda: ["energy"])
     forces: bool = False
+    # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
+    relaxations: bool = False
+    # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
+    within: float | None = option(None, above=0)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
     file_units: dict[str, str] = field(default_factory=dict)  # target -> unit in the file, where it does not say
     dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
@@ -24,6 +28,7 @@ class DataConfig:
     val: int = option(0, low=0)
     test: int | None = option(None, low=0)
     seed: int = option(42, low=0)  # of the split
+    held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
 
 

@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from .config import Config
 from .model_config import MODEL_CONFIGS
 
-CONFIGS = ("ethanol", "qm9", "paper_qm9", "paper_md17", "ablation")
+CONFIGS = ("ethanol", "qm9", "is2re", "paper_qm9", "paper_md17", "ablation")
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
@@ -190,3 +190,5 @@ def _check_together(config: Config) -> None:
         raise ValueError("config key 'data.targets': expected at least one name, got none")
     if data.forces and data.targets != ["energy"]:
         raise ValueError(f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}")
+    if data.held_out and data.split is not None:
+        raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")

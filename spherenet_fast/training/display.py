@@ -52,7 +52,9 @@ class Display:
         shown = [name for name in self.units if f"{part}_mae_{name}" in metrics]
         for name in shown[:4]:
             unit = f" {self.units[name]}" if self.units[name] else ""
-            pieces.append(f"{name} {metrics[f'{part}_mae_{name}']:.4g}{unit}")
+            share = metrics.get(f"{part}_within_{name}")
+            share = "" if share is None else f" ({100 * share:.1f} % within the limit)"
+            pieces.append(f"{name} {metrics[f'{part}_mae_{name}']:.4g}{unit}{share}")
         if len(shown) > 4:
             pieces.append(f"and {len(shown) - 4} more targets")
         if "molecules_per_s" in metrics:

@@ -33,7 +33,8 @@ def evaluation_data(potential: Potential, data=None, split=None, part: str = "te
     config = None if potential.config is None else config_from_dict(potential.config).data
     dtype = next(potential.parameters()).dtype
     root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
-    molecules = read_molecules(config.source if data is None else data, root, labels, dtype)
+    relaxations = config is not None and config.relaxations
+    molecules = read_molecules(config.source if data is None else data, root, labels, dtype, relaxations)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
     file_units = {k: v for k, v in file_units.items() if data is None}
     molecules = molecules.choose(potential.names, units, file_units, potential.forces)

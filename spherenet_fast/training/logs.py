@@ -1,10 +1,11 @@
 """metrics.csv and the picture of it."""
 
 import csv
-import os
 from pathlib import Path
 
 from lightning.pytorch.loggers.logger import Logger
+
+from ..pictures.files import save
 
 
 class MetricsFile(Logger):
@@ -54,7 +55,7 @@ def plot_learning_curve(metrics_path, picture_path, units: dict[str, str | None]
     """Draw mean absolute errors against steps, one panel per target, on logarithmic axes.
 
     Args:
-        metrics_path: a metrics file. picture_path: a PNG to write, all or nothing.
+        metrics_path: a metrics file. picture_path: a PNG or SVG to write, all or nothing.
         units: {name of target or "forces": unit}, one panel each.
     """
     # Not pyplot: it would choose a window system, and the figure is only ever a file.
@@ -80,6 +81,4 @@ def plot_learning_curve(metrics_path, picture_path, units: dict[str, str | None]
         ax.grid(alpha=0.3, which="both")
         if ax.lines:
             ax.legend(frameon=False)
-    partial = Path(picture_path).with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=120)
-    os.replace(partial, picture_path)
+    save(figure, picture_path)

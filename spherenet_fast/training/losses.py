@@ -8,10 +8,12 @@ from .config import LossConfig
 
 
 def error_loss(kind: str, error: Tensor) -> Tensor:
-    """The mean loss of `error` (any shape; [N, 3] for "norm"): a scalar.
+    """The mean loss of `error` (any shape; [N, 3] for "norm"): a scalar, 0 of no errors.
 
     "l1" mean |e|; "mse" mean e^2; "huber" as "mse" / 2 below 1, then linear; "norm" mean length of the rows.
     """
+    if error.numel() == 0:
+        return error.sum()
     if kind == "l1":
         return error.abs().mean()
     if kind == "mse":

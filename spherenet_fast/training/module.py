@@ -33,8 +33,9 @@ class TrainingModule(pl.LightningModule):
         self.config = config
         self.max_steps = max_steps
         self.average: WeightAverage | None = None
-        self.train_errors = ErrorSum(potential.names)
-        self.val_errors = ErrorSum(potential.names)
+        limits = None if potential.within is None else potential.within / potential.scale
+        self.train_errors = ErrorSum(potential.names, limits)
+        self.val_errors = ErrorSum(potential.names, limits)
         self.train_loss = self.val_loss = 0.0  # sums over graphs, tensors once there is a batch
         self.lr = 0.0
         self._minutes_before = 0.0
@@ -50,14 +51,14 @@ class TrainingModule(pl.LightningModule):
         return progress(self.global_step, self.max_steps, self.minutes(), self.config.training.max_time)
 
     def _errors(self, batch: Batch):
-        """Errors over scale, in the dtype of the model: targets [B, T], and forces [N, 3] or None."""
+        """Errors over scale, in the dtype of the model: targets [B, T], and forces of free atoms [n, 3] or None."""
         potential = self.potential
         dtype = batch.pos.dtype
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
         if batch.forces is None:
             return potential.model(batch) - label, None
         energy, forces = potential.model.energy_and_forces(batch)
-        return energy - label, forces - batch.forces / potential.scale.to(dtype)
+        return energy - label, batch.of_free_atoms(forces - batch.forces / potential.scale.to(dtype))
 
     def _mirrored(self, batch: Batch) -> Batch:
         """Mirror images of some of the molecules, drawn from (seed, step) so that a resumed run draws the same."""
@@ -79,10 +80,15 @@ class TrainingModule(pl.LightningModule):
         self.val_loss = self.val_loss + total_loss(self.config.loss, error, forces_error) * batch.num_graphs
 
     def take_errors(self, part: str) -> dict[str, float]:
-        """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units."""
+        """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units.
+
+        Of targets with a limit on their errors, the share within it, too.
+        """
         errors, loss = getattr(self, f"{part}_errors"), getattr(self, f"{part}_loss")
         means = {f"{part}_loss": float(loss) / errors.counts[0]}
-        means |= {f"{part}_mae_{name}": value for name, value in errors.means(self.potential.scale)[0].items()}
+        found = errors.means(self.potential.scale)
+        means |= {f"{part}_mae_{name}": value for name, value in found.mae.items()}
+        means |= {f"{part}_within_{name}": value for name, value in found.within.items()}
         errors.clear()
         setattr(self, f"{part}_loss", 0.0)
         return means

@@ -91,14 +91,25 @@ class Potential(nn.Module):
             units["forces"] = None if self.units[0] is None else f"{self.units[0]}/Ang"
         return units
 
-    def check_elements(self, z: Tensor) -> None:
-        """ValueError if `z` [N] holds an element that was not in the training set: its prediction would be noise."""
+    @property
+    def within(self) -> float | None:
+        """The error, in the unit of a target, up to which the share of errors is to be reported; None: not at all."""
+        return None if self.config is None else self.config["data"].get("within")
+
+    def unseen_elements(self, z: Tensor) -> list[str]:
+        """Symbols of the elements in `z` [N] that were not in the training set: predictions for them are noise."""
         from ase.data import chemical_symbols
 
-        unknown = [] if self.elements is None else sorted(set(z.tolist()) - set(self.elements))
-        if unknown:
-            found, known = (", ".join(chemical_symbols[n] for n in numbers) for numbers in (unknown, self.elements))
-            raise ValueError(f"z: expected elements of the training set ({known}), got {found}")
+        unknown = set() if self.elements is None else set(z.tolist()) - set(self.elements)
+        return [chemical_symbols[number] for number in sorted(unknown)]
+
+    def check_elements(self, z: Tensor) -> None:
+        """ValueError if `z` [N] holds an element that was not in the training set."""
+        from ase.data import chemical_symbols
+
+        if unseen := self.unseen_elements(z):
+            known = ", ".join(chemical_symbols[number] for number in self.elements)
+            raise ValueError(f"z: expected elements of the training set ({known}), got {', '.join(unseen)}")
 
     def state(self, weights: dict[str, Tensor] | None = None) -> dict:
         """Everything in a dictionary of tensors, numbers and strings.

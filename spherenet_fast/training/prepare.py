@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..data import QM9_TARGETS, Molecules, Split, random_split, read_molecules, read_split
+from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
 from ..data.targets import canonical_target
 from ..models import MODELS
 from .config import Config, DataConfig
@@ -20,7 +20,8 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     Raises:
         FileNotFoundError, ValueError: see `read_molecules` and `Molecules.choose`.
     """
-    molecules = read_molecules(config.source, config.root, config.labels, getattr(torch, config.dtype))
+    dtype = getattr(torch, config.dtype)
+    molecules = read_molecules(config.source, config.root, config.labels, dtype, config.relaxations)
     known = dict(zip(molecules.names, molecules.units, strict=True)) | {
         canonical_target(k): v for k, v in config.file_units.items()
     }
@@ -34,9 +35,14 @@ def prepare_molecules(config: DataConfig) -> Molecules:
 
 
 def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
-    """The split file of the config, or a draw by its seed. Raises like `read_split` and `random_split`."""
+    """The split file of the config, or a draw by its seed; tested on held-out elements where it names them.
+
+    Raises like `read_split`, `random_split` and `hold_out`.
+    """
     if config.split is not None:
         return read_split(Path(config.split).expanduser(), len(molecules))
+    if config.held_out:
+        molecules = hold_out(molecules, config.held_out)
     return random_split(molecules, config.train, config.val, config.test, config.seed)
 
 

@@ -55,7 +55,7 @@ def fit_normalisation(
             extensive targets, the mean for intensive ones (gap, dipole moment, ...), which do not grow with the
             molecule although the network sums over atoms.
         scale: "auto": the root mean square of the forces if there are any, else the standard deviation of what the
-            references leave; "none": 1.
+            references leave; "none": 1. Forces on fixed atoms do not count.
     """
     counts = composition(molecules, train)
     y = molecules.y[train]
@@ -71,7 +71,8 @@ def fit_normalisation(
     if scale == "none":
         size = torch.ones_like(shift)
     elif molecules.forces is not None:
-        size = molecules.forces[molecules.atoms_of(train)[0]].double().square().mean().sqrt().expand_as(shift)
+        batch = molecules[train]
+        size = batch.of_free_atoms(batch.forces).double().square().mean().sqrt().expand_as(shift)
     else:
         size = rest.std(0, correction=0)
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from .accuracy import error_table, evaluate
+from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
@@ -77,11 +77,12 @@ def _train(config: Config, out: Path, checkpoint: dict | None) -> dict | None:
     if not done:
         return None
     best = Potential.load(out / "best.ckpt", device=device)
-    mae, rmse = evaluate(best, molecules, split.test, eval_batch_size(config))
-    results = {"mae": mae, "rmse": rmse, "units": units, "step": read_checkpoint(out / "last.ckpt")["global_step"]}
+    errors = evaluate(best, molecules, split.test, eval_batch_size(config))
+    results = errors._asdict() | {"units": units, "step": read_checkpoint(out / "last.ckpt")["global_step"]}
     _write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
-    if mae:
-        print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, mae, rmse)}")
+    if errors.mae:
+        print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, errors)}")
+        print_unseen_elements(best, molecules, split.test)
     return results
 
 

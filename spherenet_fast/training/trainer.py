@@ -63,6 +63,7 @@ def fit(
     control = RunControl(out, val_every, len(split.val) > 0, per_epoch, display.report)
     columns = ["epoch", "minutes", "lr"]
     values = ["loss", *(f"mae_{name}" for name in units)]
+    values += [] if potential.within is None else [f"within_{name}" for name in potential.names]
     columns += [f"{part}_{value}" for part in ("train", "val") for value in values]
     loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
     if options.tensorboard:

@@ -97,7 +97,8 @@ void check_gated_sum(const System& system, const GatedSumShape& shape, const std
   std::vector<double> direction;
   for (int64_t e = 0; angle && e < num_edges; ++e) {
     const double* v = system.vec.data() + 3 * e;
-    for (int k = 0; k < 3; ++k) direction.push_back(v[k] / std::hypot(v[0], v[1], v[2]));
+    const double length = shape.angle_at_receiver ? 1 : std::hypot(v[0], v[1], v[2]);
+    for (int k = 0; k < 3; ++k) direction.push_back(v[k] / length);
   }
   const Arrays<double> inputs = {
       random.numbers<double>(num_edges * shape.channels),
