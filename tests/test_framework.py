@@ -35,6 +35,7 @@ def test_the_sums_that_models_share():
     assert model.calls == [("embed", None), (0, None), (1, None), (2, None)]
 
 
+@pytest.mark.filterwarnings("ignore:max_num_neighbors")
 def test_limits_on_neighbours_are_obeyed():
     data = rattled_batch((8,))
     assert (radius_graph(data.pos, None, 4.0).in_ptr.diff() >= 2).all()

@@ -149,6 +149,7 @@ def test_symmetric_molecules_have_numbers_for_forces(model):
         assert forces.isfinite().all() and all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:max_num_neighbors")
 def test_one_way_edges(model):
     """A graph that is not symmetric, as max_num_neighbors makes it: some edges have no opposite one."""
     data = rattled_batch((6, 5))
