@@ -26,7 +26,7 @@ BUDGET = ("settings", "train", "test", "steps", "batch", "threads", "hardware", 
 ABLATION = ("SphereNet", "w/o φ", "w/o (θ, φ)")  # from the most geometry to the least
 TITLES = {
     "ablation": "Ablation (the paper's Table 4)", "md17": "MD17 (Table 3)", "qm9": "QM9 (Table 1)",
-    "is2re": "Adsorption energies of initial structures (Table 2)",
+    "is2re": "Adsorption energies of slabs (Table 2 has those of OC20)",
 }  # fmt: skip
 
 
