@@ -89,11 +89,12 @@ def rows_of_run(run: Path, arguments: argparse.Namespace) -> list[Row]:
     """The test errors of a folder that `spherenet-fast train` has filled. Raises FileNotFoundError if it has not."""
     import numpy as np
     import torch
-    import yaml
     from table import commit, device_name
 
+    from spherenet_fast.training.config_files import config_to_dict, load_config
+
     results = json.loads((run / "results.json").read_text())
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    config = config_to_dict(load_config(run / "config.yaml"))
     with (run / "metrics.csv").open(newline="") as file:
         minutes = max(float(row["minutes"]) for row in csv.DictReader(file))
     split = np.load(run / "split.npz")
@@ -126,7 +127,9 @@ def _default_device() -> str:
 
 
 def model_name(options: dict) -> str:
-    """SphereNet, or the name of its ablation, from the section `model` of a config."""
+    """The model of a config's section `model`; SphereNet's ablations by the paper's names."""
+    if options["name"] != ABLATION[0]:
+        return options["name"]
     if not options["use_angle"]:
         return ABLATION[2]
     return ABLATION[0] if options["use_torsion"] else ABLATION[1]
@@ -211,7 +214,7 @@ def order(models: dict[str, Row]) -> str:
     """ "yes" if more geometry has the smaller error; else the order found, of the models that have run."""
     found = sorted(models, key=lambda name: float(models[name]["value"]))
     if set(models) != set(ABLATION):
-        return f"{' < '.join(found)}; not all have run"
+        return f"{' < '.join(found)}; not all have run" if len(found) > 1 else "not all have run"
     return "yes" if found == list(ABLATION) else f"no: {' < '.join(found)}"
 
 

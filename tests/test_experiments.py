@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from training_runs import tiny_config
 
-from spherenet_fast.training import train
+from spherenet_fast.training import load_config, train
+from spherenet_fast.training.config_files import config_to_dict
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -109,6 +110,14 @@ def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
     assert {name: forces[name] for name in expected} == expected
     assert len(cells((tmp_path / "table.md").read_text(), ["ethanol", "w/o φ"])) == 3
     assert (tmp_path / "README.md").read_text().count("ethanol") == 2  # two errors, neither with one of the paper's
+
+
+def test_models_have_the_paper_s_names(experiments):
+    for name, config in {
+        "SphereNet": load_config("ablation:full"), "w/o φ": load_config("ablation:no_torsion"),
+        "w/o (θ, φ)": load_config("ablation:no_angle"), "SchNet": load_config("ethanol", ["model.name=SchNet"]),
+    }.items():  # fmt: skip
+        assert experiments.model_name(config_to_dict(config)["model"]) == name
 
 
 def test_wrong_files_are_named(experiments, tmp_path):

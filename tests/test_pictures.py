@@ -14,7 +14,7 @@ from training_runs import untrained
 
 from spherenet_fast import ops, reference
 from spherenet_fast.graph import edge_vectors, radius_graph
-from spherenet_fast.models import SphereNet
+from spherenet_fast.models import SchNet, SphereNet
 from spherenet_fast.pictures import draw_filters, draw_geometry, surroundings, torsion_filters
 from spherenet_fast.pictures.files import save
 
@@ -75,6 +75,13 @@ def test_maps_show_the_filters_on_a_symmetric_scale():
         assert np.asarray(mesh.get_array()).reshape(7, 7) == pytest.approx(expected, rel=1e-4, abs=1e-5)
         assert mesh.norm.vmin == -mesh.norm.vmax
     assert len({mesh.norm.vmax for mesh in maps[:8]}) == 1 and maps[0].norm.vmax != maps[8].norm.vmax
+
+
+def test_models_without_torsions_have_no_filters():
+    with pytest.raises(
+        ValueError, match="checkpoint: expected a SphereNet, got a SchNet, which has no torsion filters"
+    ):
+        draw_filters(SchNet())
 
 
 def test_six_filters_are_drawn_unless_chosen():
