@@ -266,7 +266,13 @@ def test_steps_of_fixed_size_run_as_measured(bench):
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())  # a learning rate of 0
 
 
-def test_structures_of_one_s_own():
-    output = run("structures.py", "fcc111", "--forces", "--structures", 2, "--num-spherical", 2)
-    assert "largest structure: 20 atoms" in output and "2 of 882 structures, 37 atoms" in output
-    assert output.count(" ms") == 3
+def test_structures_of_one_s_own(tmp_path):
+    for _ in range(2):
+        output = run("structures.py", "fcc111", "--structures", 2, "--num-spherical", 2, "--out", tmp_path / "a.csv")
+    assert "largest structure: 20 atoms" in output and "2 of 882 structures: 37 atoms" in output
+    rows = [row for row in read(tmp_path) if row["metric"] != "memory"]
+    assert [(row["mode"], row["metric"], row["x"]) for row in rows] == [
+        (mode, *what)
+        for mode in ("energy_step", "energy_and_forces_step")
+        for what in (("time", "20"), ("mean time", "2"))
+    ]
