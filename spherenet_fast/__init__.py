@@ -12,9 +12,9 @@
 """
 
 from ._freed_memory import keep_freed_memory
+from .framework import GraphNetwork3D, SphericalMessagePassing
 from .graph import Graph, build_graph, edge_vectors, radius_graph
 from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
-from .framework import GraphNetwork3D, SphericalMessagePassing  # after models, which import it on their own
 
 __version__ = "0.1.0"
 __all__ = [
