@@ -201,7 +201,9 @@ def ablation(rows: list[Row], paper: list[Row]) -> str:
         values = [digits(models[name]["value"]) if name in models else "" for name in ABLATION]
         first = next(iter(models.values()))
         shared = f"{int(first['train']):,} for training, {int(first['steps']):,} steps of {first['batch']}"
-        lines.append([data, target, unit, seed, *values, order(models), shared])
+        lines.append(
+            [data, target, unit, seed, *values, order(models), "; ".join(filter(None, [shared, first["settings"]]))]
+        )
     for place in dict.fromkeys(key[:3] for key in comparisons(rows)):
         wanted = dict(zip(("data", "target", "unit"), place), experiment="ablation", metric="MAE")
         values = [of_paper(wanted | {"model": name}, paper) for name in ABLATION]
