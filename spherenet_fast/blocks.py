@@ -159,7 +159,23 @@ class EdgeEmbedding(nn.Module):
         return e1, operators.radial_gate(e1, geometry.bessel, self.lin_rbf_1.weight)
 
 
-class Interaction(nn.Module):
+class EdgeUpdate(nn.Module):
+    """How a round of message passing between edges ends.
+
+    A subclass has the modules layers_before_skip, lin, layers_after_skip and lin_rbf.
+    """
+
+    def end(self, h: Tensor, e1: Tensor, bessel: Tensor, operators) -> tuple[Tensor, Tensor]:
+        """Updated messages h and e1 [E, H], bessel [E, K] -> the next e1, e2 [E, H]."""
+        for layer in self.layers_before_skip:
+            h = layer(h, operators)
+        h = self.lin.silu(h, operators) + e1
+        for layer in self.layers_after_skip:
+            h = layer(h, operators)
+        return h, operators.radial_gate(h, bessel, self.lin_rbf.weight)
+
+
+class Interaction(EdgeUpdate):
     """One round of message passing between edges (Eq. 3 of the paper). e1 [E, H] -> e1, e2 [E, H]."""
 
     def __init__(
@@ -215,13 +231,7 @@ class Interaction(nn.Module):
 
     def _after(self, e1: Tensor, bessel: Tensor, x_ji: Tensor, message: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1, x_ji [E, H], bessel [E, K], message [E, C] -> the next e1, e2 [E, H]."""
-        h = x_ji + self.lin_up.silu(message, operators)
-        for layer in self.layers_before_skip:
-            h = layer(h, operators)
-        h = self.lin.silu(h, operators) + e1
-        for layer in self.layers_after_skip:
-            h = layer(h, operators)
-        return h, operators.radial_gate(h, bessel, self.lin_rbf.weight)
+        return self.end(x_ji + self.lin_up.silu(message, operators), e1, bessel, operators)
 
 
 class AtomOutput(nn.Module):

@@ -109,6 +109,11 @@ def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
         raise ValueError(f"data.cell: expected one for each of {count} structures, got {len(cell)}")
     volume = torch.linalg.det(cell).abs()
     if may_read_values(cell):
+        if molecules.pbc is not None and not (repeats := molecules.pbc.reshape(-1, 3).any(1)).all():
+            number = int((~repeats).nonzero()[0])
+            raise ValueError(
+                f"data.pbc: expected a direction that repeats, for a stress, got none for structure {number}"
+            )
         flat = ~(volume > FLAT * cell.norm(dim=2).prod(1))
         if flat.any():
             number = int(flat.nonzero()[0])

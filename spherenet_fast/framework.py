@@ -12,7 +12,8 @@ that fills in some of these functions; `spherenet_fast/examples/attention.py` is
 
 All of them compute for a whole batch at once, so features are tensors [E, ...], [N, ...] and [B, ...] (or tuples of
 such; nothing in the frame looks into them). Positions do not change from layer to layer, so every rho^{p->.} is
-computed once. Neither phi^e nor phi^v sees u, so u is computed once, too, from the last E' and V'.
+computed once. Neither phi^e nor phi^v sees u, and in this frame phi^u does not either: u is computed once, from the
+last E' and V'. A model whose layers each add to its prediction adds it up in V.
 """
 
 from collections.abc import Mapping
@@ -202,6 +203,11 @@ class SphericalMessagePassing(GraphNetwork3D):
     init_v: AtomOutput
     update_es: "nn.ModuleList[Interaction]"
     update_vs: "nn.ModuleList[AtomOutput]"
+
+    def start_at_zero(self) -> None:
+        """Let the untrained model predict 0: its errors are then those of the mean, whatever the number of atoms."""
+        for output in (self.init_v, *self.update_vs):
+            nn.init.zeros_(output.lin.weight)
 
     def like(self) -> Tensor:
         return self.init_e.emb.weight

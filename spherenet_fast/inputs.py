@@ -58,7 +58,7 @@ def check_hparams(hparams: Mapping[str, Any]) -> None:
     for name in ("use_angle", "use_torsion", "kernels"):
         if not isinstance(hparams.get(name, True), bool):
             raise TypeError(f"{name}: expected True or False, got {hparams[name]!r}")
-    cutoff, neighbors = hparams["cutoff"], hparams.get("max_num_neighbors")
+    cutoff, neighbors = hparams.get("cutoff"), hparams.get("max_num_neighbors")
     if not isinstance(cutoff, (int, float)) or isinstance(cutoff, bool):
         raise TypeError(f"cutoff: expected a number, got {cutoff!r}")
     if not 0 < cutoff < math.inf:
@@ -90,7 +90,7 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
     waits for no GPU if num_graphs is known. Raises ValueError, or TypeError for a wrong type or dtype, naming
     the argument.
     """
-    z, pos = _get(data, "z"), _get(data, "pos")
+    z, pos = entry(data, "z"), entry(data, "pos")
     for name, value in (("z", z), ("pos", pos)):
         if not isinstance(value, Tensor):
             raise TypeError(f"data.{name}: expected a tensor, got {type(value).__name__}")
@@ -104,7 +104,7 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
         raise ValueError(f"data.pos: expected device {weight.device}, that of the model, got {pos.device}")
     if pos.shape != (len(z), 3):
         raise ValueError(f"data.pos: expected shape [{len(z)}, 3] to go with z, got {list(pos.shape)}")
-    batch, num_graphs = _get(data, "batch"), _get(data, "num_graphs")
+    batch, num_graphs = entry(data, "batch"), entry(data, "num_graphs")
     if batch is None:
         batch = torch.zeros_like(z)
         num_graphs = 1 if num_graphs is None else num_graphs
@@ -125,7 +125,7 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
     return Molecules(z, pos, batch, num_graphs, *_read_cell(data))
 
 
-def _get(data: Any, name: str) -> Any:
+def entry(data: Any, name: str) -> Any:
     """data[name] or data.name, None where there is none."""
     return data.get(name) if isinstance(data, dict) else getattr(data, name, None)
 
@@ -158,7 +158,7 @@ def _read_cell(data: Any) -> tuple[Tensor | None, Tensor | None]:
 
     PyTorch Geometric joins the cells of a batch to [3 B, 3], and their pbc to [3 B]; both are taken apart again.
     """
-    return _apart(_get(data, "cell"), "cell", (3, 3)), _apart(_get(data, "pbc"), "pbc", (3,))
+    return _apart(entry(data, "cell"), "cell", (3, 3)), _apart(entry(data, "pbc"), "pbc", (3,))
 
 
 def _apart(value: Any, name: str, shape: tuple[int, ...]) -> Tensor | None:

@@ -136,6 +136,13 @@ def test_no_atoms_and_no_neighbours_have_no_stress(model):
     ],
 )
 def test_what_has_no_stress(cell, error, message):
-    data = as_data(torch.tensor([6, 1, 1]), rattled(3, 0), cell=cell, pbc=torch.zeros(3, dtype=torch.bool))
+    data = as_data(torch.tensor([6, 1, 1]), rattled(3, 0), cell=cell, pbc=torch.ones(3, dtype=torch.bool))
     with pytest.raises(error, match=message):
+        small_model().energy_forces_stress(data)
+
+
+def test_a_box_that_does_not_repeat_has_no_stress():
+    cell, pbc = 8 * torch.eye(3).double(), torch.zeros(3, dtype=torch.bool)
+    data = as_data(torch.tensor([6, 1, 1]), rattled(3, 0), cell=cell, pbc=pbc)
+    with pytest.raises(ValueError, match="data.pbc: expected a direction that repeats, .* none for structure 0"):
         small_model().energy_forces_stress(data)

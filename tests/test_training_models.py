@@ -12,6 +12,7 @@ from spherenet_fast.training import Potential, load_config, train
 from spherenet_fast.training.config_files import config_from_dict, config_to_dict
 from spherenet_fast.training.model_config import MODEL_CONFIGS
 from spherenet_fast.training.potential import read_checkpoint
+from spherenet_fast.training.references import Normalisation
 
 TINY = {
     "SchNet": dict(num_interactions=1, hidden_channels=8, num_filters=8, num_gaussians=5),
@@ -102,3 +103,16 @@ def test_configs_and_checkpoints_without_a_name_are_of_a_spherenet(tmp_path):
     torch.save(state | {"model": "GemNet"}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="other.ckpt: .*GemNet"):
         Potential.load(tmp_path / "other.ckpt")
+
+
+def test_a_potential_takes_what_a_model_takes_and_no_class_that_it_could_not_find_again():
+    class Own(SphereNet):
+        pass
+
+    normalisation = Normalisation(torch.ones(1, 95).double(), torch.zeros(1).double(), torch.ones(1).double())
+    tiny = dict(num_layers=1, hidden_channels=8, int_emb_size=4, out_emb_channels=8, num_spherical=2, num_radial=2)
+    with pytest.raises(ValueError, match="model: expected one of SphereNet, .* got Own"):
+        Potential(Own(**tiny), normalisation, ("energy",), ("eV",))
+    potential = Potential(SphereNet(**tiny), normalisation, ("energy",), ("eV",))
+    data = dict(z=torch.tensor([8, 1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
+    assert torch.equal(potential(data), 3 + potential.model(data).double())

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from ..blocks import AtomOutput, Dense, EdgeEmbedding, Geometry, RadialBasis, Residual, by_edges
+from ..blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, by_edges
 from ..framework import SphericalMessagePassing, System
 from ..inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 
-class BilinearInteraction(nn.Module):
+class BilinearInteraction(EdgeUpdate):
     """One round of message passing between edges, with a bilinear form of messages and angles. e1 [E, H] -> e1, e2."""
 
     def __init__(
@@ -46,12 +46,7 @@ class BilinearInteraction(nn.Module):
     def _after(self, e1: Tensor, bessel: Tensor, sums: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1 [E, H], bessel [E, K], sums [E, num_bilinear H] -> the next e1, e2 [E, H]."""
         h = self.lin_ji.silu(e1, operators) + operators.linear(sums, self.W.flatten(1))
-        for layer in self.layers_before_skip:
-            h = layer(h, operators)
-        h = self.lin.silu(h, operators) + e1
-        for layer in self.layers_after_skip:
-            h = layer(h, operators)
-        return h, operators.radial_gate(h, bessel, self.lin_rbf.weight)
+        return self.end(h, e1, bessel, operators)
 
 
 class DimeNet(SphericalMessagePassing):
@@ -107,6 +102,7 @@ class DimeNet(SphericalMessagePassing):
             )
             for _ in range(num_blocks)
         )
+        self.start_at_zero()
 
     @classmethod
     def from_pyg(cls, model: nn.Module) -> "DimeNet":

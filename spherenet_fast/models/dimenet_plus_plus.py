@@ -75,6 +75,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
             )
             for _ in range(num_blocks)
         )  # fmt: skip
+        self.start_at_zero()
 
     @classmethod
     def from_pyg(cls, model: nn.Module) -> "DimeNetPlusPlus":

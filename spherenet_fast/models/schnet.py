@@ -89,6 +89,8 @@ class SchNet(GraphNetwork3D):
         a graph or scale of its own.
         """
         refuse(model, "SchNet", dipole=False, atomref=None, scale=None)
+        if model.hidden_channels < 2:
+            raise ValueError(f"model.hidden_channels: expected at least 2, got {model.hidden_channels}")
         for attribute, expected in (("readout", "SumAggregation"), ("interaction_graph", "RadiusInteractionGraph")):
             found = type(getattr(model, attribute)).__name__
             if found != expected:

@@ -35,7 +35,10 @@ def save(figure: Figure, path, dpi: int = 130) -> None:
     path = check_picture(path)
     partial = path.with_name(path.name + ".partial")
     metadata = {"Software": None} if path.suffix.lower() == ".png" else {"Date": None}  # equal figures, equal files
-    figure.savefig(
-        partial, format=path.suffix.lower()[1:], dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=0.1
-    )
-    os.replace(partial, path)
+    try:
+        figure.savefig(
+            partial, format=path.suffix.lower()[1:], dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=0.1
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

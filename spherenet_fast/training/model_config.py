@@ -22,8 +22,8 @@ class ModelConfig:
 class DirectionalConfig(ModelConfig):
     """What the models with messages between edges have in common."""
 
-    num_spherical: int = option(7, low=1)
-    num_radial: int = option(6, low=1)
+    num_spherical: int = option(7, low=1, high=8)
+    num_radial: int = option(6, low=1, high=16)
     envelope_exponent: int = option(5, low=1)
     num_before_skip: int = option(1, low=0)
     num_after_skip: int = option(2, low=0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..framework import GraphNetwork3D
+from ..inputs import entry
 from ..models import MODELS
 from .references import Normalisation
 
@@ -19,13 +20,17 @@ class Potential(nn.Module):
     """target = shift + sum over atoms of elements[z] + scale * model(data), in the units of the training labels.
 
     Args:
-        model: one of `spherenet_fast.models.MODELS`, with one output per target.
+        model: of a class in `spherenet_fast.models.MODELS`, by whose name it is found again, with one output per target.
+            A class of your own is put there first: MODELS["MyNet"] = MyNet.
         normalisation: references and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
         forces: whether it was trained on forces (they are derivatives of the target "energy" in any case).
         elements: atomic numbers seen in training; None: any.
         config: the training configuration, as a dictionary.
+
+    Raises:
+        ValueError: the model's class is not in MODELS.
     """
 
     def __init__(
@@ -39,6 +44,10 @@ class Potential(nn.Module):
         config=None,
     ):
         super().__init__()
+        name = type(model).__name__
+        if MODELS.get(name) is not type(model):
+            known = ", ".join(MODELS)
+            raise ValueError(f"model: expected one of {known}, or of another class in models.MODELS, got {name}")
         self.model = model
         self.register_buffer("references", normalisation.elements)
         self.register_buffer("shift", normalisation.shift)
@@ -49,10 +58,10 @@ class Potential(nn.Module):
 
     def offset(self, data, num_graphs: int) -> Tensor:
         """What the network does not predict: [num_graphs, T] float64."""
-        atoms = self.references.T[data.z]
-        if data.batch is None:
+        atoms, batch = self.references.T[entry(data, "z")], entry(data, "batch")
+        if batch is None:
             return self.shift + atoms.sum(0, keepdim=True)
-        return self.shift + atoms.new_zeros(num_graphs, atoms.shape[1]).index_add_(0, data.batch, atoms)
+        return self.shift + atoms.new_zeros(num_graphs, atoms.shape[1]).index_add_(0, batch, atoms)
 
     def forward(self, data) -> Tensor:
         """Targets [graphs, T] float64, in `units`."""
