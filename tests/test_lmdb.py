@@ -104,9 +104,8 @@ def test_training_and_evaluation(tmp_path, s2ef):
     write(tmp_path / "train.lmdb", [structure(3, seed, **label) for seed, label in enumerate(labels)])
     write(tmp_path / "val.lmdb", [structure(3, 9, **labels[0])])
     values = {f"model.{name}": value for name, value in TINY_MODEL.items()} | {"data.source": tmp_path / "train.lmdb"}
-    values |= {"data.targets": "[energy]" if s2ef else "[relaxed_energy]", "data.forces": s2ef, "data.held_out": "[]"}
-    values |= {"data.test": 0, "data.val": 1, "training.max_steps": 2, "training.tensorboard": False}
-    train(load_config("is2re", settings(values | {"training.device": "cpu"})), tmp_path / "run")
+    values |= {"training.max_steps": 2, "training.tensorboard": False, "training.device": "cpu"}
+    train(load_config("oc20:s2ef" if s2ef else "oc20:is2re", settings(values)), tmp_path / "run")
     arguments = ["evaluate", str(tmp_path / "run" / "best.ckpt"), "--data", str(tmp_path / "val.lmdb")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0 and result.stdout.startswith("1 molecules")
