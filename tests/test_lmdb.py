@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -12,6 +13,7 @@ from training_runs import TINY_MODEL, settings
 from typer.testing import CliRunner
 
 from spherenet_fast.cli import app
+from spherenet_fast.data import lmdb as lmdb_module
 from spherenet_fast.data import read_molecules
 from spherenet_fast.training import load_config, train
 
@@ -86,6 +88,9 @@ def test_numbers_may_be_arrays_of_numpy_and_tensors(tmp_path):
         molecules = read_molecules(write(tmp_path / f"{protocol}.lmdb", [record], protocol=protocol))
         assert molecules.names == ("relaxed_energy", "energy") and molecules.y.tolist() == [[-3.0, 1.5]]
         assert np.array_equal(molecules.pos, record.pos)
+    record.pos = np.asfortranarray(record.pos.astype(">f8"))  # by columns, in the other byte order
+    molecules = read_molecules(write(tmp_path / "other.lmdb", [record], protocol=2), dtype=torch.float64)
+    assert np.array_equal(molecules.pos, record.pos)
 
 
 def test_structures_without_labels(tmp_path):
@@ -99,9 +104,8 @@ def test_training_and_evaluation(tmp_path, s2ef):
     write(tmp_path / "train.lmdb", [structure(3, seed, **label) for seed, label in enumerate(labels)])
     write(tmp_path / "val.lmdb", [structure(3, 9, **labels[0])])
     values = {f"model.{name}": value for name, value in TINY_MODEL.items()} | {"data.source": tmp_path / "train.lmdb"}
-    values |= {"data.targets": "[energy]" if s2ef else "[relaxed_energy]", "data.forces": s2ef, "data.held_out": "[]"}
-    values |= {"data.test": 0, "data.val": 1, "training.max_steps": 2, "training.tensorboard": False}
-    train(load_config("is2re", settings(values | {"training.device": "cpu"})), tmp_path / "run")
+    values |= {"training.max_steps": 2, "training.tensorboard": False, "training.device": "cpu"}
+    train(load_config("oc20:s2ef" if s2ef else "oc20:is2re", settings(values)), tmp_path / "run")
     arguments = ["evaluate", str(tmp_path / "run" / "best.ckpt"), "--data", str(tmp_path / "val.lmdb")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0 and result.stdout.startswith("1 molecules")
@@ -109,8 +113,8 @@ def test_training_and_evaluation(tmp_path, s2ef):
 
 
 class Malicious:
-    def __init__(self, function, argument):
-        self.call = function, (argument,)
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
 
     def __reduce__(self):
         return self.call
@@ -136,11 +140,89 @@ def test_nothing_in_a_file_is_run(tmp_path, place):
 def test_no_function_is_reached_through_an_admitted_one(tmp_path):
     stored = Malicious(torch.storage._load_from_bytes, pickle.dumps(Malicious(os.mkdir, str(tmp_path / "run"))))
     bad = structure(3)
-    bad.pos = Malicious(torch._utils._rebuild_tensor_v2, None)
-    bad.pos.call = torch._utils._rebuild_tensor_v2, (stored, 0, (3, 3), (3, 1), False, {})
+    bad.pos = Malicious(torch._utils._rebuild_tensor_v2, stored, 0, (3, 3), (3, 1), False, {})
     with pytest.raises(ValueError, match="record 0: expected pos"):
         read_molecules(write(tmp_path / "data.lmdb", [bad]))
     assert not (tmp_path / "run").exists()
+
+
+REBUILD, FROM_BUFFER = (np.zeros(1).__reduce_ex__(protocol)[0] for protocol in (2, 5))
+
+
+def array_with_state(*state):
+    """An array whose pickle states its shape, dtype, order and bytes."""
+    array = Malicious(REBUILD, np.ndarray, (0,), b"b")
+    array.call += ((1, *state),)
+    return array
+
+
+@pytest.mark.parametrize("make", ["constructor", "buffer", "state"])
+def test_bytes_of_a_file_are_never_pointers(tmp_path, make):
+    objects, data = np.dtype("O"), b"A" * 72
+    bad = structure(3)
+    bad.pos = {
+        "constructor": Malicious(np.ndarray, (3, 3), objects, data),
+        "buffer": Malicious(FROM_BUFFER, data, objects, (3, 3), "C"),
+        "state": array_with_state((3, 3), objects, False, data),
+    }[make]
+    with pytest.raises(ValueError, match="an array of O8?, expected one of numbers"):
+        read_molecules(write(tmp_path / "data.lmdb", [bad]))
+
+
+@pytest.mark.parametrize("offset", [2**12, 2**30])
+def test_fields_of_a_dtype_cannot_lie_outside_the_array(tmp_path, offset):
+    for name, message in (("V8", "an array of V8, expected one of numbers"), ("f8", None)):
+        forged = Malicious(np.dtype, name, False, True)
+        forged.call += ((3, "|", None, ("a",), {"a": (np.dtype("f8"), offset)}, 8, 1, 16),)
+        record = structure(3)
+        record.pos = array_with_state((3, 3), forged, False, np.arange(9.0).tobytes())
+        path = write(tmp_path / f"{name}.lmdb", [record])
+        if message is None:  # what the dtype's state says beyond the byte order is not heard
+            assert read_molecules(path).pos.flatten().tolist() == list(range(9))
+        else:
+            with pytest.raises(ValueError, match=message):
+                read_molecules(path)
+
+
+@pytest.mark.parametrize("module, name", sorted(lmdb_module._ADMITTED))
+def test_a_file_cannot_change_what_it_names(tmp_path, module, name):
+    stand_in = lmdb_module._ADMITTED[module, name]
+    before = dict(vars(stand_in)) if isinstance(stand_in, type) else None
+    named = b"c" + f"{module}\n{name}\n".encode()
+    for state in (b"N}U\x05numpyK\x01s\x86", b"}U\x05numpyK\x01s"):  # (None, {"numpy": 1}) and {"numpy": 1}
+        path = write(tmp_path / f"{len(state)}.lmdb", [b"\x80\x02" + named + state + b"b."])
+        with pytest.raises(ValueError, match="expected an LMDB of pickled structures"):
+            read_molecules(path)
+    assert before is None or dict(vars(stand_in)) == before
+
+
+def test_a_record_is_not_an_array_at_an_address_of_its_choice(tmp_path):
+    secret = np.arange(9.0).reshape(3, 3)
+    address = Data.__new__(Data)
+    address.__dict__["__array_interface__"] = secret.__array_interface__
+    assert np.array_equal(np.asarray(SimpleNamespace(**vars(address))), secret)  # what NumPy makes of it
+    bad = structure(3)
+    for bad.pos in (address, [address]):
+        with pytest.raises(ValueError, match="record 0: .* expected numbers, got a (_Record|list)"):
+            read_molecules(write(tmp_path / f"{type(bad.pos).__name__}.lmdb", [bad]))
+
+
+@pytest.mark.parametrize("layout", [(0, (1000, 3), (3, 1)), (-3, (3, 3), (3, 1)), (4, (3, 3), (3, 1))])
+def test_tensors_stay_within_their_storage(tmp_path, layout):
+    good = structure(3)
+    storage = good.pos.untyped_storage()
+    stored = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+    good.pos = Malicious(torch._utils._rebuild_tensor_v2, stored, *layout, False, {})
+    with pytest.raises(ValueError, match="record 0: expected pos .* (out of bounds|invalid storage offset)"):
+        read_molecules(write(tmp_path / "data.lmdb", [good]))
+
+
+def test_a_store_without_a_mapping(tmp_path):
+    named = b"ctorch_geometric.data.data\nData\n)\x81}U\x06_storectorch_geometric.data.storage\nGlobalStorage\n)\x81"
+    for number, state in enumerate((b"}", b"}U\x08_mappingK\x03s")):
+        record = b"\x80\x02" + named + state + b"bsb."
+        with pytest.raises(ValueError, match="record 0: .* got attributes in a (NoneType|int)"):
+            read_molecules(write(tmp_path / f"{number}.lmdb", [record]))
 
 
 @pytest.mark.parametrize("length", [True, False])

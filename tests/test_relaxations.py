@@ -1,5 +1,8 @@
 """Slabs and relaxations: readers, fixed atoms, held-out elements, shares of errors within a limit."""
 
+import re
+from pathlib import Path
+
 import ase.io
 import numpy as np
 import pytest
@@ -14,13 +17,15 @@ from typer.testing import CliRunner
 from spherenet_fast.cli import app
 from spherenet_fast.data import Batch, Molecules, from_atoms, hold_out, read_molecules
 from spherenet_fast.models import SphereNet
-from spherenet_fast.training import Potential, train
+from spherenet_fast.training import Potential, config_files, train
 from spherenet_fast.training.accuracy import ErrorSum, evaluate
 from spherenet_fast.training.config_files import load_config
 from spherenet_fast.training.logs import read_metrics
 from spherenet_fast.training.losses import error_loss, total_loss
 from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.references import fit_normalisation
+
+CONFIGS_FOLDER = Path(config_files.__file__).parents[1] / "configs"
 
 
 def archive(path, frames=(2, 3), **changes):
@@ -220,16 +225,50 @@ def test_training_on_slabs_without_one_metal(tmp_path):
 @pytest.mark.parametrize("relaxations", [True, False])
 def test_training_on_relaxations(tmp_path, relaxations):
     target = "relaxed_energy" if relaxations else "energy"
-    changes = dict(data__targets=f"[{target}]", data__relaxations=relaxations, data__forces=not relaxations)
-    changes |= dict(data__train=1 if relaxations else 3, data__val=0, data__test=1, data__held_out="[]")
+    changes = dict(data__relaxations=relaxations, data__test=1)
     overrides = tiny(archive(tmp_path / "r.npz"), **changes)
-    path = tmp_path / "mine.yaml"
-    path.write_text("data: {source: x, targets: [x], within: 0.02}")
-    results = train(load_config(path, [*overrides, "training.batch_size=2"]), tmp_path / "run")
+    config = load_config("oc20:is2re" if relaxations else "oc20:s2ef", [*overrides, "training.batch_size=2"])
+    results = train(config, tmp_path / "run")
     assert set(results["mae"]) == ({target} if relaxations else {"energy", "forces"})
     assert set(results["within"]) == {target}
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run" / "best.ckpt"), "--part", "all"])
     assert result.exit_code == 0 and result.stdout.startswith("2 mol" if relaxations else "5 mol")
+
+
+def documented(*places):
+    """The training commands in texts: config, overrides."""
+    for place in places:
+        for name, options in re.findall(r"spherenet-fast train ((?:is2re|oc20)\S*?)((?: --set [^\s`]+)*)[\s`]", place):
+            yield name, options.split(" --set ")[1:]
+
+
+def test_documented_commands_resolve():
+    """No command in the README or the configs asks for a key or a variant that is not there."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    configs = [(CONFIGS_FOLDER / f"{name}.yaml").read_text() for name in ("is2re", "oc20")]
+    found = list(documented(readme, *configs))
+    assert len(found) >= 12 and {name for name, _ in found} == {"is2re", "oc20:is2re", "oc20:s2ef"}
+    for name, options in found:
+        data = load_config(name, options).data
+        if name != "is2re":
+            assert not data.held_out and data.test == 0 and data.source != "fcc111"
+            assert data.targets == ["relaxed_energy" if name == "oc20:is2re" else "energy"]
+    with pytest.raises(ValueError, match="config: expected one of oc20:is2re, oc20:s2ef, got oc20"):
+        load_config("oc20", ["data.source=x"])
+    with pytest.raises(ValueError, match="'data.source': expected a sample's name or a path, got nothing"):
+        load_config("oc20:is2re")
+
+
+def test_a_folder_of_trajectories_trains_as_documented(tmp_path):
+    folder = tmp_path / "trajectories"
+    folder.mkdir()
+    for seed in range(3):
+        trajectory(folder / f"{seed}.traj", [-1.0, -1.2 - seed], seed=seed)
+    for name, changes, structures in (("is2re", {"data__relaxations": True}, 3), ("s2ef", {}, 6)):
+        results = train(load_config(f"oc20:{name}", tiny(folder, **changes)), tmp_path / name)
+        assert results["mae"] == {} and results["step"] == 3
+        with np.load(tmp_path / name / "split.npz") as split:
+            assert [len(split[part]) for part in ("train", "val", "test")] == [structures, 0, 0]
 
 
 @pytest.mark.parametrize(

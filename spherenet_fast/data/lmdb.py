@@ -1,7 +1,8 @@
 """The LMDBs in which the Open Catalyst Project publishes OC20: pickled PyTorch Geometric data, one record a structure.
 
-Unpickling can run any code, so what these files may name is limited to a dozen constructors of plain data: a file that
-names anything else is refused, and nothing of it is called. PyTorch Geometric is not needed.
+Unpickling can run any code, so what these files may name is limited to a dozen constructors of plain data, which stand
+in for torch's and NumPy's and check what they get: a file that names anything else is refused, and nothing of it is
+called. PyTorch Geometric is not needed.
 """
 
 import io
@@ -17,60 +18,100 @@ from .molecules import Molecules
 from .relaxations import RELAXATION_TARGETS
 
 
-class _Record:
+class _Sealed(type):
+    """Of classes that a pickle may name but not change: its BUILD sets attributes of whatever it has named."""
+
+    def __setattr__(cls, name, value):
+        raise pickle.UnpicklingError(f"it sets {cls.__name__}.{name}")
+
+
+class _Record(metaclass=_Sealed):
     """What a PyTorch Geometric object says of itself, without its class."""
 
     def __setstate__(self, state):
         self.__dict__.update(state)
 
-    def fields(self) -> dict[str, Any]:
-        """Its attributes, in the layout of PyTorch Geometric 2 (a store with a mapping) or 1 (attributes)."""
-        store = self.__dict__.get("_store")
-        return store.__dict__["_mapping"] if isinstance(store, _Record) else self.__dict__
 
+class _StoredTensor(metaclass=_Sealed):
+    """A tensor not read yet, as most of a record is not needed."""
 
-class _Storage(bytes):
-    """A serialised storage; read when it is needed, as most of a record is not."""
+    __slots__ = ("storage", "layout")
 
-
-class _StoredTensor:
-    """A tensor not read yet."""
-
-    def __init__(self, storage: _Storage, *layout: Any):
+    def __init__(self, storage: bytes, *layout: Any):
         self.storage, self.layout = storage, layout
 
     def numpy(self) -> np.ndarray:
-        storage = torch.load(io.BytesIO(self.storage), weights_only=True)
-        return torch._utils._rebuild_tensor_v2(storage, *self.layout).numpy()
+        storage = torch.load(io.BytesIO(self.storage), map_location="cpu", weights_only=True)
+        offset, size, stride = self.layout[:3]
+        # as_strided refuses to leave the storage, where set_ would enlarge it
+        flat = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
+        return flat.as_strided(size, stride, offset).numpy()
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+class _Dtype(metaclass=_Sealed):
+    """A dtype of plain numbers. NumPy's own believes any layout that a pickle states."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, name: str, *_: Any):
+        self.numbers = np.dtype(str(name))
+        if self.numbers.kind not in "biuf":
+            raise pickle.UnpicklingError(f"it holds an array of {name}, expected one of numbers")
+
+    def __setstate__(self, state):
+        if state[1] in ("<", ">"):
+            self.numbers = self.numbers.newbyteorder(state[1])
+
+
+class _Array(metaclass=_Sealed):
+    """An array not made yet, from a buffer or from a state; NumPy's own constructor would follow pointers in it."""
+
+    __slots__ = ("layout",)
+
+    def __init__(self, *layout: Any):
+        self.layout = layout
+
+    def __setstate__(self, state):
+        _, shape, dtype, by_columns, data = state
+        self.layout = data, dtype, shape, "F" if by_columns else "C"
+
+    def numpy(self) -> np.ndarray:
+        data, dtype, shape, order = self.layout
+        if not isinstance(dtype, _Dtype):
+            raise pickle.UnpicklingError("it holds an array without a dtype")
+        return np.frombuffer(data, dtype.numbers).reshape(shape, order=order).astype(dtype.numbers.newbyteorder("="))
+
+
+class _Scalar(metaclass=_Sealed):
+    """A scalar of NumPy's, as an array of no dimensions."""
+
+    def __new__(cls, dtype: _Dtype, data: bytes) -> _Array:
+        return _Array(data, dtype, (), "C")
+
+
+class _Latin1(metaclass=_Sealed):
     """How NumPy's pickles spell bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding}")
-    return text.encode(encoding)
+
+    def __new__(cls, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"bytes encoded as {encoding}")
+        return text.encode(encoding)
 
 
-# The functions by which NumPy's pickles rebuild an array, a scalar, and an array from a buffer.
-_NUMPY = {
-    "multiarray._reconstruct": np.zeros(1).__reduce__()[0],
-    "multiarray.scalar": np.float64(0).__reduce__()[0],
-    "numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
-}
 _ADMITTED = {
-    ("torch_geometric.data.data", "Data"): _Record,
-    ("torch_geometric.data.data", "DataEdgeAttr"): _Record,
-    ("torch_geometric.data.data", "DataTensorAttr"): _Record,
+    **{("torch_geometric.data.data", name): _Record for name in ("Data", "DataEdgeAttr", "DataTensorAttr")},
     ("torch_geometric.data.storage", "GlobalStorage"): _Record,
     ("torch._utils", "_rebuild_tensor_v2"): _StoredTensor,
-    ("torch.storage", "_load_from_bytes"): _Storage,
+    ("torch.storage", "_load_from_bytes"): bytes,
     ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
+    ("numpy", "ndarray"): None,  # named, never called
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _Latin1,
 }
 for _core in ("numpy.core", "numpy._core"):  # before and after NumPy 2
-    _ADMITTED |= {tuple(f"{_core}.{name}".rsplit(".", 1)): function for name, function in _NUMPY.items()}
+    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Array
+    _ADMITTED[f"{_core}.multiarray", "scalar"] = _Scalar
+    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _Array
 
 
 class _Unpickler(pickle.Unpickler):
@@ -145,22 +186,47 @@ _ENTRIES = {  # of a record -> name and shape here
 }
 
 
+def _fields(record: Any) -> dict[str, Any]:
+    """What a record holds, in the layout of PyTorch Geometric 2 (a store with a mapping) or 1 (attributes)."""
+    fields = vars(record) if isinstance(record, _Record) else {}
+    if isinstance(store := fields.get("_store"), _Record):
+        fields = vars(store).get("_mapping")
+    if not isinstance(fields, dict):
+        raise ValueError(f"got attributes in a {type(fields).__name__}")
+    return fields
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """The array of an entry. Nothing else is asked to become one: NumPy would believe an address that it states."""
+    if isinstance(value, (_StoredTensor, _Array)):
+        value = value.numpy()
+    elif isinstance(value, (bool, int, float)):
+        value = np.asarray(value)
+    else:
+        raise ValueError(f"expected numbers, got a {type(value).__name__}")
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+        raise ValueError(f"expected numbers of at most 64 bits, got {value.dtype}")
+    return value.view(np.uint8) != 0 if value.dtype == bool else value  # a byte may be neither 0 nor 1
+
+
 def _arrays(file: Path, number: int, record: Any) -> dict[str, np.ndarray]:
     """The entries of a record that are used, by name."""
-    fields = record.fields() if isinstance(record, _Record) else {}
     try:
+        fields = _fields(record)
         if missing := {"pos", "atomic_numbers", "cell"} - {key for key, value in fields.items() if value is not None}:
             raise ValueError(f"got none called {' or '.join(sorted(missing))}")
-        found = {}
-        for key, (name, shape) in _ENTRIES.items():
-            value = fields.get(key)
-            if value is not None:
-                value = value.numpy() if isinstance(value, _StoredTensor) else np.asarray(value)
-                found[name] = value.reshape(shape)
-        return found
-    except (ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        wanted = "expected pos [N, 3], atomic_numbers [N] and cell [1, 3, 3]"
-        raise ValueError(f"{file}: record {number}: {wanted}; {error}") from error
+        given = [(key, *entry) for key, entry in _ENTRIES.items() if fields.get(key) is not None]
+        return {name: _numbers(fields[key]).reshape(shape) for key, name, shape in given}
+    except Exception as error:  # whatever a damaged storage or layout leads to
+        expected = "expected pos [N, 3], atomic_numbers [N] and cell [1, 3, 3]"
+        raise ValueError(f"{file}: record {number}: {expected}; {error}") from error
+
+
+def _unpickled(file: Path, data: bytes) -> Any:
+    try:
+        return _Unpickler(io.BytesIO(data)).load()
+    except Exception as error:  # pickle raises whatever the first byte that puzzles it leads to
+        raise ValueError(f"{file}: expected an LMDB of pickled structures: {error}") from error
 
 
 def _records(file: Path):
@@ -170,16 +236,14 @@ def _records(file: Path):
     except ModuleNotFoundError as error:
         raise ValueError(f"{file}: expected the package lmdb installed to read it ({error})") from error
     try:
-        with lmdb.open(
-            str(file), subdir=False, readonly=True, lock=False, readahead=False, max_readers=1
-        ) as environment:
+        with lmdb.open(str(file), subdir=False, readonly=True, lock=False, readahead=False) as environment:
             with environment.begin() as transaction:
                 length = transaction.get(b"length")
-                count = environment.stat()["entries"] if length is None else _Unpickler(io.BytesIO(length)).load()
+                count = environment.stat()["entries"] if length is None else int(_numbers(_unpickled(file, length)))
                 for number in range(count):
                     value = transaction.get(str(number).encode())
                     if value is None:
                         raise ValueError(f"{file}: expected {count} records, got none with number {number}")
-                    yield number, _Unpickler(io.BytesIO(value)).load()
-    except (lmdb.Error, pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError) as error:
+                    yield number, _unpickled(file, value)
+    except lmdb.Error as error:
         raise ValueError(f"{file}: expected an LMDB of pickled structures: {error}") from error

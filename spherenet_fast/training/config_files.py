@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from .config import Config
 from .model_config import MODEL_CONFIGS
 
-CONFIGS = ("ethanol", "qm9", "is2re", "paper_qm9", "paper_md17", "ablation")
+CONFIGS = ("ethanol", "qm9", "is2re", "oc20", "paper_qm9", "paper_md17", "ablation")
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
