@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+from dataclasses import replace
 import numpy as np
 import pytest
 import torch
@@ -202,6 +203,46 @@ def test_fixed_test_frames_are_never_trained_on():
         random_split(molecules, 10, 3, None, 0)
     with pytest.raises(ValueError, match="at most 8 test frames, got 9"):
         random_split(molecules, 5, 3, 9, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_not_divided(seed):
+    molecules = random_molecules(60)
+    molecules.group = torch.from_numpy(np.repeat([5, 3, 9, 0, 4, 8, 1], [10, 4, 12, 6, 20, 5, 3]))
+    for sizes in ((None, 14, 13), (25, 14, None), (25, 14, 13)):
+        split = random_split(molecules, *sizes, seed)
+        groups = [set(molecules.group[part].tolist()) for part in split]
+        assert sum(map(len, groups)) == len(set().union(*groups))  # disjoint
+        for group, part in zip(groups, split, strict=True):
+            assert group and all((molecules.group == number).sum() == (molecules.group[part] == number).sum()
+                                 for number in group)  # fmt: skip
+        assert all(size is None or len(part) <= size for size, part in zip(sizes, split, strict=True))
+        assert None not in sizes or sum(map(len, split)) == 60
+        assert all(map(torch.equal, split, random_split(molecules, *sizes, seed)))
+
+
+def test_groups_of_fixed_test_frames_are_not_trained_on():
+    molecules = random_molecules(20)
+    molecules.group, molecules.test = torch.arange(20) // 5, torch.tensor([7, 8])
+    split = random_split(molecules, None, 5, None, 0)
+    assert sorted(torch.cat(split[:2]).tolist()) == [*range(5), *range(10, 20)] and split.test.tolist() == [7, 8]
+
+
+def test_groups_that_fit_nowhere():
+    molecules = random_molecules(20)
+    molecules.group = torch.arange(20) // 5
+    with pytest.raises(ValueError, match=r"data.val: expected room for a whole group \(5 to 5 structures\), got 4"):
+        random_split(molecules, None, 4, 5, 0)
+    with pytest.raises(TypeError, match="group: expected int64, got torch.float32"):
+        replace(molecules, group=torch.zeros(20))
+    with pytest.raises(ValueError, match=r"group: expected shape \[20\], got \[3\]"):
+        replace(molecules, group=torch.arange(3))
+
+
+def test_a_split_is_the_one_of_the_shipped_results():
+    """Without groups the draw is a permutation cut in three, as in the split files under bench/results."""
+    order = np.random.default_rng(7).permutation(20)
+    assert torch.cat(random_split(random_molecules(20), 10, 4, 6, 7)).tolist() == order.tolist()
 
 
 def test_split_that_does_not_fit():

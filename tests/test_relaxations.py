@@ -68,6 +68,7 @@ def test_relaxations_of_an_archive(tmp_path):
     assert np.array_equal(frames.forces, np.load(path)["frame_forces"])
     assert frames[[1, 4]].fixed.tolist() == [True, False, False, True, False]
     assert frames.pbc.all() and frames.cell.shape == (5, 3, 3)
+    assert frames.group.tolist() == [0, 0, 1, 1, 1] and frames.choose(["energy"]).group is frames.group
 
 
 def test_wrong_relaxations(tmp_path):
@@ -100,6 +101,7 @@ def test_trajectories_of_ase(tmp_path):
     assert initial.pbc.tolist() == [[True, True, False]] * 2
     frames = read_molecules(folder)
     assert frames.y[:, 0].tolist() == [-1.0, -1.2, -1.3, -2.0, -2.5]
+    assert frames.group.tolist() == [0, 0, 0, 1, 1] and read_molecules(folder / "a.traj").group is None
     # ASE's constraints leave the stored forces alone
     assert frames.forces[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 0, 0, 1, 1]
     assert torch.equal(initial.pos[:2], frames.pos[:2])
@@ -225,12 +227,14 @@ def test_training_on_slabs_without_one_metal(tmp_path):
 @pytest.mark.parametrize("relaxations", [True, False])
 def test_training_on_relaxations(tmp_path, relaxations):
     target = "relaxed_energy" if relaxations else "energy"
-    changes = dict(data__relaxations=relaxations, data__test=1)
+    changes = dict(data__relaxations=relaxations, data__test=1 if relaxations else 3)
     overrides = tiny(archive(tmp_path / "r.npz"), **changes)
     config = load_config("oc20:is2re" if relaxations else "oc20:s2ef", [*overrides, "training.batch_size=2"])
     results = train(config, tmp_path / "run")
     assert set(results["mae"]) == ({target} if relaxations else {"energy", "forces"})
     assert set(results["within"]) == {target}
+    with np.load(tmp_path / "run" / "split.npz") as split:  # one relaxation is trained on, the other tested
+        assert sorted(len(split[part]) for part in ("train", "test")) == ([1, 1] if relaxations else [2, 3])
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run" / "best.ckpt"), "--part", "all"])
     assert result.exit_code == 0 and result.stdout.startswith("2 mol" if relaxations else "5 mol")
 

@@ -90,6 +90,9 @@ def _fixed(atoms: Atoms) -> np.ndarray:
 def read_ase(path, dtype: torch.dtype = torch.float32, relaxations: bool = False) -> Molecules:
     """Read a file, or all files of a folder, with ASE and pack the structures.
 
+    The structures of a file in a folder are one group, which `random_split` does not part; those of a single file stand
+    alone.
+
     Args:
         relaxations: every file is the trajectory of a relaxation, and becomes one structure: the first one, with the
             energies of the last and the first as targets relaxed_energy and initial_energy, eV.
@@ -102,7 +105,10 @@ def read_ase(path, dtype: torch.dtype = torch.float32, relaxations: bool = False
     if not files:
         raise ValueError(f"{path}: expected files that ASE can read, got an empty folder")
     if not relaxations:
-        return from_atoms([atoms for file in files for atoms in read_structures(file)], dtype)
+        trajectories = [read_structures(file) for file in files]
+        lengths = torch.tensor([len(frames) for frames in trajectories])
+        group = torch.repeat_interleave(torch.arange(len(files)), lengths) if path.is_dir() else None
+        return replace(from_atoms([atoms for frames in trajectories for atoms in frames], dtype), group=group)
     structures, y = [], []
     for file in files:
         frames = read_structures(file)

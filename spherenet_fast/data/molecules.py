@@ -70,6 +70,7 @@ class Molecules(torch.utils.data.Dataset):
         cell: [M, 3, 3] Å or None. pbc: [M, 3] bool or None.
         fixed: [ΣN] bool, atoms that were held in place (the lower layers of a slab), or None.
         test: indices of the test frames where the source fixes them (MD17's samples), else None.
+        group: [M] int64, the relaxation that a frame is of: `random_split` parts no group. None: each stands alone.
 
     Raises:
         TypeError: an array has the wrong dtype.
@@ -87,6 +88,7 @@ class Molecules(torch.utils.data.Dataset):
     pbc: Tensor | None = None
     fixed: Tensor | None = None
     test: Tensor | None = None
+    group: Tensor | None = None
 
     def __post_init__(self):
         count, atoms = len(self.n_atoms), len(self.z)
@@ -94,6 +96,8 @@ class Molecules(torch.utils.data.Dataset):
             raise TypeError(f"pos: expected a floating dtype, got {self.pos.dtype}")
         if self.fixed is not None and self.fixed.dtype != torch.bool:
             raise TypeError(f"fixed: expected bool, got {self.fixed.dtype}")
+        if self.group is not None and self.group.dtype != torch.int64:
+            raise TypeError(f"group: expected int64, got {self.group.dtype}")
         if count and int(self.n_atoms.min()) < 1:
             raise ValueError(f"n_atoms: expected at least 1 atom per molecule, got {int(self.n_atoms.min())}")
         if int(self.n_atoms.sum()) != atoms:
@@ -105,6 +109,7 @@ class Molecules(torch.utils.data.Dataset):
             "cell": (count, 3, 3),
             "pbc": (count, 3),
             "fixed": (atoms,),
+            "group": (count,),
         }
         for name, shape in expected.items():
             array = getattr(self, name)

@@ -54,12 +54,15 @@ def random_split(molecules: Molecules, train: int | None, val: int, test: int | 
     Where the source fixes the test frames (`molecules.test`), training and validation are drawn from the others only,
     and `test` counts from the beginning of the fixed ones.
 
+    Of molecules in groups (`molecules.group`: the frames of a relaxation) whole groups are drawn, so that no group is
+    in two sets. The numbers are then met approximately: a set is filled with groups as long as they fit.
+
     Args:
-        train, val, test: numbers of molecules; None for `train` or `test` (not both, unless the source fixes the test
-            frames): all that remain.
+        train, val, test: numbers of molecules (in groups: at most so many); None for `train` or `test` (not both,
+            unless the source fixes the test frames): all that remain.
 
     Raises:
-        ValueError: the sets do not fit into the data.
+        ValueError: the sets do not fit into the data, or no group fits into a set.
     """
     fixed = molecules.test
     if train is None and test is None and fixed is None:
@@ -67,23 +70,48 @@ def random_split(molecules: Molecules, train: int | None, val: int, test: int | 
     pool = np.ones(len(molecules), dtype=bool)
     if fixed is not None:
         pool[fixed.numpy()] = False
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(pool))
-    drawn_test = 0 if fixed is not None else test
-    if train is None:
-        train = len(order) - val - (drawn_test or 0)
-    if drawn_test is None:
-        drawn_test = len(order) - val - train
-    if min(train, val, drawn_test) < 0 or train + val + drawn_test > len(order):
+    group = np.arange(len(molecules)) if molecules.group is None else molecules.group.numpy()
+    if fixed is not None:
+        pool &= ~np.isin(group, group[fixed.numpy()])
+    count = int(pool.sum())
+    sizes = {"train": train, "val": val, "test": 0 if fixed is not None else test}
+    rest = next((name for name, size in sizes.items() if size is None), None)
+    if rest is not None:
+        sizes[rest] = count - sum(size for size in sizes.values() if size is not None)
+    if min(sizes.values()) < 0 or sum(sizes.values()) > count:
         kind = "training frames" if fixed is not None else "molecules"
-        raise ValueError(
-            f"data.train, data.val, data.test: expected at most {len(order)} {kind} in all, "
-            f"got {max(train, 0)} + {val} + {drawn_test}"
-        )
+        wanted = " + ".join(str(max(size, 0)) for size in sizes.values())
+        raise ValueError(f"data.train, data.val, data.test: expected at most {count} {kind} in all, got {wanted}")
     if fixed is not None and test is not None and test > len(fixed):
         raise ValueError(f"data.test: expected at most {len(fixed)} test frames, got {test}")
-    last = order[train + val : train + val + drawn_test] if fixed is None else fixed.numpy()[:test]
-    parts = [order[:train], order[train : train + val], last]
+    parts = _draw(np.flatnonzero(pool), group[pool], sizes, rest, seed)
+    if fixed is not None:
+        parts[2] = fixed.numpy()[:test]
     return _checked(Split(*(torch.from_numpy(np.ascontiguousarray(part)).long() for part in parts)), len(molecules))
+
+
+def _draw(indices: np.ndarray, group: np.ndarray, sizes: dict[str, int], rest: str | None, seed: int) -> list:
+    """Indices [.] of every set: groups in random order, each into a set with room, or else into `rest`."""
+    names, inverse, lengths = np.unique(group, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    room, sets = dict(sizes), list(sizes)
+    # Few groups fit into a small set, so it is asked first.
+    asked = sets if len(names) == len(indices) else sorted(sets, key=sizes.get)
+    part = np.full(len(names), -1)
+    for number in order:
+        chosen = next((name for name in asked if room[name] >= lengths[number]), rest)
+        if chosen is not None:
+            room[chosen] -= lengths[number]
+            part[number] = sets.index(chosen)
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    drawn = np.argsort(position[inverse], kind="stable")
+    parts = [indices[drawn[part[inverse[drawn]] == number]] for number in range(len(sets))]
+    for (name, size), found in zip(sizes.items(), parts, strict=True):
+        if size > 0 and len(found) == 0:
+            between = f"{lengths.min()} to {lengths.max()}"
+            raise ValueError(f"data.{name}: expected room for a whole group ({between} structures), got {size}")
+    return parts
 
 
 def read_split(path, count: int) -> Split:

@@ -66,6 +66,9 @@ def _train(config: Config, out: Path, checkpoint: dict | None) -> dict | None:
     molecules = prepare_molecules(config.data)
     split = prepare_split(config.data, molecules)
     potential = prepare_potential(config, molecules, split)
+    if molecules.group is not None and config.data.split is None:
+        parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
+        print(f"frames, drawn by whole relaxations: {parts}")
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
     split.save(out / "split.npz")
