@@ -94,6 +94,7 @@ def test_trajectories_of_ase(tmp_path):
     folder.mkdir()
     trajectory(folder / "a.traj", [-1.0, -1.2, -1.3])
     trajectory(folder / "b.traj", [-2.0, -2.5], seed=1)
+    (folder / ".DS_Store").write_bytes(b"no structures")
     initial = read_molecules(folder, relaxations=True)
     assert initial.names == ("relaxed_energy", "initial_energy") and initial.units == ("eV", "eV")
     assert initial.y.tolist() == [[-1.3, -1.0], [-2.5, -2.0]] and initial.forces is None
@@ -110,6 +111,7 @@ def test_trajectories_of_ase(tmp_path):
     with pytest.raises(ValueError, match="c.traj: expected a trajectory with energies"):
         read_molecules(folder, relaxations=True)
     (tmp_path / "none").mkdir()
+    (tmp_path / "none" / ".hidden").touch()
     with pytest.raises(ValueError, match="expected files that ASE can read, got an empty folder"):
         read_molecules(tmp_path / "none")
 
