@@ -94,6 +94,7 @@ def test_trajectories_of_ase(tmp_path):
     folder.mkdir()
     trajectory(folder / "a.traj", [-1.0, -1.2, -1.3])
     trajectory(folder / "b.traj", [-2.0, -2.5], seed=1)
+    (folder / ".DS_Store").write_bytes(b"no structures")
     initial = read_molecules(folder, relaxations=True)
     assert initial.names == ("relaxed_energy", "initial_energy") and initial.units == ("eV", "eV")
     assert initial.y.tolist() == [[-1.3, -1.0], [-2.5, -2.0]] and initial.forces is None
@@ -110,6 +111,7 @@ def test_trajectories_of_ase(tmp_path):
     with pytest.raises(ValueError, match="c.traj: expected a trajectory with energies"):
         read_molecules(folder, relaxations=True)
     (tmp_path / "none").mkdir()
+    (tmp_path / "none" / ".hidden").touch()
     with pytest.raises(ValueError, match="expected files that ASE can read, got an empty folder"):
         read_molecules(tmp_path / "none")
 
@@ -191,9 +193,33 @@ def test_a_batch_in_which_all_atoms_are_fixed_has_no_error_of_forces():
         assert error_loss(kind, torch.zeros(0, 3, requires_grad=True)).item() == 0
     total = ErrorSum(["energy"])
     total.add(torch.ones(2, 1), torch.zeros(0, 3))
-    assert total.means().mae == {"energy": 1.0, "forces": 0.0}
+    found = total.means()
+    assert found.mae["energy"] == found.rmse["energy"] == 1.0
+    assert np.isnan(found.mae["forces"]) and np.isnan(found.rmse["forces"])
     batch = Batch(None, None, None, 1, fixed=torch.tensor([True, True]))
     assert batch.of_free_atoms(torch.ones(2, 3)).shape == (0, 3)
+
+
+def test_forces_on_fixed_atoms_alone_cannot_be_learned():
+    molecules = slabs_with_fixed_atoms([True] * 3 + [False] * 3)
+    for scale in ("auto", "none"):
+        with pytest.raises(ValueError, match="data.forces: expected atoms that are not fixed, got 3 that are"):
+            fit_normalisation(molecules, torch.tensor([0]), scale=scale)
+    assert torch.isfinite(fit_normalisation(molecules, torch.tensor([1])).scale).all()
+
+
+def test_a_run_with_batches_in_which_all_atoms_are_fixed(tmp_path):
+    """The errors of forces are unknown then, which is no reason to stop or to keep other weights."""
+    fixed = [True] * 3 + [False] * 2
+    path = archive(tmp_path / "r.npz", frames=(3, 2), fixed=fixed)
+    np.savez(tmp_path / "split.npz", train=[0, 3, 4], val=[1], test=[2])
+    config = load_config("oc20:s2ef", [*tiny(path, data__split=tmp_path / "split.npz"), "training.batch_size=1"])
+    results = train(config, tmp_path / "run")
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.csv") if "val_loss" in row]
+    assert rows and all(np.isfinite(row["val_loss"]) and np.isnan(row["val_mae_forces"]) for row in rows)
+    assert np.isnan(results["mae"]["forces"]) and np.isfinite(results["mae"]["energy"])
+    best = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)["callbacks"]["RunControl"]["best"]
+    assert best == min(row["val_loss"] for row in rows)
 
 
 def tiny(source, **changes):

@@ -88,7 +88,7 @@ def _fixed(atoms: Atoms) -> np.ndarray:
 
 
 def read_ase(path, dtype: torch.dtype = torch.float32, relaxations: bool = False) -> Molecules:
-    """Read a file, or all files of a folder, with ASE and pack the structures.
+    """Read a file, or all files of a folder but hidden ones, with ASE and pack the structures.
 
     The structures of a file in a folder are one group, which `random_split` does not part; those of a single file stand
     alone.
@@ -101,7 +101,9 @@ def read_ase(path, dtype: torch.dtype = torch.float32, relaxations: bool = False
         ValueError: a trajectory has no energies; or what `read_structures` raises.
     """
     path = Path(path)
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
         raise ValueError(f"{path}: expected files that ASE can read, got an empty folder")
     if not relaxations:

@@ -62,5 +62,5 @@ def packed_relaxations(path, arrays: dict[str, np.ndarray], dtype: torch.dtype, 
         cell[system],
         initial.pbc[system],
         None if initial.fixed is None else initial.fixed[atoms],
-        group=system,
+        group=None if relaxations else system,
     )

@@ -65,12 +65,11 @@ class ErrorSum:
         self.counts = (self.counts[0] + len(error), self.counts[1] + (0 if len(parts) == 1 else parts[1].numel()))
 
     def means(self, scale: Tensor | None = None) -> Errors:
-        """Means over everything added; errors times `scale` [T] (forces: its only number)."""
+        """Means over everything added; errors times `scale` [T] (forces: its only number; NaN without free atoms)."""
         if self.absolute is None:
             return Errors({}, {}, {})
         columns, count = len(self.absolute), len(self.names)
         numbers = torch.tensor([self.counts[0]] * count + [self.counts[1]] * (columns - count), dtype=torch.float64)
-        numbers.clamp_(min=1)  # there may be no free atom at all
         factor = torch.ones(count, dtype=torch.float64) if scale is None else scale.cpu()
         factor = torch.cat([factor, factor[: columns - count]])
         absolute = self.absolute.cpu() / numbers * factor

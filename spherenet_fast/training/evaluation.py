@@ -1,6 +1,5 @@
 """Which molecules a trained potential is evaluated on."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,7 +42,7 @@ def evaluation_data(potential: Potential, data=None, split=None, part: str = "te
     elif split is not None:
         indices = getattr(read_split(Path(split), len(molecules)), part)
     else:
-        indices = getattr(prepare_split(replace(config), molecules), part)
+        indices = getattr(prepare_split(config, molecules), part)
     if len(indices) == 0:
         raise ValueError(f"--part: expected molecules in the {part} set, got none")
     return molecules, indices

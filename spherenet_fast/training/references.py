@@ -56,7 +56,13 @@ def fit_normalisation(
             molecule although the network sums over atoms.
         scale: "auto": the root mean square of the forces if there are any, else the standard deviation of what the
             references leave; "none": 1. Forces on fixed atoms do not count.
+
+    Raises:
+        ValueError: there are forces, but every atom is fixed.
     """
+    batch = molecules[train]
+    if molecules.forces is not None and len(batch.of_free_atoms(batch.forces)) == 0:
+        raise ValueError(f"data.forces: expected atoms that are not fixed, got {len(batch.z)} that are, in training")
     counts = composition(molecules, train)
     y = molecules.y[train]
     elements = torch.zeros(len(molecules.names), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
@@ -71,7 +77,6 @@ def fit_normalisation(
     if scale == "none":
         size = torch.ones_like(shift)
     elif molecules.forces is not None:
-        batch = molecules[train]
         size = batch.of_free_atoms(batch.forces).double().square().mean().sqrt().expand_as(shift)
     else:
         size = rest.std(0, correction=0)
