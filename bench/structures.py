@@ -1,8 +1,9 @@
 """What training costs on structures of one's own, all neighbours kept: `python bench/structures.py SOURCE`.
 
-SOURCE is what `spherenet-fast train` takes as `data.source`. A step has one structure: the loss of its energy, or of its
-energy and the forces on its free atoms, and the gradients by all parameters. Times are CPU seconds of this process, which
-do not count what others do on the machine; memory is the peak of the largest structure's step above what was in use.
+SOURCE is what `spherenet-fast train` takes as `data.source`. A step has one structure: the loss of its energy, or of
+its energy and the forces on its free atoms, and the gradients by all parameters. Times are CPU seconds of this process,
+which do not count what others do on the machine; memory is the peak of the largest structure's step above what was in
+use.
 """
 
 import argparse

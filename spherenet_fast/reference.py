@@ -218,8 +218,8 @@ def triplet_geometry(direction: Tensor, reference: Tensor, graph) -> tuple[Tenso
 def angle_filter(radial: Tensor, harmonics: Tensor, angle_weight: Tensor, angle_up: Tensor) -> Tensor:
     """angle_up a, a_p = sum_ln angle_weight[p, l K + n] radial[t, l, n] Y_l0(t) of triplets t   (Eq. 5 of the paper).
 
-    radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2], whose torsion may be any; angle_weight [P, L K];
-    angle_up [C, P]. Returns [T, C].
+    radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2], whose torsion may be any;
+    angle_weight [P, L K]; angle_up [C, P]. Returns [T, C].
     """
     order = torch.arange(radial.shape[1], device=radial.device)
     return (radial * harmonics[:, order * order, None]).flatten(1) @ angle_weight.T @ angle_up.T
@@ -241,7 +241,7 @@ def torsion_filter(
 
 
 def _receiver_cosine(vec_q: Tensor, vec_e: Tensor, is_triplet: Tensor) -> Tensor:
-    """Cosine of the angle at i between i->j and i->k, of edges q = k->j and e = j->i. vec [T, 3] -> [T], 0 if k is i."""
+    """Cosine of the angle at i between i->j and i->k, for q = k->j and e = j->i. vec [T, 3] -> [T], 0 if k is i."""
     to_j, to_k = -vec_e, -(vec_q + vec_e)
     to_k = torch.where(is_triplet[:, None], to_k, 1.0)
     cosine = (to_j * to_k).sum(-1) / (to_j.norm(dim=-1) * to_k.norm(dim=-1))

@@ -55,8 +55,8 @@ def neighbours_for_pyg(monkeypatch):
     monkeypatch.setattr(dimenet, "scatter", pyg_models._sized(dimenet.scatter))
 
 
-# Some hundred operations, each off by 1e-16 or 6e-8, and forces that cancel. PyTorch Geometric's own float32 results are
-# as far from its float64 ones.
+# Some hundred operations, each off by 1e-16 or 6e-8, and forces that cancel. PyTorch Geometric's own float32 results
+# are as far from its float64 ones.
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("model", MODELS)
 def test_energies_and_forces(model, dtype, tolerance, neighbours_for_pyg):

@@ -34,8 +34,9 @@ def archive(path, frames=(2, 3), **changes):
     sizes = np.array([3, 2])
     atoms = sum(f * n for f, n in zip(frames, sizes))
     arrays = dict(
-        n_atoms=sizes, z=[29, 29, 8, 78, 1], pos_initial=draw.normal(size=(5, 3)) * 3, cell=np.stack([9 * np.eye(3)] * 2),
-        fixed=[True, False, False, True, False], energy_initial=[-1.0, -2.0], energy_relaxed=[-1.5, -2.5],
+        n_atoms=sizes, z=[29, 29, 8, 78, 1], pos_initial=draw.normal(size=(5, 3)) * 3,
+        cell=np.stack([9 * np.eye(3)] * 2), fixed=[True, False, False, True, False],
+        energy_initial=[-1.0, -2.0], energy_relaxed=[-1.5, -2.5],
         frame_system=np.repeat([0, 1], frames), frame_energy=np.arange(sum(frames)) * -0.5,
         frame_pos=draw.normal(size=(atoms, 3)) * 3, frame_forces=draw.normal(size=(atoms, 3)),
     )  # fmt: skip

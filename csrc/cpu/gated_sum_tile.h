@@ -30,8 +30,8 @@ struct FactorScratch {
   typename Num::V* grad_up;        // [channel blocks, 8 chunks]
 };
 
-// What the compiler knows of the gate: nothing; or that there are up to eight basis channels of angle and of torsion, or
-// of angle alone. These are the usual cases, in which the matrices stay in registers.
+// What the compiler knows of the gate: nothing; or that there are up to eight basis channels of angle and of torsion,
+// or of angle alone. These are the usual cases, in which the matrices stay in registers.
 enum class Gate { kAny, kAngleAndTorsion, kAngle };
 
 template <class T, bool kDual, bool kBackward, Gate kGate>

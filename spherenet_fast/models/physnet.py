@@ -89,8 +89,8 @@ class PhysNet(GraphNetwork3D):
         hidden_channels: F, width of features and messages.
         num_gaussians: K, 2 or more.
         out_channels: predicted numbers for each molecule.
-        num_residual_interaction, num_residual_atomic, num_residual_output: residual blocks of the interaction, after it,
-            and before the output.
+        num_residual_interaction, num_residual_atomic, num_residual_output: residual blocks of the interaction, after
+            it, and before the output.
         max_num_neighbors: keep only so many nearest neighbours; None keeps all.
         kernels: False computes with the readable `spherenet_fast.reference` instead of the fused kernels.
 

@@ -10,7 +10,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def refuse(model: nn.Module, name: str, **expected: Any) -> None:
-    """TypeError unless `model` is of the class `name`; ValueError naming the first attribute that is not as expected."""
+    """TypeError unless `model` is of the class `name`; ValueError naming the first attribute not as expected."""
     if type(model).__name__ != name:
         raise TypeError(f"model: expected a torch_geometric.nn.models.{name}, got {type(model).__name__}")
     for attribute, value in expected.items():

@@ -145,7 +145,7 @@ def _around(graph: Graph, vec: torch.Tensor, edge: int, cutoff: float) -> Surrou
 
 
 def _axes(along: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Right-handed axes [3, 3], one a row: along the bond, then the direction across it in which most neighbours lie."""
+    """Right-handed axes [3, 3], one a row: along the bond, then the direction across it where most neighbours lie."""
     across = places - np.outer(places @ along, along)
     spread = np.linalg.eigh(across.T @ across)[1][:, -1] if len(places) else np.zeros(3)
     second = spread - (spread @ along) * along

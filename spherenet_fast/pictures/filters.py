@@ -115,8 +115,8 @@ def draw_filters(
     for ax in axes[-1]:
         ax.set_xlabel("d cos θ (Å)", fontsize=8)
     figure.suptitle(
-        f"Torsion filters of interaction block {block}: what a message k→j is multiplied by, over k's distance d from j "
-        "and angle θ from the bond j→i, which points right",
+        f"Torsion filters of interaction block {block}: what a message k→j is multiplied by, over k's distance d from "
+        "j and angle θ from the bond j→i, which points right",
         fontsize=12,
     )
     return figure

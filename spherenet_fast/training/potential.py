@@ -20,8 +20,8 @@ class Potential(nn.Module):
     """target = shift + sum over atoms of elements[z] + scale * model(data), in the units of the training labels.
 
     Args:
-        model: of a class in `spherenet_fast.models.MODELS`, by whose name it is found again, with one output per target.
-            A class of your own is put there first: MODELS["MyNet"] = MyNet.
+        model: of a class in `spherenet_fast.models.MODELS`, by whose name it is found again, with one output per
+            target. A class of your own is put there first: MODELS["MyNet"] = MyNet.
         normalisation: references and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
