@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .graph import Graph, gather_rows
-from .neighbors import FLAT
+from .neighbors import is_flat
 from .inputs import Molecules, may_read_values, read_molecules
 
 Predict = Callable[[Molecules, Graph | None], Tensor]  # checked molecules and their graph -> [num_graphs, out_channels]
@@ -53,7 +53,8 @@ def energy_forces_stress(
         energy/Å^3, B = num_graphs.
 
     Raises:
-        ValueError: there is no cell, not one for every structure, or one without a volume; or as above.
+        ValueError: there is no cell, not one for every structure, one without a volume, or a structure that repeats
+            in no direction; or as above.
         TypeError: as above.
     """
     inference = _in_inference_mode()
@@ -114,7 +115,7 @@ def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"data.pbc: expected a direction that repeats, for a stress, got none for structure {number}"
             )
-        flat = ~(volume > FLAT * cell.norm(dim=2).prod(1))
+        flat = is_flat(cell)
         if flat.any():
             number = int(flat.nonzero()[0])
             raise ValueError(

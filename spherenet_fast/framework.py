@@ -145,7 +145,7 @@ class GraphNetwork3D(nn.Module):
 
         data, graph: as in `forward`; every structure needs a cell. Returns energy and forces as `energy_and_forces`,
         under the same conditions, and stress [num_graphs, 3, 3] in energy/Å^3: symmetric, positive where the cell would
-        rather shrink. Raises ValueError where there is no cell, or one without a volume.
+        rather shrink. Raises ValueError where there is no cell, one without a volume, or one that nothing repeats.
         """
         return derivatives.energy_forces_stress(self._predict, data, self.like(), graph, self.training)
 

@@ -206,6 +206,11 @@ def _half_list(
     return first, second, shift
 
 
+def is_flat(cell: Tensor) -> Tensor:
+    """Whether the vectors of cells [B,3,3] span no volume, or are not finite: [B] bool."""
+    return ~(torch.linalg.det(cell).abs() > FLAT * cell.norm(dim=2).prod(1))
+
+
 def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
     """Cells [B,3,3] whose open directions (pbc [B,3] False) are unit vectors across the periodic ones."""
     complete = cell.clone()
@@ -213,8 +218,7 @@ def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
         repeats = pbc[structure]
         across = torch.linalg.svd(cell[structure][repeats], full_matrices=True).Vh[int(repeats.sum()) :]
         complete[structure, ~repeats] = across
-    volume = torch.linalg.det(complete).abs()
-    flat = ~(volume > FLAT * complete.norm(dim=2).prod(1))
+    flat = is_flat(complete)
     if flat.any():
         structure = int(flat.nonzero()[0])
         raise ValueError(

@@ -60,9 +60,14 @@ def fit_normalisation(
     Raises:
         ValueError: there are forces, but every atom is fixed.
     """
-    batch = molecules[train]
-    if molecules.forces is not None and len(batch.of_free_atoms(batch.forces)) == 0:
-        raise ValueError(f"data.forces: expected atoms that are not fixed, got {len(batch.z)} that are, in training")
+    free_forces = None
+    if molecules.forces is not None:
+        batch = molecules[train]
+        free_forces = batch.of_free_atoms(batch.forces)
+        if len(free_forces) == 0:
+            raise ValueError(
+                f"data.forces: expected atoms that are not fixed, got {len(batch.z)} that are, in training"
+            )
     counts = composition(molecules, train)
     y = molecules.y[train]
     elements = torch.zeros(len(molecules.names), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
@@ -76,8 +81,8 @@ def fit_normalisation(
     rest = y - counts @ elements.T - shift
     if scale == "none":
         size = torch.ones_like(shift)
-    elif molecules.forces is not None:
-        size = batch.of_free_atoms(batch.forces).double().square().mean().sqrt().expand_as(shift)
+    elif free_forces is not None:
+        size = free_forces.double().square().mean().sqrt().expand_as(shift)
     else:
         size = rest.std(0, correction=0)
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
