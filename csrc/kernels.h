@@ -176,6 +176,25 @@ struct OuterSumCall {
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
 
+// out[m, n] = bias[n] + sum over k of x[m, k] weight[n, k], for m in [begin, end)
+template <class T>
+struct ProductCall {
+  int64_t inner, columns;  // K, N
+  bool weight_by_inner;    // whether weight lies in memory as [K, N]
+  const T* x;              // [M, K]
+  const T* weight;         // [N, K], or [K, N]
+  const T* bias;           // [N], or null, which is 0
+  const T* packed;         // [packed_size]  what pack_product has written; null where packed_size is 0
+  T* out;                  // [M, N]
+};
+constexpr int64_t kProductChunk = 96;  // rows, a multiple of the kernels' tiles
+template <class T>
+int64_t packed_size(const ProductCall<T>& call);
+template <class T>
+void pack_product(const ProductCall<T>& call, T* packed);
+template <class T>
+void product(const ProductCall<T>& call, int64_t begin, int64_t end);
+
 // out[e] = x[index[e]], 0 where index[e] is -1, for e in [begin, end)
 template <class T>
 void gather(const T* x /* [N,C] */, const int64_t* index /* [E] */, int64_t channels, T* out /* [E,C] */, int64_t begin,
@@ -223,7 +242,7 @@ struct ChunkSums {
 template <class T>
 void sum_chunks(const ChunkSums<T>& call);
 
-// The same on a GPU (but outer_sum): every pointer is to device memory, work is enqueued on a stream of the current
+// The same on a GPU (but outer_sum and product): every pointer is to device memory, work is enqueued on a stream of the current
 // device and nothing waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
 // Rows of edges past in_ptr[N] (the padding of a graph of fixed capacity) are written as zeros.
 namespace cuda {

@@ -318,6 +318,38 @@ _derivative("radial_gate", _radial_gate_backward, _save_inputs(3))
 _derivative("radial_gate_backward", _radial_gate_double_backward, _save_inputs(4))
 
 
+# ---- product ---------------------------------------------------------------------------------------------------------
+
+
+def product(x, weight, bias=None):
+    """x weight^T + bias: on the CPU summed in one order, elsewhere torch's. x [M, K]; weight [N, K]; bias [N]."""
+    return _ops.product(x, weight, bias) if x.is_cpu else torch.nn.functional.linear(x, weight, bias)
+
+
+def column_sum(x):
+    """The sum of the rows, the gradient of a bias, in one order. x [M, N]. Returns [N]."""
+    # torch shares a sum into one number among its threads
+    return _ops.outer_sum(x, x.new_ones(x.shape)).flatten() if x.is_cpu and x.shape[1] == 1 else x.sum(0)
+
+
+@_fake("product")
+def _(x, weight, bias):
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def _product_backward(ctx, grad):
+    x, weight = ctx.saved_tensors
+    for_x, for_weight, for_bias = wanted_gradients(ctx)
+    return (
+        product(grad, weight.t()) if for_x else None,
+        _ops.outer_sum(grad, x) if for_weight else None,
+        column_sum(grad) if for_bias else None,
+    )
+
+
+_derivative("product", _product_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs[:2]))
+
+
 # ---- outer_sum -------------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +361,7 @@ def _(a, b):
 def _outer_sum_backward(ctx, grad):
     a, b = ctx.saved_tensors
     for_a, for_b = wanted_gradients(ctx)
-    return b @ grad.t() if for_a else None, a @ grad if for_b else None
+    return product(b, grad) if for_a else None, product(a, grad.t()) if for_b else None
 
 
 _derivative("outer_sum", _outer_sum_backward, lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
@@ -348,6 +380,6 @@ for _name in ("radial_basis", "gated_sum", "radial_gate", "silu"):
 
 # ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------
 
-for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "radial_gate", "outer_sum", "silu"):
+for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "radial_gate", "product", "outer_sum", "silu"):
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"spherenet_fast::{_name}", _device, torch.float32)

@@ -1,13 +1,13 @@
-"""Linear layers, with and without their activation: matrix products by oneDNN where torch has it, else by torch.
+"""Linear layers, with and without their activation: on the CPU by `product` and `outer_sum`, else by torch.
 
-On the CPU torch's float32 products go to MKL, which is slower than oneDNN on AMD processors. oneDNN is reached through
-the operator that torch's own compiler emits for linear layers; the gradients of weights are `outer_sum`.
+torch's products on the CPU are MKL's and oneDNN's, which choose their way by the processor and the number of threads:
+on some of them the last bits change with it. Ours are summed in one order.
 """
 
 import torch
 from torch import Tensor
 
-from ._autograd import wanted_gradients
+from ._autograd import column_sum, product, wanted_gradients
 
 _ops = torch.ops.spherenet_fast
 
@@ -31,7 +31,7 @@ def outer_sum(a: Tensor, b: Tensor) -> Tensor:
 
     Differentiable any number of times.
     """
-    return _ops.outer_sum(a, b) if a.device.type == "cpu" else a.t() @ b
+    return _ops.outer_sum(a, b) if a.is_cpu else a.t() @ b
 
 
 def _left_to_torch(x: Tensor) -> bool:
@@ -45,37 +45,13 @@ def _left_to_torch(x: Tensor) -> bool:
     )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias, without derivatives."""
-    if not _onednn_takes(x, weight, bias):
-        return torch.nn.functional.linear(x, weight, bias)
-    # A transposed weight is as fast as a plain one; for any other layout oneDNN falls back to a loop over elements.
-    if not weight.t().is_contiguous():
-        weight = weight.contiguous()
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-
-
-def _onednn_takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Anything else goes to torch, whose errors say what is wrong with a shape or dtype."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.dim() == weight.dim() == 2
-        and x.shape[1] == weight.shape[1]
-        and x.numel() > 0
-        and (bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1]))
-        and torch._C._get_mkldnn_enabled()
-        and torch.backends.mkldnn.is_available()
-    )
-
-
 class _Linear(torch.autograd.Function):
     """x weight^T + bias; its derivative is made of the same product and of `outer_sum`, and so is theirs."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -84,7 +60,7 @@ class _Linear(torch.autograd.Function):
         return (
             _Linear.apply(grad, weight.t(), None) if for_x else None,
             outer_sum(grad, x) if for_weight else None,
-            grad.sum(0) if for_bias else None,
+            column_sum(grad) if for_bias else None,
         )
 
 
@@ -94,7 +70,7 @@ class _LinearSilu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        h = _product(x, weight, bias)
+        h = product(x, weight, bias)
         ctx.save_for_backward(x, weight, h)
         ctx.set_materialize_grads(False)
         return _ops.silu(h), h
@@ -123,9 +99,9 @@ class _LinearSiluBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_y, x, weight, h, grad)
         ctx.set_materialize_grads(False)
         return (
-            _product(grad, weight.t()) if for_x else None,
+            product(grad, weight.t()) if for_x else None,
             outer_sum(grad, x) if for_weight else None,
-            grad.sum(0) if for_bias else None,
+            column_sum(grad) if for_bias else None,
         )
 
     @staticmethod
@@ -144,11 +120,11 @@ class _LinearSiluDoubleBackward(torch.autograd.Function):
         of_grad = []  # the cotangent of grad, in parts
         of_grad_y = of_x = of_weight = of_h = None
         if grad_grad_x is not None:
-            of_grad.append(_product(grad_grad_x, weight))
+            of_grad.append(product(grad_grad_x, weight))
             of_weight = outer_sum(grad, grad_grad_x) if for_weight else None
         if grad_grad_weight is not None:
-            of_grad.append(_product(x, grad_grad_weight))
-            of_x = _product(grad, grad_grad_weight.t()) if for_x else None
+            of_grad.append(product(x, grad_grad_weight))
+            of_x = product(grad, grad_grad_weight.t()) if for_x else None
         if grad_grad_bias is not None:
             of_grad.append(grad_grad_bias.expand_as(grad))
         of_grad = sum(of_grad[1:], of_grad[0]) if of_grad else None

@@ -225,7 +225,7 @@ class Interaction(EdgeUpdate):
         """e1 [E, H], bessel [E, K] -> x_ji [E, H], x_kj [E, C]."""
         x_ji = self.lin_ji.silu(e1, operators)
         # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
-        gate = self.lin_rbf2.weight @ self.lin_rbf1.weight
+        gate = operators.linear(self.lin_rbf2.weight, self.lin_rbf1.weight.t())
         x_kj = operators.radial_gate(self.lin_kj.silu(e1, operators), bessel, gate)
         return x_ji, self.lin_down.silu(x_kj, operators)
 

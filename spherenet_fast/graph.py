@@ -18,7 +18,7 @@ from spherenet_fast._graph_checks import (
     check_periodicity,
     check_pos,
 )
-from spherenet_fast.ops import gather, neighbor_edges, neighbor_pointers
+from spherenet_fast.ops import gather, linear, neighbor_edges, neighbor_pointers
 
 _truncation_reported = False
 
@@ -172,7 +172,7 @@ def _moved(pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None)
     check_cell(cell, pos)
     shift = graph.shift.to(pos.dtype)
     if cell.dim() == 2 or len(cell) == 1:
-        return shift @ cell.reshape(3, 3)
+        return linear(shift, cell.reshape(3, 3).t())
     if batch is None:
         raise ValueError(f"batch: expected [{len(pos)}] because cell holds {len(cell)} structures, got None")
     # Atom by atom and then edge by edge, so that a derivative by the cells is summed in a fixed order.

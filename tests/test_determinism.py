@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from crystals import CRYSTALS, repeated
 from molecules import in_dtype, rattled_batch
 from operator_cases import bessel_constants, cast, crowd, derivatives, gated_function, gated_inputs
 from small_models import NAMES, small_model
@@ -74,11 +75,10 @@ def training_step(model, data):
 
 
 def assert_same_bits_for_any_threads(model, dtype, set_threads):
-    """torch's own matrix products are part of it: at these sizes they do not depend on the threads either."""
     data = in_dtype(rattled_batch((24, 9, 20)), dtype)
     set_threads(1)
     expected = [tensor.clone() for tensor in training_step(model, data)]
-    for threads in (1, 2):
+    for threads in (1, 2, 3):
         set_threads(threads)
         found = training_step(model, data)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -88,6 +88,23 @@ def assert_same_bits_for_any_threads(model, dtype, set_threads):
 def test_training_step_of_a_large_model(dtype, set_threads):
     model = SphereNet(num_layers=2, num_spherical=3).to(dtype).train()
     assert_same_bits_for_any_threads(model, dtype, set_threads)
+
+
+def test_training_step_of_a_crystal(set_threads):
+    data = repeated(CRYSTALS["skewed"], (3, 3, 3))
+    model = small_model("SphereNet")
+
+    def step():
+        model.zero_grad()
+        energy, forces, stress = model.energy_forces_stress(data)
+        (energy.square().mean() + forces.square().mean() + stress.square().mean()).backward()
+        return [energy.detach(), forces.detach(), stress.detach(), *(weight.grad for weight in model.parameters())]
+
+    set_threads(1)
+    expected = step()
+    for threads in (2, 3):
+        set_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(step(), expected, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)

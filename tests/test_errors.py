@@ -237,6 +237,14 @@ def test_outer_sum():
         ops.outer_sum(torch.ones(4, 2), torch.ones(3, 2))
 
 
+def test_linear():
+    for function in (ops.linear, ops.linear_silu):
+        with pytest.raises(RuntimeError, match=r"weight: expected shape \[any, 2\], got \[3, 4\]"):
+            function(torch.ones(4, 2), torch.ones(3, 4))
+        with pytest.raises(RuntimeError, match=r"bias: expected shape \[3\], got \[2\]"):
+            function(torch.ones(4, 2), torch.ones(3, 2), torch.ones(2))
+
+
 def test_silu():
     with pytest.raises(RuntimeError, match="x: expected dtype float32 or float64, got Long"):
         ops.silu(torch.ones(3).long())

@@ -1,4 +1,4 @@
-"""Linear layers with and without activation, by oneDNN in float32, against PyTorch's in float64."""
+"""Linear layers with and without activation, and the products they are made of, against PyTorch's in float64."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def inputs(rows, width, channels, bias=True):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["linear", "linear_silu"])
-def test_every_size(name, size, bias, dtype, tolerance):
+def test_every_size(name, size, bias, dtype, tolerance, instruction_set):
     given = cast(inputs(*size, bias), dtype)
     given["weight"] /= size[1] ** 0.5  # so that the activation sees numbers of order 1
     found = derivatives(getattr(ops, name), given)
@@ -102,10 +102,11 @@ def test_second_derivatives_by_some_inputs_alone(wanted):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)  # float64, sums of some ten products
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [*SIZES, (9000, 64, 1), (40_000, 2, 1)])
 @pytest.mark.parametrize("function", [ops.linear, ops.linear_silu])
-def test_the_same_bits_with_any_number_of_threads(function, size, set_threads):
-    given = cast(inputs(*size), torch.float32)
+def test_the_same_bits_with_any_number_of_threads(function, size, dtype, set_threads):
+    given = cast(inputs(*size), dtype)
     set_threads(1)
     expected = derivatives(function, given)
     for threads in (1, 2, 3):

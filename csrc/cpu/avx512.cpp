@@ -16,6 +16,7 @@
 #define SN_VECTOR_BYTES 64
 #include "gated_sum.h"
 #include "outer_sum.h"
+#include "product.h"
 #include "radial_basis.h"
 #include "radial_gate.h"
 #include "silu.h"

@@ -12,6 +12,7 @@
 #endif
 #include "gated_sum.h"
 #include "outer_sum.h"
+#include "product.h"
 #include "radial_basis.h"
 #include "radial_gate.h"
 #include "silu.h"
@@ -29,6 +30,12 @@ void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
 template <class T>
+int64_t packed_size(const ProductCall<T>& call);
+template <class T>
+void pack_product(const ProductCall<T>& call, T* packed);
+template <class T>
+void product(const ProductCall<T>& call, int64_t begin, int64_t end);
+template <class T>
 void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
 }
 namespace avx512 {
@@ -40,6 +47,12 @@ template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
+template <class T>
+int64_t packed_size(const ProductCall<T>& call);
+template <class T>
+void pack_product(const ProductCall<T>& call, T* packed);
+template <class T>
+void product(const ProductCall<T>& call, int64_t begin, int64_t end);
 template <class T>
 void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
 }
@@ -130,6 +143,30 @@ void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end) {
 
 template void outer_sum(const OuterSumCall<float>&, int64_t, int64_t);
 template void outer_sum(const OuterSumCall<double>&, int64_t, int64_t);
+
+template <class T>
+int64_t packed_size(const ProductCall<T>& call) {
+  SN_DISPATCH(packed_size(call));
+}
+
+template int64_t packed_size(const ProductCall<float>&);
+template int64_t packed_size(const ProductCall<double>&);
+
+template <class T>
+void pack_product(const ProductCall<T>& call, T* packed) {
+  SN_DISPATCH(pack_product(call, packed));
+}
+
+template void pack_product(const ProductCall<float>&, float*);
+template void pack_product(const ProductCall<double>&, double*);
+
+template <class T>
+void product(const ProductCall<T>& call, int64_t begin, int64_t end) {
+  SN_DISPATCH(product(call, begin, end));
+}
+
+template void product(const ProductCall<float>&, int64_t, int64_t);
+template void product(const ProductCall<double>&, int64_t, int64_t);
 
 template <class T>
 void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk) {

@@ -1,0 +1,122 @@
+// Products of linear layers, out = x weight^T + bias. For one instruction set.
+//
+// A tile of the result stays in registers while the inner dimension runs past it. Every element is the sum, in the order
+// of the inner dimension, that starts with the bias: the same bits whatever the number of threads.
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "../kernels.h"
+#include "lanes.h"
+
+namespace spherenet {
+namespace SN_ISA {
+
+// A tile of the result: with a row of `weight` and one number of x they fill the registers.
+constexpr int kProductRows = 6;
+constexpr int kProductVectors = SN_VECTOR_BYTES == 64 ? 4 : 2;
+
+// Columns first .. first + kVectors * W of a weight, row k at panel + k * stride, padded to whole vectors.
+template <class T>
+struct ProductPanel {
+  const T* panel;
+  int64_t stride;
+};
+
+template <class T, int kVectors>
+void product_tile(const ProductCall<T>& call, const ProductPanel<T>& b, int64_t row, int rows, int64_t column) {
+  constexpr int W = kLanes<T>;
+  using V = Lanes<T, W>;
+  const int columns = int(std::min<int64_t>(call.columns - column, kVectors * W));
+  const T* x[kProductRows];
+  for (int r = 0; r < kProductRows; ++r) x[r] = call.x + (row + std::min(r, rows - 1)) * call.inner;
+  V sum[kProductRows][kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    V start{};
+    if (call.bias && columns - v * W >= W) {
+      std::memcpy(&start, call.bias + column + v * W, sizeof(V));
+    } else if (call.bias) {
+      std::memcpy(&start, call.bias + column + v * W, sizeof(T) * (columns - v * W));
+    }
+    for (int r = 0; r < kProductRows; ++r) sum[r][v] = start;
+  }
+  const T* from = b.panel;
+  for (int64_t k = 0; k < call.inner; ++k, from += b.stride) {
+    V lanes[kVectors];
+    for (int v = 0; v < kVectors; ++v) std::memcpy(&lanes[v], from + v * W, sizeof(V));
+    for (int r = 0; r < kProductRows; ++r)
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += lanes[v] * x[r][k];
+  }
+  for (int r = 0; r < kProductRows; ++r)
+    for (int v = 0; v < kVectors; ++v) {
+      const V lanes = sum[r][v];  // a copy: the sums have no address and stay in registers
+      T* to = call.out + (row + std::min(r, rows - 1)) * call.columns + column + v * W;
+      if (columns - v * W >= W) {
+        std::memcpy(to, &lanes, sizeof(V));
+      } else {
+        std::memcpy(to, &lanes, sizeof(T) * (columns - v * W));
+      }
+    }
+}
+
+template <class T>
+void product(const ProductCall<T>& call, int64_t begin, int64_t end) {
+  constexpr int W = kLanes<T>;
+  for (int64_t column = 0; column < call.columns; column += W * kProductVectors) {
+    const int64_t width = std::min<int64_t>((call.columns - column + W - 1) / W, kProductVectors) * W;
+    const bool packed = call.packed != nullptr;
+    const ProductPanel<T> b{packed ? call.packed + column * call.inner : call.weight + column,
+                            packed ? width : call.columns};
+    for (int64_t row = begin; row < end; row += kProductRows) {
+      const int rows = int(std::min<int64_t>(end - row, kProductRows));
+      switch (width / W) {
+        case 1:
+          product_tile<T, 1>(call, b, row, rows, column);
+          break;
+        case 2:
+          product_tile<T, 2>(call, b, row, rows, column);
+          break;
+        case 3:
+          product_tile<T, std::min(3, kProductVectors)>(call, b, row, rows, column);
+          break;
+        default:
+          product_tile<T, kProductVectors>(call, b, row, rows, column);
+      }
+    }
+  }
+}
+
+// The number of elements that pack_product writes: 0 where the weight is read as it is.
+template <class T>
+int64_t packed_size(const ProductCall<T>& call) {
+  constexpr int W = kLanes<T>;
+  if (call.weight_by_inner && call.columns % W == 0) return 0;
+  return call.inner * ((call.columns + W - 1) / W * W);
+}
+
+// The columns of the weight panel by panel, each [inner, width] in memory, padded with zeros to whole vectors.
+template <class T>
+void pack_product(const ProductCall<T>& call, T* packed) {
+  constexpr int W = kLanes<T>;
+  const int64_t along = call.weight_by_inner ? call.columns : 1, across = call.weight_by_inner ? 1 : call.inner;
+  for (int64_t column = 0; column < call.columns; column += W * kProductVectors) {
+    const int64_t here = std::min<int64_t>(call.columns - column, W * kProductVectors);
+    const int64_t width = (here + W - 1) / W * W;
+    T* to = packed + column * call.inner;
+    for (int64_t k = 0; k < call.inner; ++k, to += width) {
+      const T* from = call.weight + column * across + k * along;
+      for (int64_t n = 0; n < here; ++n) to[n] = from[n * across];
+      std::fill(to + here, to + width, T(0));
+    }
+  }
+}
+
+template int64_t packed_size(const ProductCall<float>&);
+template int64_t packed_size(const ProductCall<double>&);
+template void pack_product(const ProductCall<float>&, float*);
+template void pack_product(const ProductCall<double>&, double*);
+template void product(const ProductCall<float>&, int64_t, int64_t);
+template void product(const ProductCall<double>&, int64_t, int64_t);
+
+}  // namespace SN_ISA
+}  // namespace spherenet
