@@ -43,6 +43,7 @@ struct GatedSumInputs {
   const T* angle_up;        // [C, P]
   const T* torsion_weight;  // [Q, L*L, K]
   const T* torsion_up;      // [C, Q]
+  const T* point;           // [2, pairs]  re and im of the torsions; null where `reference` says what they are
 };
 
 // Gradients are null where nobody asks. Everything else is written in full.
@@ -53,13 +54,15 @@ struct GatedSumGradients {
   T* direction_in;   // [E, 3]  an edge as neighbour or reference, in its receiver's tile
   T* direction_out;  // [E, 3]  the same edge as axis, in its sender's tile
   T* weights;        // [chunks, shape.weights()]: angle_weight, angle_up, torsion_weight, torsion_up; one row a chunk
+  T* point;          // [2, pairs]
 };
 
 template <class T>
 struct GatedSumCall {
   TileGraph graph;
   GatedSumShape shape;
-  const int32_t* reference;  // [pairs]  see torsion_reference; null without torsion
+  int64_t num_pairs;         // columns of point
+  const int32_t* reference;  // [pairs]  see torsion_reference; null without torsion, or where there is a point
   GatedSumInputs<T> inputs;
   GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone
   const T* grad_out;           // [E, C]; null in the forward pass
@@ -104,6 +107,25 @@ const char* cpu_instruction_set();
 template <class T>
 void torsion_reference(const TileGraph& graph, const T* vec /* [E,3] */, int32_t* reference /* [pairs] */,
                        int64_t begin, int64_t end);
+
+// re and im of the smooth torsion of all pairs, see math/smooth_torsion.h. Tangents are null where 0.
+template <class T>
+struct SmoothTorsionCall {
+  TileGraph graph;
+  int64_t num_pairs;           // columns of point and grad_point
+  bool even;                   // under reflection
+  const T* direction;          // [E, 3]  unit vectors, sender to receiver
+  const T* fade;               // [E]     weight of the edge's sender as a neighbor of its receiver
+  const T* direction_tangent;  // [E, 3]
+  const T* fade_tangent;       // [E]
+  const T* grad_point;         // [2, pairs]  null in the forward pass
+  T* point;                    // [2, pairs]  the point, or its tangent; null in the backward pass
+  T* grad_direction_in;        // [E, 3]  an edge as neighbor, in its receiver's tile
+  T* grad_direction_out;       // [E, 3]  the same edge as axis, in its sender's tile
+  T* grad_fade;                // [E]
+};
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end);  // tiles begin .. end
 
 template <class T>
 struct RadialBasisCall {

@@ -119,10 +119,12 @@ def _(vec, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs):
 
 
 # ---- gated_sum -------------------------------------------------------------------------------------------------------
-# Inputs: x, radial, direction, reference, four weights, five arrays of the graph, released, angle_at_receiver, tf32.
+# Inputs: x, radial, direction, reference, point, four weights, five arrays of the graph, released, angle_at_receiver,
+# tf32.
 
-_DIFFERENTIABLE = (0, 1, 2, 4, 5, 6, 7)
-_TENSORS = 13
+_DIFFERENTIABLE = (0, 1, 2, 4, 5, 6, 7, 8)
+_GEOMETRY, _WEIGHTS = (1, 2, 4), (5, 6, 7, 8)
+_TENSORS = 14
 
 
 @_fake("gated_sum")
@@ -132,9 +134,10 @@ def _(x, *others):
 
 def _empty_gradients(inputs, geometry, weights):
     """Of all differentiable inputs; of size 0 where an input is absent or its group is not asked for."""
-    asked = {0: True, 1: geometry and inputs[4] is not None, 2: geometry and inputs[4] is not None}
+    geometry = geometry and inputs[_WEIGHTS[0]] is not None
     x = inputs[0]
-    given = [inputs[k] if asked.get(k, weights) else None for k in _DIFFERENTIABLE]
+    asked = [k == 0 or (geometry if k in _GEOMETRY else weights) for k in _DIFFERENTIABLE]
+    given = [inputs[k] if yes else None for k, yes in zip(_DIFFERENTIABLE, asked, strict=True)]
     return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in given)
 
 
@@ -151,8 +154,8 @@ def _(*arguments):
 
 
 def _groups(needed, offset):
-    """Whether geometry (radial, direction) and weights want gradients."""
-    return any(needed[offset + k] for k in (1, 2)), any(needed[offset + k] for k in (4, 5, 6, 7))
+    """Whether geometry (radial, direction, point) and weights want gradients."""
+    return tuple(any(needed[offset + k] for k in group) for group in (_GEOMETRY, _WEIGHTS))
 
 
 def _spread(grads, inputs, needed, offset):
@@ -192,6 +195,41 @@ def _gated_sum_double_backward(ctx, *tangents):
 
 _derivative("gated_sum", _gated_sum_backward, _save_inputs(_TENSORS))
 _derivative("gated_sum_backward", _gated_sum_double_backward, _save_inputs(_TENSORS + 1))
+
+
+# ---- smooth_torsion --------------------------------------------------------------------------------------------------
+# Inputs: direction, fade, five arrays of the graph, num_pairs, even.
+
+
+@_fake("smooth_torsion")
+def _(direction, fade, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs, even):
+    return direction.new_empty(2, num_pairs)
+
+
+@_fake("smooth_torsion_backward")
+def _(grad_point, direction, fade, *others):
+    return direction.new_empty(direction.shape), fade.new_empty(fade.shape)
+
+
+@_fake("smooth_torsion_double_backward")
+def _(grad_grad_direction, grad_grad_fade, grad_point, direction, fade, *others):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (grad_point, direction, fade))
+
+
+def _smooth_torsion_backward(ctx, grad_point):
+    if grad_point is None:
+        return (None,) * 9
+    return *_ops.smooth_torsion_backward(grad_point, *ctx.saved_tensors, *ctx.numbers), *[None] * 7
+
+
+def _smooth_torsion_double_backward(ctx, *tangents):
+    if all(tangent is None for tangent in tangents):
+        return (None,) * 10
+    return *_ops.smooth_torsion_double_backward(*tangents, *ctx.saved_tensors, *ctx.numbers), *[None] * 7
+
+
+_derivative("smooth_torsion", _smooth_torsion_backward, _save_inputs(7))
+_derivative("smooth_torsion_backward", _smooth_torsion_double_backward, _save_inputs(8))
 
 
 # ---- segment_sum and gather ------------------------------------------------------------------------------------------
@@ -374,12 +412,14 @@ def _no_third_derivative(ctx, *grads):
     raise RuntimeError("spherenet_fast: third derivatives do not exist")
 
 
-for _name in ("radial_basis", "gated_sum", "radial_gate", "silu"):
+for _name in ("radial_basis", "gated_sum", "smooth_torsion", "radial_gate", "silu"):
     _derivative(f"{_name}_double_backward", _no_third_derivative, lambda ctx, inputs, output: None)
 
 
 # ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------
 
-for _name in ("radial_basis", "gated_sum", "segment_sum", "gather", "radial_gate", "product", "outer_sum", "silu"):
+for _name in (
+    "radial_basis", "gated_sum", "smooth_torsion", "segment_sum", "gather", "radial_gate", "product", "outer_sum", "silu",
+):  # fmt: skip
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"spherenet_fast::{_name}", _device, torch.float32)

@@ -76,11 +76,30 @@ def torsion_reference(vec: Tensor, graph) -> Tensor:
     )
 
 
+def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -> Tensor:
+    """sin(theta) (cos phi, sin phi) of every triplet with a smooth torsion phi, measured to a blend of all neighbors.
+
+        re + i im = s_q sum_n w_n exp(i D_n) / (1e-3 + sum_n w_n),      D_n the azimuth of n less that of q,
+        w_n = fade_n s_n^2 (1 - cos D_n) exp(2 (sin D_n - 1)),          even: exp(2 (cos D_n - 1))
+
+    for q = k->j and e = j->i, n over the neighbors of j but k and i, s the sine of the angle to e; where s_q is below
+    0.1, cos D and sin D go to 0 with it. All derivatives are continuous but where `fade` has none; a neighbor that
+    is collinear with e has no weight. Reflections change the sign of the second number, and if even nothing else.
+
+    direction [E, 3], vec / |vec|; fade [E], the weight of the sender as a neighbor, 0 at the cutoff; graph as
+    `radius_graph` returns it. Returns [2, graph.num_pairs], slots as of `torsion_reference`, 0 where q is the reverse
+    of e; twice differentiable in direction and fade.
+    """
+    return _ops.smooth_torsion(
+        direction, fade, graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr, graph.num_pairs, even
+    )
+
+
 def gated_sum(
     x: Tensor,
     radial: Tensor | None,
     direction: Tensor | None,
-    reference: Tensor | None,
+    torsion: Tensor | None,
     graph,
     angle_weight: Tensor | None,
     angle_up: Tensor | None,
@@ -98,20 +117,21 @@ def gated_sum(
     where q runs over the edges k->j into the sender of e = j->i, except the reverse of e;
     h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
 
-    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; reference [num_pairs] of
-    `torsion_reference`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
-    Without the two torsion weights their factor is 1 (reference may be None); without all four M is the plain sum.
+    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_pairs] of
+    `torsion_reference`, or [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
+    Without the two torsion weights their factor is 1 (torsion may be None); without all four M is the plain sum.
     angle_at: theta is the angle at j between the directions to k and to i; "receiver" makes it the angle at i between
     those to j and to k, without torsion. Then direction holds the vectors vec [E, 3] themselves.
     On a GPU float32 products are rounded to TF32 where torch's own are (`torch.set_float32_matmul_precision`).
-    Returns M [E, C], twice differentiable in x, radial, direction and the weights.
+    Returns M [E, C], twice differentiable in x, radial, direction, a smooth torsion and the weights.
     """
     if basis not in ("paper", "released"):
         raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
     if angle_at not in ("sender", "receiver"):
         raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
+    smooth = torsion is not None and torsion.is_floating_point()
     return _ops.gated_sum(
-        x, radial, direction, reference, angle_weight, angle_up, torsion_weight, torsion_up,
+        x, radial, direction, None if smooth else torsion, torsion if smooth else None, angle_weight, angle_up, torsion_weight, torsion_up,
         graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr,
         basis == "released", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
     )  # fmt: skip

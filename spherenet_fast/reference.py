@@ -14,6 +14,8 @@ from torch import Tensor
 
 DELTA = 1e-4  # radian: azimuths closer than this coincide
 COLLINEAR = 1e-5  # a unit direction whose part across the edge is shorter than this has no azimuth
+BLEND_EPSILON, BLEND_ETA_SQUARE, BLEND_KAPPA = 1e-3, 1e-2, 2.0  # of smooth_torsion
+BLEND_TINY = 1e-10  # beside |p|^2, so that a neighbor collinear with the edge has numbers as derivatives
 SERIES_TERMS = 20  # of j_l for arguments below l + 1 and l <= 8: the first one left out is below 1e-18
 
 
@@ -215,6 +217,41 @@ def triplet_geometry(direction: Tensor, reference: Tensor, graph) -> tuple[Tenso
     return z, re, torch.where(has_reference, im, 0.0)
 
 
+@_full_precision
+def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -> Tensor:
+    """re + i im = sin(theta) e^(i phi) of every pair with a torsion measured to a blend of all neighbors.
+
+    For q = k->j about e = j->i, over the neighbors n of j but k and i, p the components across e:
+
+        x + i y = (p_q . p_n + i a . (p_q x p_n)) / sqrt(|p_n|^2 (|p_q|^2 + eta^2)),           eta^2 = BLEND_ETA_SQUARE
+        w_n = fade_n |p_n|^2 (1 - x) exp(kappa (y - 1)), or of x - 1 if even                   kappa = BLEND_KAPPA
+        re + i im = sqrt(|p_q|^2 + eta^2) sum_n w_n (x + i y) / (epsilon + sum_n w_n)          epsilon = BLEND_EPSILON
+
+    direction [E, 3]; fade [E]. Returns [2, num_pairs], 0 where q is the reverse of e.
+    """
+    q, e, j, q_local, n_out = _pairs(graph)
+    if len(q) == 0:
+        return (direction.sum() + fade.sum()) * direction.new_zeros(2, 0)
+    n_local = torch.arange(int(graph.in_ptr.diff().max()), device=q.device)
+    n = graph.in_ptr[j][:, None] + n_local  # [T, most neighbors]
+    present = (n < graph.in_ptr[j + 1][:, None]) & (n_local != q_local[:, None])
+    n = torch.where(present, n, 0)
+    present &= n != graph.rev[e][:, None]
+    a = direction[e] / direction[e].norm(dim=-1, keepdim=True)
+    p_q = _across(-direction[q], a)[1][:, None].expand(*n.shape, 3)
+    p_n = -direction[n] + (direction[n] * a[:, None]).sum(-1, keepdim=True) * a[:, None]
+    square = p_n.square().sum(-1)
+    length = (p_q.square().sum(-1) + BLEND_ETA_SQUARE).sqrt()
+    norm = (square + BLEND_TINY).sqrt() * length
+    x = (p_q * p_n).sum(-1) / norm
+    y = (a[:, None] * torch.linalg.cross(p_q, p_n, dim=-1)).sum(-1) / norm
+    weight = fade[n] * square * (1 - x) * (BLEND_KAPPA * ((x if even else y) - 1)).exp()
+    weight = torch.where(present, weight, 0.0)
+    total = BLEND_EPSILON + weight.sum(1)
+    point = torch.stack([(weight * part).sum(1) for part in (x, y)]) * length[:, 0] / total
+    return torch.where(q != graph.rev[e], point, 0.0)
+
+
 def angle_filter(radial: Tensor, harmonics: Tensor, angle_weight: Tensor, angle_up: Tensor) -> Tensor:
     """angle_up a, a_p = sum_ln angle_weight[p, l K + n] radial[t, l, n] Y_l0(t) of triplets t   (Eq. 5 of the paper).
 
@@ -253,7 +290,7 @@ def gated_sum(
     x: Tensor,
     radial: Tensor | None,
     direction: Tensor | None,
-    reference: Tensor | None,
+    torsion: Tensor | None,
     graph,
     angle_weight: Tensor | None,
     angle_up: Tensor | None,
@@ -268,19 +305,24 @@ def gated_sum(
     angle_at "receiver": theta is the angle at i between i->j and i->k instead of the one at j between j->i and j->k,
     there is no torsion, and direction is vec itself.
 
-    x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; reference [num_pairs]; angle_weight [P, L K];
-    angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
+    x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; torsion: [num_pairs] of `torsion_reference`, or
+    [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
     """
     q, e, *_ = _pairs(graph)
     message = x[q]
     if angle_weight is not None or torsion_weight is not None:
-        if torsion_weight is None:  # the angle is not allowed to depend on a torsion, so any reference will do
+        smooth = torsion_weight is not None and torsion.is_floating_point()
+        if torsion_weight is None or smooth:  # then the angle is all that is wanted, and any reference will do
             reference = torch.full_like(q, -2)
+        else:
+            reference = torsion
         if angle_at == "receiver":
             z = _receiver_cosine(direction[q], direction[e], q != graph.rev[e])
             re = im = torch.zeros_like(z)
         else:
             z, re, im = triplet_geometry(direction, reference, graph)
+        if smooth:
+            re, im = torsion
         harmonics = spherical_harmonics(z, re, im, radial.shape[1])
     if angle_weight is not None:
         message = message * angle_filter(radial[q], harmonics, angle_weight, angle_up)

@@ -222,7 +222,7 @@ def test_shapes_dtypes_and_devices_are_checked_before_any_launch():
         (dict(graph=room._replace(in_ptr=room.in_ptr.int())), "in_ptr: expected dtype Long, got Int"),
     ]
     for change, message in cases:
-        arguments = dict(given, reference=torsions, graph=room) | change
+        arguments = dict(given, torsion=torsions, graph=room) | change
         with pytest.raises(RuntimeError, match=message):
             ops.gated_sum(**arguments)
 
@@ -234,7 +234,7 @@ def test_values_are_checked_if_asked_for(monkeypatch):
     room = on_device(graph, "cuda")
     given = cast(gated_inputs(vec), torch.float64, "cuda")
     torsions = ops.torsion_reference(vec.cuda(), room)
-    ops.gated_sum(**given, reference=torsions, graph=room)
+    ops.gated_sum(**given, torsion=torsions, graph=room)
     for field, message in (
         ("in_ptr", "in_ptr: expected ascending offsets from 0 to at most 12"),
         ("out_edge", "out_edge: expected values in 0 .. 11, got 99 at position 2"),
@@ -244,13 +244,13 @@ def test_values_are_checked_if_asked_for(monkeypatch):
         bad = getattr(room, field).clone()
         bad[2] = 99
         with pytest.raises(RuntimeError, match=message):
-            ops.gated_sum(**given, reference=torsions, graph=room._replace(**{field: bad}))
+            ops.gated_sum(**given, torsion=torsions, graph=room._replace(**{field: bad}))
         with pytest.raises(RuntimeError, match=message):
             ops.torsion_reference(vec.cuda(), room._replace(**{field: bad}))
     bad = torsions.clone()
     bad[10] = 7
-    with pytest.raises(RuntimeError, match="reference: expected values in -2 .. 2 around atom 1, got others"):
-        ops.gated_sum(**given, reference=bad, graph=room)
+    with pytest.raises(RuntimeError, match="torsion: expected values in -2 .. 2 around atom 1, got others"):
+        ops.gated_sum(**given, torsion=bad, graph=room)
     with pytest.raises(RuntimeError, match="index: expected values in -1 .. 3, got 4 at position 0"):
         ops.gather(vec[:4].cuda(), room.edge_index[0] * 0 + 4, room.in_ptr)
     assert torch.cuda.current_stream().query() or torch.cuda.synchronize() is None  # the device is as well as before

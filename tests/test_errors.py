@@ -70,7 +70,7 @@ BAD_GRAPHS = [
 
 @pytest.mark.parametrize("changes, message", BAD_GRAPHS)
 def test_bad_graphs(changes, message):
-    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS)
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS)
     raises(message, ops.gated_sum, given | {"graph": GRAPH}, graph_fields(changes))
     raises(message, ops.torsion_reference, {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
 
@@ -108,11 +108,11 @@ def test_torsion_reference(changes, message):
         (dict(direction=None), "direction"),
         (dict(direction=VEC[:, :2]), r"direction: expected shape \[12, 3\], got \[12, 2\]"),
         (dict(direction=VEC.float()), "direction: expected dtype Double, got Float"),
-        (dict(reference=None), "reference: expected one beside torsion_weight, got none"),
-        (dict(reference=TORSIONS.long()), "reference: expected dtype Int, got Long"),
-        (dict(reference=TORSIONS[1:]), "reference: expected at least 36, the end of pair_ptr, got 35"),
-        (dict(reference=other(TORSIONS, 10, 3)), "reference: expected values in -2 .. 2 around atom 1, got others"),
-        (dict(reference=other(TORSIONS, 10, -3)), "reference: expected values in -2 .. 2 around atom 1, got others"),
+        (dict(torsion=None), "torsion: expected one beside torsion_weight, got none"),
+        (dict(torsion=TORSIONS.long()), "torsion: expected dtype Int, got Long"),
+        (dict(torsion=TORSIONS[1:]), "torsion: expected at least 36, the end of pair_ptr, got 35"),
+        (dict(torsion=other(TORSIONS, 10, 3)), "torsion: expected values in -2 .. 2 around atom 1, got others"),
+        (dict(torsion=other(TORSIONS, 10, -3)), "torsion: expected values in -2 .. 2 around atom 1, got others"),
         (dict(angle_weight=None), "angle_up: expected both or neither of angle_weight and angle_up"),
         (dict(angle_weight=None, angle_up=None), "angle_weight: expected one beside torsion_weight, got none"),
         (dict(angle_weight=torch.zeros(0, L * K, **DOUBLE)), "angle_up|angle_weight"),
@@ -127,18 +127,18 @@ def test_torsion_reference(changes, message):
     ],
 )
 def test_gated_sum(changes, message):
-    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS, graph=GRAPH)
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS, graph=GRAPH)
     raises(message, ops.gated_sum, given, changes)
 
 
 def test_unknown_basis():
-    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS, graph=GRAPH, basis="dig")
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS, graph=GRAPH, basis="dig")
     with pytest.raises(ValueError, match="basis: expected 'paper' or 'released', got 'dig'"):
         ops.gated_sum(**given)
 
 
 def test_angles_elsewhere():
-    given = dict(gated_inputs(VEC, L, K, C, P, Q), reference=TORSIONS, graph=GRAPH)
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS, graph=GRAPH)
     with pytest.raises(ValueError, match="angle_at: expected 'sender' or 'receiver', got 'k'"):
         ops.gated_sum(**given, angle_at="k")
     with pytest.raises(RuntimeError, match="torsion_weight: expected none beside angles at the receiver, got one"):

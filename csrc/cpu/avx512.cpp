@@ -20,6 +20,7 @@
 #include "radial_basis.h"
 #include "radial_gate.h"
 #include "silu.h"
+#include "smooth_torsion.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -16,6 +16,7 @@
 #include "radial_basis.h"
 #include "radial_gate.h"
 #include "silu.h"
+#include "smooth_torsion.h"
 
 namespace spherenet {
 
@@ -27,6 +28,8 @@ template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
 template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end);
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
 template <class T>
@@ -45,6 +48,8 @@ template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
 template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end);
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);
 template <class T>
@@ -135,6 +140,14 @@ void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end) {
 
 template void silu(const SiluCall<float>&, Pass, int64_t, int64_t);
 template void silu(const SiluCall<double>&, Pass, int64_t, int64_t);
+
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end) {
+  SN_DISPATCH(smooth_torsion(call, pass, begin, end));
+}
+
+template void smooth_torsion(const SmoothTorsionCall<float>&, Pass, int64_t, int64_t);
+template void smooth_torsion(const SmoothTorsionCall<double>&, Pass, int64_t, int64_t);
 
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end) {

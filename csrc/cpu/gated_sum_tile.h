@@ -72,6 +72,7 @@ class GatedSumTile {
   const int64_t* out_edges_;      // [num_out_]
   int64_t num_out_, out_blocks_;
   const int32_t* reference_;      // [num_in_, num_out_]
+  int64_t first_pair_;
   int64_t skip_;                  // position of the current q's opposite edge in out(j), or -1
 
   void layout_factor(Arena& arena, FactorScratch<T, kDual>& s, const FactorWeights<T, kDual>& w,
@@ -125,6 +126,7 @@ class GatedSumTile {
     out_edges_ = graph.out_edge + graph.out_ptr[j];
     num_out_ = graph.out_ptr[j + 1] - graph.out_ptr[j];
     out_blocks_ = (num_out_ + W - 1) / W;
+    first_pair_ = graph.pair_ptr[j];
     reference_ = call_.reference ? call_.reference + graph.pair_ptr[j] : nullptr;
     if (call_.out)
       for (int64_t i = 0; i < num_out_ * weights_.blocks; ++i) out_[i] = V{};
@@ -172,7 +174,8 @@ class GatedSumTile {
     for (int64_t b = 0; b < out_blocks_; ++b) {
       gather_triplet(q, b);
       S* y = y_ + b * kMaxHarmonics;
-      const auto point = triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
+      auto point = triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
+      if (kTorsion && call_.inputs.point) load_point(q, b, point);
       harmonics(shape_.num_spherical, max_m_, table_, point, harmonic_[b], y);
       contract(weights_.angle, angle_, b, y, true);
       if (kTorsion) contract(weights_.torsion, torsion_, b, y, false);
@@ -200,6 +203,20 @@ class GatedSumTile {
       Num::set_lane(t.reference.x, i, neighbor_[n]);
       Num::set_lane(t.reference.y, i, neighbor_[num_in_ + n]);
       Num::set_lane(t.reference.z, i, neighbor_[2 * num_in_ + n]);
+    }
+  }
+
+  // Where re and im of the pairs (q, e) lie in a row of `point`, for the edges e of a block, and how many these are.
+  SN_HD int64_t slot(int64_t q, int64_t b) const { return first_pair_ + q * num_out_ + b * W; }
+  SN_HD int lanes(int64_t b) const { return int(num_out_ - b * W < W ? num_out_ - b * W : W); }
+
+  void load_point(int64_t q, int64_t b, SphericalPoint<S>& point) const {
+    const T *value = call_.inputs.point + slot(q, b), *tangent = call_.tangents.point;
+    if (tangent) tangent += slot(q, b);
+    point.re = point.im = S{};
+    for (int i = 0; i < lanes(b); ++i) {
+      Num::set_lane(point.re, i, Num::number(value, tangent, i));
+      Num::set_lane(point.im, i, Num::number(value, tangent, call_.num_pairs + i));
     }
   }
 

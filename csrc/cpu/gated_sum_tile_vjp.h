@@ -230,6 +230,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
       if (kTorsion && max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
       const SphericalPoint<S> grad =
           harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
+      if (kTorsion && call_.grads.point) store_point_gradient(q, b, grad);
       const Triplet<S> t = triplet_point_vjp(shape_.angle_at_receiver, this->triplet_[b], this->kind_[b], grad);
       grad_axis_[b] = grad_axis_[b] + Vec3<V>{output_of(t.axis.x), output_of(t.axis.y), output_of(t.axis.z)};
       for (int i = 0; i < W && b * W + i < num_out_; ++i) {
@@ -240,6 +241,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
         add_neighbor_gradient(n, t.reference, i);
       }
     }
+  }
+
+  void store_point_gradient(int64_t q, int64_t b, const SphericalPoint<S>& grad) const {
+    T* to = call_.grads.point + this->slot(q, b);
+    std::memcpy(to, &output_of(grad.re), sizeof(T) * this->lanes(b));
+    std::memcpy(to + call_.num_pairs, &output_of(grad.im), sizeof(T) * this->lanes(b));
   }
 
   SN_HD void add_neighbor_gradient(int64_t n, const Vec3<S>& grad, int i) {

@@ -9,17 +9,17 @@ namespace {
 
 // The differentiable inputs as they come, or one tangent of each; absent ones are empty.
 struct GatedSumTensors {
-  OptionalTensor x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up;
+  OptionalTensor x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up;
 
   void make_contiguous() {
-    for (OptionalTensor* t : {&x, &radial, &direction, &angle_weight, &angle_up, &torsion_weight, &torsion_up})
+    for (OptionalTensor* t : {&x, &radial, &direction, &point, &angle_weight, &angle_up, &torsion_weight, &torsion_up})
       *t = dense(*t);
   }
 
   template <class T>
   GatedSumInputs<T> pointers() const {
-    return {data<T>(x),        data<T>(radial),         data<T>(direction), data<T>(angle_weight),
-            data<T>(angle_up), data<T>(torsion_weight), data<T>(torsion_up)};
+    return {data<T>(x),        data<T>(radial),         data<T>(direction),  data<T>(angle_weight),
+            data<T>(angle_up), data<T>(torsion_weight), data<T>(torsion_up), data<T>(point)};
   }
 };
 
@@ -36,8 +36,14 @@ struct GatedSumArguments {
 
   GatedSumArguments(GatedSumTensors inputs_, const OptionalTensor& reference_, const GraphTensors& tensors_,
                     bool released, bool angle_at_receiver, bool tf32_)
-      : inputs(std::move(inputs_)), reference(dense(reference_)), tensors(tensors_), tf32(tf32_), check("x", *inputs.x),
-        dtype(floating_dtype("x", *inputs.x)), num_edges(checked_rows()), graph(check, tensors, num_edges) {
+      : inputs(std::move(inputs_)),
+        reference(dense(reference_)),
+        tensors(tensors_),
+        tf32(tf32_),
+        check("x", *inputs.x),
+        dtype(floating_dtype("x", *inputs.x)),
+        num_edges(checked_rows()),
+        graph(check, tensors, num_edges) {
     inputs.make_contiguous();
     shape = {int(inputs.x->size(1)), 0, 0, 0, 0, released, angle_at_receiver};
     const bool angle = inputs.angle_weight.has_value(), torsion = inputs.torsion_weight.has_value();
@@ -57,6 +63,7 @@ struct GatedSumArguments {
     GatedSumCall<T> out{};
     out.graph = graph.tiles;
     out.shape = shape;
+    out.num_pairs = inputs.point ? inputs.point->size(1) : 0;
     out.reference = shape.torsion_size ? data<int32_t>(reference) : nullptr;
     out.inputs = inputs.pointers<T>();
     return out;
@@ -90,9 +97,14 @@ struct GatedSumArguments {
     check("torsion_up", *inputs.torsion_up, dtype, {shape.channels, weight.size(0)});
     shape.torsion_size = int(weight.size(0));
     STD_TORCH_CHECK(shape.torsion_size > 0, "torsion_weight: expected at least one row, got none");
-    STD_TORCH_CHECK(reference.has_value(), "reference: expected one beside torsion_weight, got none");
-    check("reference", *reference, ScalarType::Int, {-1});
-    graph.check_num_pairs("reference", reference->size(0));
+    STD_TORCH_CHECK(reference.has_value() != inputs.point.has_value(),
+                    "torsion: expected one beside torsion_weight, got ", reference ? "two" : "none");
+    if (inputs.point) {
+      check("torsion", *inputs.point, dtype, {2, -1});
+      return graph.check_num_pairs("torsion", inputs.point->size(1));
+    }
+    check("torsion", *reference, ScalarType::Int, {-1});
+    graph.check_num_pairs("torsion", reference->size(0));
     if (check.read_values()) check_reference_values();
   }
 
@@ -103,7 +115,7 @@ struct GatedSumArguments {
       const int64_t num_in = in_ptr[j + 1] - in_ptr[j];
       bool ok = true;
       for (int64_t k = pair_ptr[j]; k < pair_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
-      STD_TORCH_CHECK(ok, "reference: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
+      STD_TORCH_CHECK(ok, "torsion: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
     }
   }
 };
@@ -130,17 +142,20 @@ void run(const GatedSumArguments& in, const GatedSumCall<T>& call, Pass pass) {
         });
         for (T* rows : {call.out, call.grads.x}) zero_padding(rows, in, in.shape.channels);
         for (T* rows : {call.grads.direction_in, call.grads.direction_out}) zero_padding(rows, in, 3);
+        for (int k = 0; call.grads.point && k < 2; ++k)
+          std::fill(call.grads.point + k * call.num_pairs + *in.graph.num_pairs,
+                    call.grads.point + (k + 1) * call.num_pairs, T(0));
         zero_padding(call.grads.radial, in, int64_t(in.shape.num_spherical) * in.shape.num_radial);
       },
       [&](auto stream) { cuda::gated_sum(call, in.num_edges, pass, in.tf32, stream); });
 }
 
 Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
-                 OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
-                 OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-                 bool released, bool angle_at_receiver, bool tf32) {
-  const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
+                 OptionalTensor point, OptionalTensor angle_weight, OptionalTensor angle_up,
+                 OptionalTensor torsion_weight, OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr,
+                 Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32) {
+  const GatedSumArguments in({x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up},
+                             reference, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
   Tensor out = empty(x, {in.num_edges, in.shape.channels});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -151,9 +166,9 @@ Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, Opti
   return out;
 }
 
-// grad_grad_out (empty unless tangents are given), then the gradients of the seven inputs: [0] where an input is absent
-// or its group (geometry: radial and direction; weights) is not asked for.
-using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+// grad_grad_out (empty unless tangents are given), then the gradients of the eight inputs: [0] where an input is absent
+// or its group (geometry: radial, direction and point; weights) is not asked for.
+using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_out_, const GatedSumTensors* tangents,
                               bool geometry, bool weights) {
@@ -167,11 +182,15 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
     return empty(x, std::vector<int64_t>(sizes.begin(), sizes.end()));
   };
   GatedSumOutputs out{tangents ? empty(x, {in.num_edges, in.shape.channels}) : empty(x, {0}),
-                      gradient(in.inputs.x, true), gradient(in.inputs.radial, with_geometry),
-                      gradient(in.inputs.direction, with_geometry), gradient(in.inputs.angle_weight, weights),
-                      gradient(in.inputs.angle_up, weights), gradient(in.inputs.torsion_weight, weights),
+                      gradient(in.inputs.x, true),
+                      gradient(in.inputs.radial, with_geometry),
+                      gradient(in.inputs.direction, with_geometry),
+                      gradient(in.inputs.point, with_geometry),
+                      gradient(in.inputs.angle_weight, weights),
+                      gradient(in.inputs.angle_up, weights),
+                      gradient(in.inputs.torsion_weight, weights),
                       gradient(in.inputs.torsion_up, weights)};
-  auto& [grad_grad_out, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] = out;
+  auto& [grad_grad_out, grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu] = out;
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights() : 0, E3 = 3 * in.num_edges;
@@ -185,6 +204,7 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
       call.grads.radial = mutable_data<T>(grad_radial);
       call.grads.direction_in = mutable_data<T>(directions);
       call.grads.direction_out = call.grads.direction_in + E3;
+      call.grads.point = in.inputs.point ? mutable_data<T>(grad_point) : nullptr;
     }
     if (tangents) {
       call.tangents = tangents->template pointers<T>();
@@ -197,29 +217,33 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
     Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
-    OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight, OptionalTensor torsion_up,
-    Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool angle_at_receiver,
-    bool tf32, bool geometry, bool weights) {
-  const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
-  auto [none, grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu] =
-      gated_sum_vjp(in, grad_out, nullptr, geometry, weights);
-  return {grad_x, grad_radial, grad_direction, grad_aw, grad_au, grad_tw, grad_tu};
-}
-
-GatedSumOutputs gated_sum_double_backward(
-    OptionalTensor grad_grad_x, OptionalTensor grad_grad_radial, OptionalTensor grad_grad_direction,
-    OptionalTensor grad_grad_angle_weight, OptionalTensor grad_grad_angle_up, OptionalTensor grad_grad_torsion_weight,
-    OptionalTensor grad_grad_torsion_up, Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
-    OptionalTensor reference, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
+    OptionalTensor point, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
     OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
     bool released, bool angle_at_receiver, bool tf32, bool geometry, bool weights) {
-  const GatedSumArguments in({x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up}, reference,
-                             {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
-  GatedSumTensors tangents{grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_angle_weight,
-                           grad_grad_angle_up, grad_grad_torsion_weight, grad_grad_torsion_up};
+  const GatedSumArguments in({x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up},
+                             reference, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
+  auto [none, grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu] =
+      gated_sum_vjp(in, grad_out, nullptr, geometry, weights);
+  return {grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu};
+}
+
+GatedSumOutputs gated_sum_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_radial,
+                                          OptionalTensor grad_grad_direction, OptionalTensor grad_grad_point,
+                                          OptionalTensor grad_grad_angle_weight, OptionalTensor grad_grad_angle_up,
+                                          OptionalTensor grad_grad_torsion_weight, OptionalTensor grad_grad_torsion_up,
+                                          Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
+                                          OptionalTensor reference, OptionalTensor point, OptionalTensor angle_weight,
+                                          OptionalTensor angle_up, OptionalTensor torsion_weight,
+                                          OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge,
+                                          Tensor rev, Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32,
+                                          bool geometry, bool weights) {
+  const GatedSumArguments in({x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up},
+                             reference, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
+  GatedSumTensors tangents{
+      grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_point, grad_grad_angle_weight,
+      grad_grad_angle_up, grad_grad_torsion_weight, grad_grad_torsion_up};
   tangents.make_contiguous();
   const auto same = [&](const char* name, const OptionalTensor& tangent, const OptionalTensor& input) {
     if (!tangent) return;
@@ -230,6 +254,7 @@ GatedSumOutputs gated_sum_double_backward(
   same("grad_grad_x", tangents.x, in.inputs.x);
   same("grad_grad_radial", tangents.radial, in.inputs.radial);
   same("grad_grad_direction", tangents.direction, in.inputs.direction);
+  same("grad_grad_point", tangents.point, in.inputs.point);
   same("grad_grad_angle_weight", tangents.angle_weight, in.inputs.angle_weight);
   same("grad_grad_angle_up", tangents.angle_up, in.inputs.angle_up);
   same("grad_grad_torsion_weight", tangents.torsion_weight, in.inputs.torsion_weight);
@@ -245,12 +270,14 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define SN_GATED_SUM_ARGUMENTS                                                                                       \
-  "Tensor x, Tensor? radial, Tensor? direction, Tensor? reference, Tensor? angle_weight, Tensor? angle_up, "         \
-  "Tensor? torsion_weight, Tensor? torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, "         \
+#define SN_GATED_SUM_ARGUMENTS                                                                                     \
+  "Tensor x, Tensor? radial, Tensor? direction, Tensor? reference, Tensor? point, Tensor? angle_weight, "          \
+  "Tensor? angle_up, Tensor? torsion_weight, Tensor? torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, " \
+  "Tensor rev, "                                                                                                   \
   "Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32"
-#define SN_GATED_SUM_GRADIENTS                                                                                       \
-  "Tensor grad_x, Tensor grad_radial, Tensor grad_direction, Tensor grad_angle_weight, Tensor grad_angle_up, "       \
+#define SN_GATED_SUM_GRADIENTS                                                                              \
+  "Tensor grad_x, Tensor grad_radial, Tensor grad_direction, Tensor grad_point, Tensor grad_angle_weight, " \
+  "Tensor grad_angle_up, "                                                                                  \
   "Tensor grad_torsion_weight, Tensor grad_torsion_up"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
@@ -259,7 +286,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
         ", bool geometry, bool weights) -> (" SN_GATED_SUM_GRADIENTS ")");
   m.def(
       "gated_sum_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_radial, Tensor? grad_grad_direction, "
-      "Tensor? grad_grad_angle_weight, Tensor? grad_grad_angle_up, Tensor? grad_grad_torsion_weight, "
+      "Tensor? grad_grad_point, Tensor? grad_grad_angle_weight, Tensor? grad_grad_angle_up, Tensor? "
+      "grad_grad_torsion_weight, "
       "Tensor? grad_grad_torsion_up, Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
       ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
 }

@@ -1,0 +1,229 @@
+// The smooth torsion of all triplets of a tile in(j) x out(j), with lanes over the edges out of the centre. For one
+// instruction set.
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "../kernels.h"
+#include "../math/smooth_torsion.h"
+#include "arena.h"
+#include "numbers.h"
+
+namespace spherenet {
+namespace SN_ISA {
+
+template <class T, Pass kPass>
+class SmoothTorsionTile {
+  static constexpr bool kDual = kPass == Pass::kDoubleBackward, kVjp = kPass != Pass::kForward;
+  using Num = Numbers<T, kDual>;
+  using V = typename Num::V;
+  using N = typename Num::N;
+  using S = typename Num::S;
+  static constexpr int W = kLanes<T>;
+
+  const SmoothTorsionCall<T>& call_;
+  Arena arena_;
+  Vec3<N>* direction_;             // [in]  unit vectors from j
+  N* fade_;                        // [in]
+  T* grad_direction_;              // [in, 3]
+  T* grad_fade_;                   // [in]
+  V* present_;                     // [in]  1 where the neighbor is not the other end of the lane's edge, else 0
+  AcrossComponents<S>* across_;    // [in]  about the axes of the present block of edges, as all that follows
+  BlendNeighbor<S>* neighbor_;     // [in]
+  BlendNeighbor<S>* grad_;         // [in]
+  BlendTerm<S>* term_;             // [in]  of the present q
+
+  // The current tile.
+  int64_t first_in_, num_in_, first_pair_, num_out_;
+  const int64_t* out_edges_;  // [num_out_]
+  int64_t block_;             // edges block_ .. block_ + lanes_ out of the centre
+  int lanes_;
+  Vec3<S> axis_;
+  AcrossFrame<S> frame_;
+
+ public:
+  SmoothTorsionTile(const SmoothTorsionCall<T>& call, int64_t most_in) : call_(call) {
+    arena_.build([&](Arena& arena) {
+      direction_ = arena.take<Vec3<N>>(most_in);
+      fade_ = arena.take<N>(most_in);
+      grad_direction_ = arena.take<T>(3 * most_in);
+      grad_fade_ = arena.take<T>(most_in);
+      present_ = arena.take<V>(most_in);
+      across_ = arena.take<AcrossComponents<S>>(most_in);
+      neighbor_ = arena.take<BlendNeighbor<S>>(most_in);
+      grad_ = arena.take<BlendNeighbor<S>>(most_in);
+      term_ = arena.take<BlendTerm<S>>(most_in);
+    });
+  }
+
+  void run(int64_t j) {
+    const TileGraph& graph = call_.graph;
+    first_in_ = graph.in_ptr[j];
+    num_in_ = graph.in_ptr[j + 1] - first_in_;
+    out_edges_ = graph.out_edge + graph.out_ptr[j];
+    num_out_ = graph.out_ptr[j + 1] - graph.out_ptr[j];
+    first_pair_ = graph.pair_ptr[j];
+    for (int64_t n = 0; n < num_in_; ++n) {
+      direction_[n] = vector(first_in_ + n, T(-1));
+      fade_[n] = Num::number(call_.fade, call_.fade_tangent, first_in_ + n);
+    }
+    if (kVjp) {
+      std::fill(grad_direction_, grad_direction_ + 3 * num_in_, T(0));
+      std::fill(grad_fade_, grad_fade_ + num_in_, T(0));
+    }
+    for (block_ = 0; block_ < num_out_; block_ += W) {
+      open_block();
+      for (int64_t q = 0; q < num_in_; ++q) neighbor(q);
+      if (kVjp) close_block();
+    }
+    if (!kVjp) return;
+    // Directions point to the centre, neighbors' vectors away from it: hence the sign.
+    for (int64_t i = 0; i < 3 * num_in_; ++i) call_.grad_direction_in[3 * first_in_ + i] = -grad_direction_[i];
+    std::copy(grad_fade_, grad_fade_ + num_in_, call_.grad_fade + first_in_);
+  }
+
+ private:
+  Vec3<N> vector(int64_t edge, T sign) const {
+    const T *d = call_.direction, *t = call_.direction_tangent;
+    return {Num::number(d, t, 3 * edge) * sign, Num::number(d, t, 3 * edge + 1) * sign,
+            Num::number(d, t, 3 * edge + 2) * sign};
+  }
+
+  void open_block() {
+    lanes_ = int(std::min<int64_t>(num_out_ - block_, W));
+    for (int i = 0; i < W; ++i) {
+      // Lanes past the last edge repeat it: their numbers are finite and never used.
+      const Vec3<N> axis = vector(out_edges_[block_ + std::min(i, lanes_ - 1)], T(1));
+      const AcrossFrame<N> frame = frame_across(axis);
+      set_lane(axis_, i, axis);
+      set_lane(frame_.first, i, frame.first);
+      set_lane(frame_.second, i, frame.second);
+    }
+    for (int64_t n = 0; n < num_in_; ++n) present_[n] = V{} + T(1);
+    for (int i = 0; i < W; ++i) {
+      const int64_t n = call_.graph.rev[out_edges_[block_ + std::min(i, lanes_ - 1)]] - first_in_;
+      if (n >= 0 && n < num_in_) present_[n][i] = 0;
+    }
+    for (int64_t n = 0; n < num_in_; ++n) {
+      across_[n] = {dot_lanes(direction_[n], frame_.first), dot_lanes(direction_[n], frame_.second)};
+      neighbor_[n] = blend_neighbor(across_[n], fade_[n] * present_[n]);
+      if (kVjp) grad_[n] = BlendNeighbor<S>{};
+    }
+  }
+
+  // re and im of the triplets (q, e) for the edges e of the block, and what their cotangents give.
+  void neighbor(int64_t q) {
+    BlendSums<S> sums{S{} + T(kBlendEpsilon), S{}, S{}};
+    for (int64_t n = 0; n < num_in_; ++n) {
+      if (n == q) continue;
+      const BlendTerm<S> term = blend_term(call_.even, neighbor_[q], neighbor_[n]);
+      sums.add(term);
+      if (kVjp) term_[n] = term;
+    }
+    const int64_t slot = first_pair_ + q * num_out_ + block_;
+    if (kPass != Pass::kBackward) {
+      const AcrossComponents<S> point = blend_point(neighbor_[q], sums);
+      store(output_of(point.a * present_[q]), call_.point + slot);
+      store(output_of(point.b * present_[q]), call_.point + call_.num_pairs + slot);
+    }
+    if (!kVjp) return;
+    const V re = load(call_.grad_point + slot) * present_[q];
+    const V im = load(call_.grad_point + call_.num_pairs + slot) * present_[q];
+    S grad_length;
+    const BlendSums<S> grad = blend_point_vjp(neighbor_[q], sums, {S{} + re, S{} + im}, grad_length);
+    BlendNeighbor<S> grad_q = grad_[q];
+    grad_q.length += grad_length;
+    for (int64_t n = 0; n < num_in_; ++n)
+      if (n != q) blend_term_vjp(call_.even, neighbor_[q], neighbor_[n], term_[n], grad, grad_q, grad_[n]);
+    grad_[q] = grad_q;
+  }
+
+  void close_block() {
+    Vec3<S> grad_axis{S{}, S{}, S{}};
+    for (int64_t n = 0; n < num_in_; ++n) {
+      S grad_fade;
+      const auto grad = blend_neighbor_vjp(across_[n], fade_[n] * present_[n], grad_[n], grad_fade);
+      const Vec3<S> neighbor{S{} + direction_[n].x, S{} + direction_[n].y, S{} + direction_[n].z};
+      Vec3<S> grad_neighbor;
+      across_vjp(frame_, axis_, neighbor, grad, grad_neighbor, grad_axis);
+      const V parts[3] = {output_of(grad_neighbor.x), output_of(grad_neighbor.y), output_of(grad_neighbor.z)};
+      const V of_fade = output_of(grad_fade) * present_[n];
+      for (int i = 0; i < lanes_; ++i) {
+        for (int k = 0; k < 3; ++k) grad_direction_[3 * n + k] += parts[k][i];
+        grad_fade_[n] += of_fade[i];
+      }
+    }
+    const V parts[3] = {output_of(grad_axis.x), output_of(grad_axis.y), output_of(grad_axis.z)};
+    for (int i = 0; i < lanes_; ++i)
+      for (int k = 0; k < 3; ++k) call_.grad_direction_out[3 * out_edges_[block_ + i] + k] = parts[k][i];
+  }
+
+  // Starts from the coordinate axis that is least along `axis`. The tangent is that of a frame that follows the axis.
+  static AcrossFrame<N> frame_across(const Vec3<N>& axis) {
+    const Vec3<T> a = values(axis);
+    const T x = std::fabs(a.x), y = std::fabs(a.y), z = std::fabs(a.z);
+    const Vec3<T> start = x <= y && x <= z ? Vec3<T>{1, 0, 0} : y <= z ? Vec3<T>{0, 1, 0} : Vec3<T>{0, 0, 1};
+    const T inverse_square = 1 / dot(a, a);
+    const Vec3<T> across = start - (dot(start, a) * inverse_square) * a;
+    const Vec3<T> first = reciprocal_sqrt(dot(across, across)) * across;
+    const Vec3<T> second = std::sqrt(inverse_square) * cross(a, first);
+    if constexpr (kDual) {
+      const Vec3<T> moved{axis.x.tangent, axis.y.tangent, axis.z.tangent};
+      return {followed(first, a, moved, inverse_square), followed(second, a, moved, inverse_square)};
+    } else {
+      return {first, second};
+    }
+  }
+  static Vec3<N> followed(const Vec3<T>& v, const Vec3<T>& axis, const Vec3<T>& moved, T inverse_square) {
+    const Vec3<T> tangent = (-dot(v, moved) * inverse_square) * axis;
+    return {{v.x, tangent.x}, {v.y, tangent.y}, {v.z, tangent.z}};
+  }
+  static Vec3<T> values(const Vec3<N>& v) {
+    if constexpr (kDual) {
+      return {v.x.value, v.y.value, v.z.value};
+    } else {
+      return v;
+    }
+  }
+
+  static S dot_lanes(const Vec3<N>& one, const Vec3<S>& lanes) {
+    return lanes.x * one.x + lanes.y * one.y + lanes.z * one.z;
+  }
+  static void set_lane(Vec3<S>& lanes, int i, const Vec3<N>& v) {
+    Num::set_lane(lanes.x, i, v.x);
+    Num::set_lane(lanes.y, i, v.y);
+    Num::set_lane(lanes.z, i, v.z);
+  }
+  V load(const T* from) const {
+    V out{};
+    std::memcpy(&out, from, sizeof(T) * lanes_);
+    return out;
+  }
+  void store(const V& lanes, T* to) const { std::memcpy(to, &lanes, sizeof(T) * lanes_); }
+};
+
+template <class T, Pass kPass>
+void smooth_torsion_tiles(const SmoothTorsionCall<T>& call, int64_t begin, int64_t end) {
+  int64_t most_in = 0;
+  for (int64_t j = begin; j < end; ++j) most_in = std::max(most_in, call.graph.in_ptr[j + 1] - call.graph.in_ptr[j]);
+  SmoothTorsionTile<T, kPass> tile(call, most_in);
+  for (int64_t j = begin; j < end; ++j) tile.run(j);
+}
+
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end) {
+  switch (pass) {
+    case Pass::kForward:
+      return smooth_torsion_tiles<T, Pass::kForward>(call, begin, end);
+    case Pass::kBackward:
+      return smooth_torsion_tiles<T, Pass::kBackward>(call, begin, end);
+    case Pass::kDoubleBackward:
+      return smooth_torsion_tiles<T, Pass::kDoubleBackward>(call, begin, end);
+  }
+}
+
+template void smooth_torsion(const SmoothTorsionCall<float>&, Pass, int64_t, int64_t);
+template void smooth_torsion(const SmoothTorsionCall<double>&, Pass, int64_t, int64_t);
+
+}  // namespace SN_ISA
+}  // namespace spherenet

@@ -1,0 +1,155 @@
+// The smooth torsion of a triplet k -> j -> i: in place of the one next neighbor a blend of all, in which each fades out
+// as it leaves, becomes collinear with the edge, or is overtaken.
+//
+// About the axis a of e = j -> i, in a frame across it, neighbor q has the components (a_q, b_q), s_q = |(a_q, b_q)|, and
+//   re + i im = sqrt(s_q^2 + eta^2) sum_n w_n (x_n + i y_n) / (epsilon + sum_n w_n),   n neither q nor the reverse of e,
+//   x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt(s_n^2 (s_q^2 + eta^2)),
+//   w_n = fade_n s_n^2 (1 - x_n) exp(kappa (lead_n - 1)),   lead = y, or x for a torsion that is even under reflection.
+// x + i y is exp(i (alpha_n - alpha_q)) but near s_q = 0, where eta makes it go to 0: no angle, no pole, no choice.
+#pragma once
+#include "silu.h"
+#include "vec3.h"
+
+namespace spherenet {
+
+constexpr double kBlendEpsilon = 1e-3;
+constexpr double kBlendEtaSquare = 1e-2;
+constexpr double kBlendKappa = 2;
+constexpr double kBlendTiny = 1e-10;  // beside s_n^2: a neighbor collinear with the axis has no azimuth, and no weight
+
+template <class T>
+SN_HD Dual<T> exponential(const Dual<T>& x) {
+  const T e = exponential(x.value);
+  return {e, e * x.tangent};
+}
+template <class T, if_not_dual<T> = 0>
+SN_HD T reciprocal(const T& x) {
+  return typename Bits<T>::Element(1) / x;
+}
+template <class T>
+SN_HD Dual<T> reciprocal(const Dual<T>& x) {
+  const T r = reciprocal(x.value);
+  return {r, -(x.tangent * r * r)};
+}
+
+// Two vectors of length 1 across an axis, which make a right-handed frame with it. Which of all such frames it is does
+// not matter: what is made of the components in it is the same in all.
+template <class S>
+struct AcrossFrame {
+  Vec3<S> first, second;
+};
+template <class S>
+struct AcrossComponents {
+  S a, b;
+};
+
+// The cotangents of a neighbor's direction and of the axis, from those of its components across the axis. While the axis
+// turns by d, the frame follows it: d first = -(first.d) axis / |axis|^2.
+template <class S>
+SN_HD void across_vjp(const AcrossFrame<S>& frame, const Vec3<S>& axis, const Vec3<S>& neighbor,
+                      const AcrossComponents<S>& grad, Vec3<S>& grad_neighbor, Vec3<S>& grad_axis) {
+  grad_neighbor = grad.a * frame.first + grad.b * frame.second;
+  const S along = dot(neighbor, axis) * reciprocal(dot(axis, axis));
+  grad_axis = grad_axis - along * grad_neighbor;
+}
+
+// What the pairs (q, n) need of a neighbor about one axis.
+template <class S>
+struct BlendNeighbor {
+  AcrossComponents<S> unit;  // as n: (a, b) / s
+  AcrossComponents<S> own;   // as q: (a, b) / sqrt(s^2 + eta^2)
+  S length;                  // as q: sqrt(s^2 + eta^2)
+  S weight;                  // as n: fade s^2
+};
+
+template <class S, class F>
+SN_HD BlendNeighbor<S> blend_neighbor(const AcrossComponents<S>& c, const F& fade) {
+  using T = typename Bits<std::decay_t<decltype(output_of(c.a))>>::Element;
+  const S square = c.a * c.a + c.b * c.b;
+  const S raised = square + T(kBlendEtaSquare);
+  const S g = reciprocal_sqrt(square + T(kBlendTiny)), h = reciprocal_sqrt(raised);
+  return {{c.a * g, c.b * g}, {c.a * h, c.b * h}, raised * h, square * fade};
+}
+
+// grad_fade: the cotangent of fade, lane by lane.
+template <class S, class F>
+SN_HD AcrossComponents<S> blend_neighbor_vjp(const AcrossComponents<S>& c, const F& fade, const BlendNeighbor<S>& grad,
+                                             S& grad_fade) {
+  using T = typename Bits<std::decay_t<decltype(output_of(c.a))>>::Element;
+  const S square = c.a * c.a + c.b * c.b;
+  const S g = reciprocal_sqrt(square + T(kBlendTiny)), h = reciprocal_sqrt(square + T(kBlendEtaSquare));
+  const S grad_g = grad.unit.a * c.a + grad.unit.b * c.b, grad_h = grad.own.a * c.a + grad.own.b * c.b;
+  grad_fade = grad.weight * square;
+  // twice the cotangent of `square`
+  const S twice = grad.weight * fade * T(2) + grad.length * h - grad_g * (g * g * g) - grad_h * (h * h * h);
+  return {grad.unit.a * g + grad.own.a * h + twice * c.a, grad.unit.b * g + grad.own.b * h + twice * c.b};
+}
+
+// One term of the sums.
+template <class S>
+struct BlendTerm {
+  S x, y, w;
+  S decay;  // the exponential
+};
+
+template <class S>
+SN_HD BlendTerm<S> blend_term(bool even, const BlendNeighbor<S>& q, const BlendNeighbor<S>& n) {
+  using T = typename Bits<std::decay_t<decltype(output_of(q.weight))>>::Element;
+  const S x = q.own.a * n.unit.a + q.own.b * n.unit.b;
+  const S y = q.own.a * n.unit.b - q.own.b * n.unit.a;
+  const S e = exponential((even ? x : y) * T(kBlendKappa) - T(kBlendKappa));
+  return {x, y, n.weight * (e - e * x), e};
+}
+
+// The sums of w, w x and w y over n, that of w from epsilon on.
+template <class S>
+struct BlendSums {
+  S w, x, y;
+
+  SN_HD void add(const BlendTerm<S>& t) {
+    w += t.w;
+    x += t.w * t.x;
+    y += t.w * t.y;
+  }
+};
+
+// re and im of q, as components.
+template <class S>
+SN_HD AcrossComponents<S> blend_point(const BlendNeighbor<S>& q, const BlendSums<S>& sums) {
+  const S scale = q.length * reciprocal(sums.w);
+  return {sums.x * scale, sums.y * scale};
+}
+
+// The cotangents of the sums, and in grad_length that of q.length.
+template <class S>
+SN_HD BlendSums<S> blend_point_vjp(const BlendNeighbor<S>& q, const BlendSums<S>& sums, const AcrossComponents<S>& grad,
+                                   S& grad_length) {
+  const S inverse = reciprocal(sums.w);
+  const S along = (grad.a * sums.x + grad.b * sums.y) * inverse;  // grad.a re + grad.b im over q.length
+  grad_length = along;
+  const S scale = q.length * inverse;
+  return {-(along * scale), grad.a * scale, grad.b * scale};
+}
+
+// Adds the cotangents of the two neighbors of one term, from those of the sums.
+template <class S>
+SN_HD void blend_term_vjp(bool even, const BlendNeighbor<S>& q, const BlendNeighbor<S>& n, const BlendTerm<S>& t,
+                          const BlendSums<S>& grad, BlendNeighbor<S>& grad_q, BlendNeighbor<S>& grad_n) {
+  using T = typename Bits<std::decay_t<decltype(output_of(q.weight))>>::Element;
+  const S grad_w = grad.w + grad.x * t.x + grad.y * t.y;
+  const S along = grad_w * t.w * T(kBlendKappa);  // of the lead
+  S grad_x = grad.x * t.w - grad_w * n.weight * t.decay;
+  S grad_y = grad.y * t.w;
+  if (even) {
+    grad_x += along;
+  } else {
+    grad_y += along;
+  }
+  grad_n.weight += grad_w * (t.decay - t.decay * t.x);
+  grad_q.own.a += grad_x * n.unit.a + grad_y * n.unit.b;
+  grad_q.own.b += grad_x * n.unit.b - grad_y * n.unit.a;
+  grad_n.unit.a += grad_x * q.own.a - grad_y * q.own.b;
+  grad_n.unit.b += grad_x * q.own.b + grad_y * q.own.a;
+}
+
+}  // namespace spherenet

@@ -1,0 +1,146 @@
+// smooth_torsion: re and im of every triplet, blended from all neighbors. Derivatives are registered in Python.
+#include <algorithm>
+
+#include "graph_tensors.h"
+#include "stream.h"
+
+namespace spherenet::ops {
+namespace {
+
+struct SmoothTorsionArguments {
+  Tensor direction, fade;
+  GraphTensors tensors;
+  int64_t num_pairs;
+  bool even;
+  Checks check;
+  ScalarType dtype;
+  CheckedGraph graph;
+
+  SmoothTorsionArguments(const Tensor& direction_, const Tensor& fade_, const GraphTensors& tensors_,
+                         int64_t num_pairs_, bool even_)
+      : direction(dense(direction_)),
+        fade(dense(fade_)),
+        tensors(tensors_),
+        num_pairs(num_pairs_),
+        even(even_),
+        check("direction", direction),
+        dtype(floating_dtype("direction", direction)),
+        graph(check, tensors, (check("direction", direction, dtype, {-1, 3}), direction.size(0))) {
+    check("fade", fade, dtype, {direction.size(0)});
+    graph.check_num_pairs("num_pairs", num_pairs);
+  }
+
+  template <class T>
+  SmoothTorsionCall<T> call() const {
+    SmoothTorsionCall<T> out{};
+    out.graph = graph.tiles;
+    out.num_pairs = num_pairs;
+    out.even = even;
+    out.direction = data<T>(direction);
+    out.fade = data<T>(fade);
+    return out;
+  }
+};
+
+template <class T>
+void run(const SmoothTorsionArguments& in, const SmoothTorsionCall<T>& call, Pass pass) {
+  run_where(
+      in.direction,
+      [&] {
+        torch::stable::parallel_for(0, in.graph.tiles.num_nodes, 4, [&](int64_t begin, int64_t end) {
+          spherenet::smooth_torsion(call, pass, begin, end);
+        });
+        // What belongs to no tile: rows past the last edge, columns past the last pair.
+        const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, pairs = *in.graph.num_pairs;
+        for (T* to : {call.grad_direction_in, call.grad_direction_out})
+          if (to) std::fill(to + 3 * edges, to + 3 * rows, T(0));
+        if (call.grad_fade) std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
+        for (int k = 0; call.point && k < 2; ++k)
+          std::fill(call.point + k * in.num_pairs + pairs, call.point + (k + 1) * in.num_pairs, T(0));
+      },
+      [&](auto) { STD_TORCH_CHECK(false, "smooth_torsion: expected tensors on the CPU, got some on a GPU"); });
+}
+
+Tensor smooth_torsion(Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev,
+                      Tensor pair_ptr, int64_t num_pairs, bool even) {
+  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+  Tensor point = empty(in.direction, {2, num_pairs});
+  dispatch(in.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    auto call = in.call<T>();
+    call.point = mutable_data<T>(point);
+    run(in, call, Pass::kForward);
+  });
+  return point;
+}
+
+// The tangent of the point (empty unless tangents are given), and the gradients of direction and fade.
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArguments& in, const Tensor& grad_point_,
+                                                      const OptionalTensor& direction_tangent,
+                                                      const OptionalTensor& fade_tangent, Pass pass) {
+  const Tensor grad_point = dense(grad_point_);
+  in.check("grad_point", grad_point, in.dtype, {2, in.num_pairs});
+  const int64_t E = in.direction.size(0);
+  Tensor point = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_pairs});
+  Tensor grad_direction = empty(in.direction, {E, 3}), grad_fade = empty(in.direction, {E});
+  dispatch(in.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Tensor parts = empty(in.direction, {2, 3 * E});  // as neighbor, as axis
+    auto call = in.call<T>();
+    call.direction_tangent = data<T>(direction_tangent);
+    call.fade_tangent = data<T>(fade_tangent);
+    call.grad_point = data<T>(grad_point);
+    call.point = pass == Pass::kBackward ? nullptr : mutable_data<T>(point);
+    call.grad_direction_in = mutable_data<T>(parts);
+    call.grad_direction_out = call.grad_direction_in + 3 * E;
+    call.grad_fade = mutable_data<T>(grad_fade);
+    run(in, call, pass);
+    sum_chunks<T>(parts, {grad_direction});
+  });
+  return {point, grad_direction, grad_fade};
+}
+
+std::tuple<Tensor, Tensor> smooth_torsion_backward(Tensor grad_point, Tensor direction, Tensor fade, Tensor in_ptr,
+                                                   Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
+                                                   int64_t num_pairs, bool even) {
+  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+  auto [none, grad_direction, grad_fade] = smooth_torsion_vjp(in, grad_point, {}, {}, Pass::kBackward);
+  return {grad_direction, grad_fade};
+}
+
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(OptionalTensor grad_grad_direction,
+                                                                  OptionalTensor grad_grad_fade, Tensor grad_point,
+                                                                  Tensor direction, Tensor fade, Tensor in_ptr,
+                                                                  Tensor out_ptr, Tensor out_edge, Tensor rev,
+                                                                  Tensor pair_ptr, int64_t num_pairs, bool even) {
+  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+  const OptionalTensor of_direction = dense(grad_grad_direction), of_fade = dense(grad_grad_fade);
+  if (of_direction) in.check("grad_grad_direction", *of_direction, in.dtype, {in.direction.size(0), 3});
+  if (of_fade) in.check("grad_grad_fade", *of_fade, in.dtype, {in.direction.size(0)});
+  return smooth_torsion_vjp(in, grad_point, of_direction, of_fade, Pass::kDoubleBackward);
+}
+
+void implement(torch::stable::detail::StableLibrary& m) {
+  m.impl("smooth_torsion", TORCH_BOX(&smooth_torsion));
+  m.impl("smooth_torsion_backward", TORCH_BOX(&smooth_torsion_backward));
+  m.impl("smooth_torsion_double_backward", TORCH_BOX(&smooth_torsion_double_backward));
+}
+
+}  // namespace
+
+#define SN_SMOOTH_TORSION_ARGUMENTS                                                                              \
+  "Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, " \
+  "SymInt num_pairs, bool even"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
+  m.def("smooth_torsion(" SN_SMOOTH_TORSION_ARGUMENTS ") -> Tensor");
+  m.def("smooth_torsion_backward(Tensor grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
+        ") -> (Tensor grad_direction, Tensor grad_fade)");
+  m.def(
+      "smooth_torsion_double_backward(Tensor? grad_grad_direction, Tensor? grad_grad_fade, Tensor "
+      "grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
+      ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
+}
+STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, library) { implement(library); }
+
+}  // namespace spherenet::ops
