@@ -25,7 +25,7 @@ class Geometry(NamedTuple):
     bessel: Tensor  # [E, K], of the distance, with the envelope
     radial: Tensor | None  # [E, L, K], of the distance, for angle and torsion; None without angles
     direction: Tensor | None  # [E, 3], unit vectors from sender to receiver; None without angles
-    reference: Tensor | None  # [num_pairs] int32, see torsion_reference; None without torsions
+    torsion: Tensor | None  # of `torsion_reference` or `smooth_torsion`; None without torsions
 
 
 class Dense(nn.Linear):
@@ -68,6 +68,21 @@ def by_edges(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
         for rows_out, piece in zip(out, part, strict=True):
             rows_out[start : start + SLICE] = piece
     return out
+
+
+def harmonics_with_cosines(num_spherical: int) -> Tensor:
+    """1 for the harmonics with m >= 0, 0 for the others, in the order of `gated_sum`. [L^2], L = num_spherical."""
+    numbers = [(degree, order) for degree in range(num_spherical) for order in range(2 * degree + 1)]
+    return torch.tensor([float(order <= degree) for degree, order in numbers])
+
+
+def fade_out(x: Tensor) -> Tensor:
+    """1 - 10 x^3 + 15 x^4 - 6 x^5, which falls from 1 at x = 0 to 0 at x = 1 with two derivatives; 0 beyond.
+
+    x: any shape, distance / cutoff. Returns the same shape.
+    """
+    x = x.clamp(max=1)
+    return 1 - x**3 * (10 - x * (15 - 6 * x))
 
 
 class Residual(nn.Module):
@@ -190,7 +205,7 @@ class Interaction(EdgeUpdate):
         num_before_skip: int,
         num_after_skip: int,
         use_angle: bool,
-        use_torsion: bool,
+        torsion: str | None,
         basis: str,
     ):
         super().__init__()
@@ -201,9 +216,12 @@ class Interaction(EdgeUpdate):
         if use_angle:
             self.lin_sbf1 = Dense(num_spherical * num_radial, basis_emb_size_angle, bias=False)
             self.lin_sbf2 = Dense(basis_emb_size_angle, int_emb_size, bias=False)
-        if use_torsion:
+        if torsion is not None:
             self.lin_t1 = Dense(num_spherical**2 * num_radial, basis_emb_size_torsion, bias=False)
             self.lin_t2 = Dense(basis_emb_size_torsion, int_emb_size, bias=False)
+        # of the columns of lin_t1: those of the sines have no place in an energy that is even under reflection
+        even = harmonics_with_cosines(num_spherical).repeat_interleave(num_radial) if torsion == "smooth_even" else None
+        self.register_buffer("even", even, persistent=False)
         self.lin_rbf = Dense(num_radial, hidden_channels, bias=False)
         self.lin_kj = Dense(hidden_channels, hidden_channels)
         self.lin_ji = Dense(hidden_channels, hidden_channels)
@@ -216,8 +234,10 @@ class Interaction(EdgeUpdate):
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
         x_ji, x_kj = by_edges(lambda *rows: self._before(*rows, operators), e1, geometry.bessel)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
+        if self.even is not None:
+            weights[2] = weights[2] * self.even
         message = operators.gated_sum(
-            x_kj, geometry.radial, geometry.direction, geometry.reference, geometry.graph, *weights, self.basis
+            x_kj, geometry.radial, geometry.direction, geometry.torsion, geometry.graph, *weights, self.basis
         )
         return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, x_ji, message)
 

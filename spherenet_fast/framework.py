@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from . import derivatives, ops, reference
-from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis
+from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
 from .graph import Graph, edge_vectors, radius_graph
 from .inputs import Molecules, check_hparams, read_molecules
 
@@ -193,11 +193,12 @@ class SphericalMessagePassing(GraphNetwork3D):
         u      = sum of v_i over the atoms
 
     A subclass sets the modules `emb` (Psi's functions of the distance), `init_e`, `init_v`, and one of `update_es` and
-    `update_vs` for each layer, and `use_angle` and `use_torsion`, which say what Psi is to contain.
+    `update_vs` for each layer, and `use_angle` and `torsion`, which say what Psi is to contain: no torsion
+    (None), the paper's to the next neighbor ("paper"), or `smooth_torsion`, "smooth" or "smooth_even".
     """
 
     use_angle = True
-    use_torsion = True
+    torsion: str | None = "smooth"
     emb: RadialBasis
     init_e: EdgeEmbedding
     init_v: AtomOutput
@@ -217,8 +218,17 @@ class SphericalMessagePassing(GraphNetwork3D):
         bessel, radial = self.emb(distance.to(dtype), system.operators)
         if not self.use_angle:
             return Geometry(system.graph, bessel, None, None, None)
-        torsion = system.operators.torsion_reference(vec.detach(), system.graph) if self.use_torsion else None
-        return Geometry(system.graph, bessel, radial, (vec / distance[:, None]).to(dtype), torsion)
+        direction = (vec / distance[:, None]).to(dtype)
+        return Geometry(system.graph, bessel, radial, direction, self._torsions(direction, system))
+
+    def _torsions(self, direction: Tensor, system: System) -> Tensor | None:
+        """What `gated_sum` takes as the torsions. direction [E, 3]."""
+        if self.torsion is None:
+            return None
+        if self.torsion == "paper":
+            return system.operators.torsion_reference(system.vec.detach(), system.graph)
+        fade = fade_out(system.distance / self.emb.cutoff).to(direction.dtype)
+        return system.operators.smooth_torsion(direction, fade, system.graph, self.torsion == "smooth_even")
 
     def embed(self, system: System, p_e: Geometry) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         e = self.init_e(system.z, p_e, system.operators)

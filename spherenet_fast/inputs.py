@@ -69,8 +69,11 @@ def check_hparams(hparams: Mapping[str, Any]) -> None:
         raise ValueError(f"max_num_neighbors: expected at least 1, got {neighbors}")
     if hparams.get("basis", "paper") not in ("paper", "released"):
         raise ValueError(f'basis: expected "paper" or "released", got {hparams["basis"]!r}')
-    if hparams.get("use_torsion") and not hparams.get("use_angle"):
-        raise ValueError("use_torsion: expected False where use_angle is False, got True")
+    torsion = hparams.get("torsion")
+    if torsion not in (None, "smooth", "smooth_even", "paper"):
+        raise ValueError(f'torsion: expected "smooth", "smooth_even", "paper" or None, got {torsion!r}')
+    if torsion is not None and not hparams.get("use_angle"):
+        raise ValueError(f"torsion: expected None where use_angle is False, got {torsion!r}")
 
 
 def may_read_values(tensor: Tensor) -> bool:

@@ -10,6 +10,8 @@ _DIRECTIONAL = dict(num_blocks=2, hidden_channels=10, num_spherical=4, num_radia
 _SPHERENET = {**SMALL, "num_spherical": 4, "hidden_channels": 10}
 _HPARAMS = {
     "SphereNet": _SPHERENET,
+    "SphereNet with the paper's torsion": dict(_SPHERENET, torsion="paper"),
+    "SphereNet even under reflection": dict(_SPHERENET, torsion="smooth_even"),
     "SphereNet without torsion": dict(_SPHERENET, use_torsion=False),
     "SphereNet without angle": dict(_SPHERENET, use_torsion=False, use_angle=False),
     "SchNet": dict(cutoff=5.0, num_interactions=2, hidden_channels=10, num_filters=12, num_gaussians=7),

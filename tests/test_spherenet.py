@@ -72,7 +72,7 @@ def test_initial_weights():
         (dict(num_radial=17), ValueError, "num_radial: expected at least 1, at most 16, got 17"),
         (dict(hidden_channels=3.5), TypeError, "hidden_channels: expected an int, got 3.5"),
         (dict(basis="dig"), ValueError, 'basis: expected "paper" or "released", got \'dig\''),
-        (dict(use_angle=False), ValueError, "use_torsion: expected False where use_angle is False"),
+        (dict(use_angle=False), ValueError, "torsion: expected None where use_angle is False"),
         (dict(use_torsion=1), TypeError, "use_torsion: expected True or False, got 1"),
         (dict(max_num_neighbors=0), ValueError, "max_num_neighbors: expected at least 1, got 0"),
     ],

@@ -71,7 +71,7 @@ class DimeNet(SphericalMessagePassing):
     range.
     """
 
-    use_torsion = False
+    torsion = None
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
     range.
     """
 
-    use_torsion = False
+    torsion = None
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         self.update_es = nn.ModuleList(
             Interaction(
                 hidden_channels, int_emb_size, basis_emb_size, basis_emb_size, basis_emb_size, num_spherical,
-                num_radial, num_before_skip, num_after_skip, True, False, basis,
+                num_radial, num_before_skip, num_after_skip, True, None, basis,
             )
             for _ in range(num_blocks)
         )  # fmt: skip

@@ -28,8 +28,12 @@ class SphereNet(SphericalMessagePassing):
         num_output_layers: dense layers between the sum over neighbours and the prediction.
         basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "released": the pairing, and the
             rounding of the constants, of the code that the authors released. Their checkpoints need it.
-        use_angle, use_torsion: False leaves those bases and their weights out (the paper's ablations); a torsion
-            needs the angle.
+        use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs the angle.
+        torsion: what a neighbor's torsion is measured to. "smooth": a blend of all neighbors, which makes energies and
+            forces continuous (`spherenet_fast.ops.smooth_torsion`); "smooth_even": the same, and mirror images have the
+            same energy; "paper": the next neighbor about the edge, as in Eq. (4), whose energies jump where a neighbor
+            overtakes another; None leaves out the basis of torsions and its weights.
+        use_torsion: False is torsion=None.
         max_num_neighbors: keep only so many nearest neighbours; None keeps all.
         kernels: False computes with the readable `spherenet_fast.reference` instead of the fused kernels.
 
@@ -58,12 +62,15 @@ class SphereNet(SphericalMessagePassing):
         num_output_layers: int = 3,
         basis: str = "paper",
         use_angle: bool = True,
+        torsion: str | None = "smooth",
         use_torsion: bool = True,
         max_num_neighbors: int | None = None,
         kernels: bool = True,
     ):
+        torsion = torsion if use_torsion else None
+        use_torsion = torsion is not None and use_torsion
         super().__init__(arguments(locals()), num_layers)
-        self.use_angle, self.use_torsion = use_angle, use_torsion
+        self.use_angle, self.torsion = use_angle, torsion
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
         output = hidden_channels, out_emb_channels, out_channels, num_output_layers
@@ -72,7 +79,7 @@ class SphereNet(SphericalMessagePassing):
         self.update_es = nn.ModuleList(
             Interaction(
                 hidden_channels, int_emb_size, basis_emb_size_dist, basis_emb_size_angle, basis_emb_size_torsion,
-                num_spherical, num_radial, num_before_skip, num_after_skip, use_angle, use_torsion, basis,
+                num_spherical, num_radial, num_before_skip, num_after_skip, use_angle, torsion, basis,
             )
             for _ in range(num_layers)
         )  # fmt: skip
@@ -82,9 +89,10 @@ class SphereNet(SphericalMessagePassing):
         """A model with the weights of a checkpoint of the authors' released code.
 
         state_dict: names as there ("update_es.0.lin_t1.weight", ...); hparams: what the checkpoint was trained with,
-        wherever it differs from the default values; basis is "released". The weights take torch's default dtype.
+        wherever it differs from the default values; basis is "released" and torsion "paper". The weights take torch's default dtype.
         Raises ValueError naming the first entries of `state_dict` that do not fit the hyper-parameters.
         """
+        hparams.setdefault("torsion", "paper")
         if hparams.setdefault("basis", "released") != "released":
             raise ValueError(f'basis: expected "released" for a released checkpoint, got {hparams["basis"]!r}')
         model = cls(**hparams)

@@ -40,7 +40,8 @@ class SphereNetConfig(DirectionalConfig):
     basis_emb_size_torsion: int = option(8, low=1)
     out_emb_channels: int = option(256, low=1)
     use_angle: bool = True
-    use_torsion: bool = True
+    torsion: str | None = option("smooth", choices=("smooth", "smooth_even", "paper"))
+    use_torsion: bool = True  # false: torsion null
 
 
 @dataclass
