@@ -231,6 +231,21 @@ class Interaction(EdgeUpdate):
         self.lin = Dense(hidden_channels, hidden_channels)
         self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
 
+    @torch.no_grad()
+    def start_near_one(self, radial: Tensor) -> None:
+        """Let the factor of the torsions start near 1, so that messages pass it and it learns what differs.
+
+        One basis channel begins as a constant and goes into all channels with weight 1; the others begin at random.
+        radial [distances, K]: the radial functions of degree 0 at the distances where the constant is wanted.
+        """
+        flat = radial.double() / math.sqrt(4 * math.pi)  # times Y_00
+        count = radial.shape[1]
+        ridge = 1e-3 * len(flat) * torch.eye(count, dtype=flat.dtype)
+        fit = torch.linalg.solve(flat.T @ flat + ridge, flat.sum(0))
+        self.lin_t1.weight[0] = 0
+        self.lin_t1.weight[0, :count] = fit.to(self.lin_t1.weight)
+        self.lin_t2.weight[:, 0] = 1
+
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
         x_ji, x_kj = by_edges(lambda *rows: self._before(*rows, operators), e1, geometry.bessel)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]

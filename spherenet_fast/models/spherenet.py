@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from .. import reference
 from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..framework import SphericalMessagePassing
 from ..inputs import arguments
@@ -83,6 +85,12 @@ class SphereNet(SphericalMessagePassing):
             )
             for _ in range(num_layers)
         )  # fmt: skip
+        if torsion is not None:
+            distances = cutoff * torch.linspace(0.15, 0.95, 33, dtype=torch.float64)
+            _, radial = self.emb(distances, reference)
+            for block in self.update_es:
+                block.start_near_one(radial[:, 0])
+        self.start_at_zero()
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
