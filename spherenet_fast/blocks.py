@@ -144,6 +144,8 @@ class RadialBasis(nn.Module):
         bessel, radial = operators.radial_basis(
             distance, self.dist_emb.freq, self.roots, self.scale, self.cutoff, self.envelope_exponent
         )
+        if not distance.requires_grad:  # radial does not depend on the frequencies: nobody wants its gradient
+            radial = radial.detach()
         if self.enveloped:
             radial = radial * envelope(distance / self.cutoff, self.envelope_exponent)[:, None, None]
         return bessel, radial
