@@ -82,9 +82,10 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
         re + i im = s_q sum_n w_n exp(i D_n) / (1e-3 + sum_n w_n),      D_n the azimuth of n less that of q,
         w_n = fade_n s_n^2 (1 - cos D_n) exp(2 (sin D_n - 1)),          even: exp(2 (cos D_n - 1))
 
-    for q = k->j and e = j->i, n over the neighbors of j but k and i, s the sine of the angle to e; where s_q is below
-    0.1, cos D and sin D go to 0 with it. All derivatives are continuous but where `fade` has none; a neighbor that
-    is collinear with e has no weight. Reflections change the sign of the second number, and if even nothing else.
+    for q = k->j and e = j->i, n over the neighbors of j but k and i, s the sine of the angle to e. Both cos D and sin D
+    go to 0 with s_q and s_n, by s / sqrt(s^2 + 0.01) each, so there are derivatives of all orders wherever `fade` has
+    them, and a neighbor that is collinear with e has no weight. If even, reflections change the sign of the second
+    number and nothing else.
 
     direction [E, 3], vec / |vec|; fade [E], the weight of the sender as a neighbor, 0 at the cutoff; graph as
     `radius_graph` returns it. Returns [2, graph.num_pairs], slots as of `torsion_reference`, 0 where q is the reverse

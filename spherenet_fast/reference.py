@@ -15,7 +15,6 @@ from torch import Tensor
 DELTA = 1e-4  # radian: azimuths closer than this coincide
 COLLINEAR = 1e-5  # a unit direction whose part across the edge is shorter than this has no azimuth
 BLEND_EPSILON, BLEND_ETA_SQUARE, BLEND_KAPPA = 1e-3, 1e-2, 2.0  # of smooth_torsion
-BLEND_TINY = 1e-10  # beside |p|^2, so that a neighbor collinear with the edge has numbers as derivatives
 SERIES_TERMS = 20  # of j_l for arguments below l + 1 and l <= 8: the first one left out is below 1e-18
 
 
@@ -223,7 +222,7 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
 
     For q = k->j about e = j->i, over the neighbors n of j but k and i, p the components across e:
 
-        x + i y = (p_q . p_n + i a . (p_q x p_n)) / sqrt(|p_n|^2 (|p_q|^2 + eta^2)),           eta^2 = BLEND_ETA_SQUARE
+        x + i y = (p_q . p_n + i a . (p_q x p_n)) / sqrt((|p_q|^2 + eta^2) (|p_n|^2 + eta^2))  eta^2 = BLEND_ETA_SQUARE
         w_n = fade_n |p_n|^2 (1 - x) exp(kappa (y - 1)), or of x - 1 if even                   kappa = BLEND_KAPPA
         re + i im = sqrt(|p_q|^2 + eta^2) sum_n w_n (x + i y) / (epsilon + sum_n w_n)          epsilon = BLEND_EPSILON
 
@@ -242,7 +241,7 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
     p_n = -direction[n] + (direction[n] * a[:, None]).sum(-1, keepdim=True) * a[:, None]
     square = p_n.square().sum(-1)
     length = (p_q.square().sum(-1) + BLEND_ETA_SQUARE).sqrt()
-    norm = (square + BLEND_TINY).sqrt() * length
+    norm = (square + BLEND_ETA_SQUARE).sqrt() * length
     x = (p_q * p_n).sum(-1) / norm
     y = (a[:, None] * torch.linalg.cross(p_q, p_n, dim=-1)).sum(-1) / norm
     weight = fade[n] * square * (1 - x) * (BLEND_KAPPA * ((x if even else y) - 1)).exp()

@@ -3,9 +3,10 @@
 //
 // About the axis a of e = j -> i, in a frame across it, neighbor q has the components (a_q, b_q), s_q = |(a_q, b_q)|, and
 //   re + i im = sqrt(s_q^2 + eta^2) sum_n w_n (x_n + i y_n) / (epsilon + sum_n w_n),   n neither q nor the reverse of e,
-//   x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt(s_n^2 (s_q^2 + eta^2)),
+//   x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt((s_q^2 + eta^2) (s_n^2 + eta^2)),
 //   w_n = fade_n s_n^2 (1 - x_n) exp(kappa (lead_n - 1)),   lead = y, or x for a torsion that is even under reflection.
-// x + i y is exp(i (alpha_n - alpha_q)) but near s_q = 0, where eta makes it go to 0: no angle, no pole, no choice.
+// x + i y is exp(i (alpha_n - alpha_q)) but near the axis, where eta makes it go to 0: no angle, no pole, no choice, and
+// all derivatives of all orders.
 #pragma once
 #include "silu.h"
 #include "vec3.h"
@@ -15,7 +16,6 @@ namespace spherenet {
 constexpr double kBlendEpsilon = 1e-3;
 constexpr double kBlendEtaSquare = 1e-2;
 constexpr double kBlendKappa = 2;
-constexpr double kBlendTiny = 1e-10;  // beside s_n^2: a neighbor collinear with the axis has no azimuth, and no weight
 
 template <class T>
 SN_HD Dual<T> exponential(const Dual<T>& x) {
@@ -56,10 +56,9 @@ SN_HD void across_vjp(const AcrossFrame<S>& frame, const Vec3<S>& axis, const Ve
 // What the pairs (q, n) need of a neighbor about one axis.
 template <class S>
 struct BlendNeighbor {
-  AcrossComponents<S> unit;  // as n: (a, b) / s
-  AcrossComponents<S> own;   // as q: (a, b) / sqrt(s^2 + eta^2)
-  S length;                  // as q: sqrt(s^2 + eta^2)
-  S weight;                  // as n: fade s^2
+  AcrossComponents<S> unit;  // (a, b) / length
+  S length;                  // sqrt(s^2 + eta^2)
+  S weight;                  // fade s^2
 };
 
 template <class S, class F>
@@ -67,8 +66,8 @@ SN_HD BlendNeighbor<S> blend_neighbor(const AcrossComponents<S>& c, const F& fad
   using T = typename Bits<std::decay_t<decltype(output_of(c.a))>>::Element;
   const S square = c.a * c.a + c.b * c.b;
   const S raised = square + T(kBlendEtaSquare);
-  const S g = reciprocal_sqrt(square + T(kBlendTiny)), h = reciprocal_sqrt(raised);
-  return {{c.a * g, c.b * g}, {c.a * h, c.b * h}, raised * h, square * fade};
+  const S inverse = reciprocal_sqrt(raised);
+  return {{c.a * inverse, c.b * inverse}, raised * inverse, square * fade};
 }
 
 // grad_fade: the cotangent of fade, lane by lane.
@@ -77,12 +76,12 @@ SN_HD AcrossComponents<S> blend_neighbor_vjp(const AcrossComponents<S>& c, const
                                              S& grad_fade) {
   using T = typename Bits<std::decay_t<decltype(output_of(c.a))>>::Element;
   const S square = c.a * c.a + c.b * c.b;
-  const S g = reciprocal_sqrt(square + T(kBlendTiny)), h = reciprocal_sqrt(square + T(kBlendEtaSquare));
-  const S grad_g = grad.unit.a * c.a + grad.unit.b * c.b, grad_h = grad.own.a * c.a + grad.own.b * c.b;
+  const S inverse = reciprocal_sqrt(square + T(kBlendEtaSquare));
+  const S along = grad.unit.a * c.a + grad.unit.b * c.b;
   grad_fade = grad.weight * square;
   // twice the cotangent of `square`
-  const S twice = grad.weight * fade * T(2) + grad.length * h - grad_g * (g * g * g) - grad_h * (h * h * h);
-  return {grad.unit.a * g + grad.own.a * h + twice * c.a, grad.unit.b * g + grad.own.b * h + twice * c.b};
+  const S twice = grad.weight * fade * T(2) + grad.length * inverse - along * (inverse * inverse * inverse);
+  return {grad.unit.a * inverse + twice * c.a, grad.unit.b * inverse + twice * c.b};
 }
 
 // One term of the sums.
@@ -95,8 +94,8 @@ struct BlendTerm {
 template <class S>
 SN_HD BlendTerm<S> blend_term(bool even, const BlendNeighbor<S>& q, const BlendNeighbor<S>& n) {
   using T = typename Bits<std::decay_t<decltype(output_of(q.weight))>>::Element;
-  const S x = q.own.a * n.unit.a + q.own.b * n.unit.b;
-  const S y = q.own.a * n.unit.b - q.own.b * n.unit.a;
+  const S x = q.unit.a * n.unit.a + q.unit.b * n.unit.b;
+  const S y = q.unit.a * n.unit.b - q.unit.b * n.unit.a;
   const S e = exponential((even ? x : y) * T(kBlendKappa) - T(kBlendKappa));
   return {x, y, n.weight * (e - e * x), e};
 }
@@ -146,10 +145,10 @@ SN_HD void blend_term_vjp(bool even, const BlendNeighbor<S>& q, const BlendNeigh
     grad_y += along;
   }
   grad_n.weight += grad_w * (t.decay - t.decay * t.x);
-  grad_q.own.a += grad_x * n.unit.a + grad_y * n.unit.b;
-  grad_q.own.b += grad_x * n.unit.b - grad_y * n.unit.a;
-  grad_n.unit.a += grad_x * q.own.a - grad_y * q.own.b;
-  grad_n.unit.b += grad_x * q.own.b + grad_y * q.own.a;
+  grad_q.unit.a += grad_x * n.unit.a + grad_y * n.unit.b;
+  grad_q.unit.b += grad_x * n.unit.b - grad_y * n.unit.a;
+  grad_n.unit.a += grad_x * q.unit.a - grad_y * q.unit.b;
+  grad_n.unit.b += grad_x * q.unit.b + grad_y * q.unit.a;
 }
 
 }  // namespace spherenet
