@@ -187,7 +187,8 @@ def _model_workloads(
             prepare = {name: partial(model_call, name, mode, data, num_spherical, device) for name in chosen}
             plain = not mode.endswith((REPLAY, CAPTURED))
             weighed = (mode.endswith("step") or case == "liquid" and plain) and (not quick or size == LIQUID_ATOMS[0])
-            memory = tuple(name for name in chosen if (name in SPHERENETS or case == "models") and weighed and not dry_run)
+            weighed = weighed and not dry_run
+            memory = tuple(name for name in chosen if (name in SPHERENETS or case == "models") and weighed)
             parameters = tuple(chosen) if case == "models" else ()
             yield Workload(case, mode, len(data.z), prepare, memory=memory, size=size, parameters=parameters)
 

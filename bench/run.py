@@ -44,9 +44,7 @@ def main() -> None:
         found = []
         what = case
         try:
-            for workload in workloads(
-                case, arguments.providers, arguments.device, arguments.quick, arguments.dry_run
-            ):
+            for workload in workloads(case, arguments.providers, arguments.device, arguments.quick, arguments.dry_run):
                 what = f"{workload.case} {workload.mode} {workload.x}"
                 try:
                     found += measure(
@@ -155,19 +153,19 @@ def megabytes(workload: Workload, provider: str, quick: bool) -> list[float] | N
 
 
 def interleaved(
-    prepare: dict[str, Callable[[], Call]], device: str, budget: float, least: int, most: int, most_seconds: float = SLOW
+    prepare: dict[str, Callable[[], Call]], device: str, budget: float, least: int, most: int, patience: float = SLOW
 ) -> tuple[dict[str, list[float] | None], dict[str, Call | None]]:
     """Seconds of every repetition of every provider's call, or None where it ran out of memory; and the calls.
 
     Each call runs twice to warm up. Then the calls take turns, so that a slow spell of the machine meets all of them;
-    `budget` seconds are shared equally, with `least` to `most` repetitions each. A call that takes more than
-    `most_seconds` is measured once, cold.
+    `budget` seconds are shared equally, with `least` to `most` repetitions each. A call of more than `patience` seconds is
+    measured once, cold.
     """
     calls, times, repetitions = {}, {}, {}
     for name, make in prepare.items():
         calls[name] = unless_out_of_memory(make)
         first = seconds(calls[name], device)
-        slow = first is not None and first > most_seconds
+        slow = first is not None and first > patience
         second = first if slow else seconds(calls[name], device)
         times[name] = None if second is None else [first] if slow else []
         repetitions[name] = 0 if second is None or slow else clamp(budget / len(prepare) / second, least, most)

@@ -52,14 +52,17 @@ class Recorded:
         self.function, self.device = function, device
         self.calls, self.stream, self.graph, self.result = 0, None, None, None
 
-    def __call__(self) -> Any:
-        """Raises RuntimeError if the function cannot be recorded; the next calls start again with the warm-up."""
+    def __call__(self, may_record: bool = True) -> Any:
+        """may_record: False as long as something that the function reads may still move.
+
+        Raises RuntimeError if the function cannot be recorded; the next calls start again with the warm-up.
+        """
         if self.device.type != "cuda":
             return self.function()
         with torch.cuda.device(self.device):
             if self.stream is None:
                 self.stream = torch.cuda.Stream()
-            if self.graph is None and self.calls < WARM_UP:
+            if self.graph is None and (self.calls < WARM_UP or not may_record):
                 self._warm_up()
                 self.calls += 1
             else:
@@ -325,7 +328,8 @@ class CapturedTraining:
         """
         molecules = self.step.put(data, graph, self.find.graph is not None)
         self.step.raise_if_wrong(self.find(), data, molecules)
-        return self.change().clone()
+        # the neighbours stay in place once their search is recorded
+        return self.change(may_record=self.find.graph is not None).clone()
 
 
 def _label(data: Any, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What runs on a lent GPU, tried where there is none: bench/gpu.sh and its programs, and the tests that are marked cuda."""
+"""What runs on a lent GPU, tried where there is none: bench/gpu.sh, its programs, the tests marked cuda."""
 
 import csv
 import os
@@ -39,7 +39,8 @@ def test_a_dry_run_goes_through_every_step(tmp_path):
     with next(tmp_path.glob("dry-run*.csv")).open(newline="") as file:
         rows = list(csv.DictReader(file))
     modes = {(row["case"], row["mode"]) for row in rows}
-    for case, mode in [("qm9", "energy_step"), ("aspirin", "energy_and_forces_step"), ("aspirin-1", "energy_and_forces")]:
+    procedures = {"qm9": "energy_step", "aspirin": "energy_and_forces_step", "aspirin-1": "energy_and_forces"}
+    for case, mode in procedures.items():
         assert {(case, mode), (case, mode + "_replay"), (case, mode + "_captured")} <= modes
     assert ("gated_sum", "double_backward_replay") in modes and {row["device"] for row in rows} == {"dry run"}
 

@@ -135,9 +135,10 @@ def test_a_recording_that_fails_is_cleaned_up_and_tried_again(cuda, breaks):
     for _ in range(WARM_UP):
         run()
     cuda.breaks = breaks
-    with pytest.raises(RuntimeError, match="^the step cannot be recorded as a CUDA graph: the loss reads a value$") as e:
+    message = "^the step cannot be recorded as a CUDA graph: the loss reads a value$"
+    with pytest.raises(RuntimeError, match=message) as found:
         run()
-    assert isinstance(e.value.__cause__, ValueError)
+    assert isinstance(found.value.__cause__, ValueError)
     cuda.assert_as_before()
     # the pool of a capture without an end is given back here, once; that of any other by its graph
     assert len(cuda.held) == 1
@@ -146,6 +147,16 @@ def test_a_recording_that_fails_is_cleaned_up_and_tried_again(cuda, breaks):
         run()
     assert len(places) == before + WARM_UP + 1 and cuda.replays == 2
     cuda.assert_as_before()
+
+
+def test_nothing_is_recorded_that_reads_what_still_moves(cuda):
+    run, places = recorded(cuda)
+    for _ in range(WARM_UP + 2):
+        run(may_record=False)
+    assert run.graph is None and len(places) == WARM_UP + 2
+    run(may_record=True)
+    run(may_record=False)
+    assert len(places) == WARM_UP + 3 and cuda.replays == 2
 
 
 def test_an_interrupt_of_a_recording_stays_one(cuda):
@@ -173,7 +184,7 @@ def summed_in(tensor):
 
 
 def test_no_node_of_a_step_is_older_than_the_step():
-    """An AccumulateGrad node that some eager graph keeps alive has that graph's stream: none may be in the recording."""
+    """An AccumulateGrad node that an eager graph keeps alive has that graph's stream: none may be in the recording."""
     torch.manual_seed(0)
     model, data = SphereNet(**SMALL).double().train(), labelled_batch((5, 4))
     held = model(data)  # keeps the nodes of all parameters alive
