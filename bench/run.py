@@ -158,8 +158,8 @@ def interleaved(
     """Seconds of every repetition of every provider's call, or None where it ran out of memory; and the calls.
 
     Each call runs twice to warm up. Then the calls take turns, so that a slow spell of the machine meets all of them;
-    `budget` seconds are shared equally, with `least` to `most` repetitions each. A call of more than `patience` seconds is
-    measured once, cold.
+    `budget` seconds are shared equally, with `least` to `most` repetitions each. A call of more than `patience` seconds
+    is measured once, cold.
     """
     calls, times, repetitions = {}, {}, {}
     for name, make in prepare.items():
