@@ -251,14 +251,17 @@ class CapturedInference:
 
 
 class _LossOf(torch.nn.Module):
-    """The loss of the batch in place as a module's call, which can be made with other tensors for the weights."""
+    """The loss as the call of a module, which can be made with other tensors for the weights.
 
-    def __init__(self, model: GraphNetwork3D, compute: Callable[[], Tensor]):
+    inputs: what the loss is called with. A loss that is a module may have weights of its own.
+    """
+
+    def __init__(self, model: GraphNetwork3D, loss: Callable[..., Tensor], inputs: Callable[[], tuple]):
         super().__init__()
-        self.model, self.compute = model, compute
+        self.model, self.loss, self.inputs = model, loss, inputs
 
     def forward(self) -> Tensor:
-        return self.compute()
+        return self.loss(*self.inputs())
 
 
 class CapturedTraining:
@@ -302,7 +305,7 @@ class CapturedTraining:
         device = self.step.weight.device
         if device.type == "cuda" and not all(group.get("capturable", True) for group in optimizer.param_groups):
             raise ValueError("optimizer: expected capturable=True in all groups, got False")
-        self.loss_of = _LossOf(model, lambda: loss(*self.step.predict(forces), self.step.batch))
+        self.loss_of = _LossOf(model, loss, lambda: (*self.step.predict(forces), self.step.batch))
         self.find, self.change = Recorded(self.step.find, device), Recorded(self._change, device)
 
     def _change(self) -> Tensor:

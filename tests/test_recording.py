@@ -210,6 +210,26 @@ def test_no_node_of_a_step_is_older_than_the_step():
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-11)
 
 
+class Weighed(torch.nn.Module):
+    """A loss that learns how much the energy counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.log = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, energy, forces, batch):
+        return self.log.exp() * energy.sum() + self.log
+
+
+def test_a_loss_with_weights_of_its_own():
+    torch.manual_seed(0)
+    model, data, loss = SphereNet(**SMALL).double().train(), labelled_batch((5, 4)), Weighed()
+    optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.0)
+    step = CapturedTraining(model, loss, optimizer, Capacity.of([data], 5.0), forces=False, graph_labels=())
+    value = step(data)
+    torch.testing.assert_close(loss.log.grad, value + 1, rtol=1e-12, atol=0)  # of exp(w) sum + w at 0
+
+
 def test_gradients_that_the_optimizer_does_not_reset_add_up():
     torch.manual_seed(0)
     model, data = SphereNet(**SMALL).double().train(), labelled_batch((5, 4))
