@@ -7,6 +7,7 @@ import torch
 
 from spherenet_fast.capture import WARM_UP, Capacity, CapturedInference, CapturedTraining, Recorded, masked_mean
 
+
 def recorded(make: Callable[[], Callable[[], object]], device: torch.device) -> Callable[[], object]:
     """A call that replays what the call does that `make` returns; on a CPU, that call itself.
 

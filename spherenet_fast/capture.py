@@ -50,7 +50,8 @@ class Recorded:
 
     def __init__(self, function: Callable[[], Any], device: torch.device):
         self.function, self.device = function, device
-        self.calls, self.stream, self.graph, self.result = 0, None, None, None
+        self.calls, self.result = 0, None
+        self.stream, self.pool, self.graph = None, None, None
 
     def __call__(self, may_record: bool = True) -> Any:
         """may_record: False as long as something that the function reads may still move.
@@ -81,14 +82,14 @@ class Recorded:
             caller.wait_stream(self.stream)
 
     def _record(self) -> None:
-        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        graph, self.pool = torch.cuda.CUDAGraph(), self.pool or torch.cuda.graph_pool_handle()
         cause = None
         try:
             # The outer context ends on the caller's stream even where the inner one fails to end.
             # thread_local: other threads, such as one that pins memory, may go on with their work.
             with (
                 torch.cuda.stream(self.stream),
-                torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
             ):
                 try:
                     self.result = self.function()
@@ -97,8 +98,10 @@ class Recorded:
                     raise
         except BaseException as error:
             self.calls, self.result = 0, None
-            if error is not cause:  # the capture itself has not come to its end
-                _abandon(graph, pool, self.stream)
+            if error is cause:  # the capture has come to its end, and the pool goes with the graph
+                self.pool = None
+            else:
+                _abandon(graph, self.pool, self.stream)
             cause = cause or error
             if not isinstance(cause, Exception):
                 raise cause
@@ -107,26 +110,24 @@ class Recorded:
         self.graph = graph
 
 
-_abandoned: list[Any] = []  # graphs that torch's allocator of pinned memory may still ask
+_abandoned: list[Any] = []
 
 
 def _abandon(graph: Any, pool: tuple[int, int], stream: Any) -> None:
-    """Leaves torch as it was before a capture whose end has failed.
+    """Makes torch usable after a capture whose end has failed.
 
-    The first error of `CUDAGraph.capture_end` leaves the rest of it undone: the allocator takes the capture for one
-    that goes on, so that no memory can be freed and no other capture begin, and the generator of random numbers refuses
-    every call outside of a capture.
+    The first error of `CUDAGraph.capture_end` leaves the rest of it undone. How much that is depends on the version:
+    the allocator takes the capture for one that goes on, so that no memory can be freed and no other capture begin, and
+    the generator of random numbers refuses every call outside of a capture. The pool stays with the graph, which has to
+    be kept, because torch's allocator of pinned memory may still ask it; the next attempt takes the memory in it.
     """
     _abandoned.append(graph)
-    with suppress(RuntimeError):  # after an error of the device all of this fails, too, and the first error counts
-        device = torch.cuda.current_device()
-        try:
-            torch._C._cuda_endAllocateToPool(device, pool)
-        except RuntimeError:  # that part was done: the graph gives back its pool itself
-            return
-        torch._C._cuda_releasePool(device, pool)
-        # A capture that comes to its end takes the generator along.
-        with torch.cuda.stream(stream), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
+    with suppress(RuntimeError):  # this version has done that
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    # A capture that comes to its end takes the generator along. After an error of the device it fails, too, and the
+    # first error is the one that counts.
+    with suppress(RuntimeError), torch.cuda.stream(stream):
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
             torch.zeros(1, device=stream.device)
 
 

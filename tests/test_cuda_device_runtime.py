@@ -235,35 +235,6 @@ def test_a_step_is_recorded_beside_eager_graphs():
     assert_close(dict(enumerate(gradients)), dict(enumerate(expected)), 1e-10)
 
 
-@needs_gpu
-def test_a_recording_that_fails_leaves_nothing_behind():
-    """A loss that reads a value on the host, once: then the same process records, draws numbers and frees memory."""
-    model = SphereNet(**SMALL).double().cuda().train()
-    data = moved(labelled_batch((6, 5)), "cuda")
-    other = CapturedInference(copy.deepcopy(model).eval(), Capacity.of([data], 5.0))
-    before = [other(data) for _ in range(5)][-1]
-    reads = [True]
-
-    def loss(energy, forces, batch):
-        value = sum_of_squares(energy, forces, batch)
-        if torch.cuda.is_current_stream_capturing() and reads:
-            reads.clear()
-            value.item()
-        return value
-
-    step = training_step(model, data, loss)
-    first = [step(data) for _ in range(3)][-1]
-    with pytest.raises(RuntimeError, match="the step cannot be recorded as a CUDA graph: "):
-        step(data)
-    assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    torch.cuda.empty_cache()
-    assert torch.randn(5, device="cuda").isfinite().all()
-    assert all(torch.equal(mine, other) for mine, other in zip(other(data), before, strict=True))
-    last = [step(data) for _ in range(5)][-1]
-    assert step.change.graph is not None
-    assert_close({"loss": last}, {"loss": first}, 1e-10)
-
-
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -328,3 +299,35 @@ def test_every_operator_under_opcheck():
     torch.library.opcheck(compiled.gated_sum.default, arguments)
     torch.library.opcheck(compiled.silu.default, (x,))
     torch.library.opcheck(compiled.segment_sum.default, (x, room.in_ptr, None, room.edge_index[1].contiguous()))
+
+
+# ---- last, because whatever it leaves behind would fail the others --------------------------------------------------
+
+
+@needs_gpu
+def test_a_recording_that_fails_leaves_nothing_behind():
+    """A loss that reads a value on the host, once: then the same process records, draws numbers and frees memory."""
+    model = SphereNet(**SMALL).double().cuda().train()
+    data = moved(labelled_batch((6, 5)), "cuda")
+    other = CapturedInference(copy.deepcopy(model).eval(), Capacity.of([data], 5.0))
+    before = [other(data) for _ in range(5)][-1]
+    reads = [True]
+
+    def loss(energy, forces, batch):
+        value = sum_of_squares(energy, forces, batch)
+        if torch.cuda.is_current_stream_capturing() and reads:
+            reads.clear()
+            value.item()
+        return value
+
+    step = training_step(model, data, loss)
+    first = [step(data) for _ in range(3)][-1]
+    with pytest.raises(RuntimeError, match="the step cannot be recorded as a CUDA graph: "):
+        step(data)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()
+    assert torch.randn(5, device="cuda").isfinite().all()
+    assert all(torch.equal(mine, other) for mine, other in zip(other(data), before, strict=True))
+    last = [step(data) for _ in range(5)][-1]
+    assert step.change.graph is not None
+    assert_close({"loss": last}, {"loss": first}, 1e-10)

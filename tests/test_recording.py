@@ -1,8 +1,8 @@
 """When a step is recorded, on which stream, and what is left of a recording that fails: over a stand-in of torch.cuda.
 
 The stand-in does what torch does where a capture fails: the end of the capture raises, the stream stays the captured
-one, the allocator takes the capture for unfinished, and random numbers are refused. test_cuda_device_runtime.py has the
-same on a GPU.
+one, random numbers are refused, and before torch 2.12 the allocator takes the capture for unfinished.
+test_cuda_device_runtime.py has the same on a GPU.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ class Cuda:
 
     def __init__(self):
         self.default = Stream("default")
-        self.current, self.capturing, self.breaks = self.default, None, False
-        self.underway, self.held = [], []  # pools: being filled, not given back
+        self.current, self.capturing, self.breaks = self.default, None, None  # the version whose captures break
+        self.underway, self.pools = [], []  # pools: being filled; ever filled
         self.generator_expects_a_capture = False
         self.replays = 0
 
@@ -42,11 +42,10 @@ class Cuda:
         for name, value in dict(
             Stream=Stream, CUDAGraph=graph, current_stream=lambda: self.current, current_device=lambda: 0,
             device=lambda _: contextlib.nullcontext(), stream=self.stream, graph=self.graph,
-            graph_pool_handle=lambda: (0, object()),
+            graph_pool_handle=lambda: (0, len(self.pools) + 1),
         ).items():  # fmt: skip
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end_pool, raising=False)
-        monkeypatch.setattr(torch._C, "_cuda_releasePool", self.release_pool, raising=False)
         monkeypatch.setattr(capture, "_abandoned", [])
 
     @contextlib.contextmanager
@@ -60,17 +59,19 @@ class Cuda:
     @contextlib.contextmanager
     def graph(self, graph, pool=None, stream=None, capture_error_mode="global"):
         assert not self.underway, "captures_underway.empty()"  # torch frees memory first
-        pool, before = pool or (0, object()), self.current
+        pool, before = pool or (1, len(self.pools)), self.current
         self.current = self.capturing = stream
         self.underway.append(pool)
-        self.held.append(pool)
+        self.pools.append(pool)
         self.generator_expects_a_capture = True
         try:
             yield
         finally:
             self.capturing = None
-            if self.breaks:  # a kernel's error during the capture: the first call of capture_end raises
-                self.breaks = False
+            if self.breaks:  # an error during the capture, of which capture_end says so
+                if self.breaks >= (2, 12):
+                    self.end_pool(0, pool)
+                self.breaks = None
                 raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
             self.end_pool(0, pool)
             self.generator_expects_a_capture = False
@@ -80,9 +81,6 @@ class Cuda:
         if pool not in self.underway:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
         self.underway.remove(pool)
-
-    def release_pool(self, device, pool):
-        self.held.remove(pool)
 
     def assert_as_before(self):
         assert self.current is self.default and self.capturing is None
@@ -129,7 +127,7 @@ def test_a_warm_up_that_fails(cuda):
     cuda.assert_as_before()
 
 
-@pytest.mark.parametrize("breaks", [False, True], ids=["its capture ends", "its capture does not end"])
+@pytest.mark.parametrize("breaks", [None, (2, 11), (2, 12)], ids=["its capture ends", "torch 2.11", "torch 2.12"])
 def test_a_recording_that_fails_is_cleaned_up_and_tried_again(cuda, breaks):
     run, places = recorded(cuda, fails=[ValueError("the loss reads a value\nhere")])
     for _ in range(WARM_UP):
@@ -140,13 +138,13 @@ def test_a_recording_that_fails_is_cleaned_up_and_tried_again(cuda, breaks):
         run()
     assert isinstance(found.value.__cause__, ValueError)
     cuda.assert_as_before()
-    # the pool of a capture without an end is given back here, once; that of any other by its graph
-    assert len(cuda.held) == 1
     before = len(places)
     for _ in range(WARM_UP + 2):
         run()
     assert len(places) == before + WARM_UP + 1 and cuda.replays == 2
     cuda.assert_as_before()
+    # the pool of a capture without an end cannot be given back, so the next attempt has it; else it goes with its graph
+    assert (cuda.pools[0] == cuda.pools[-1]) == bool(breaks)
 
 
 def test_nothing_is_recorded_that_reads_what_still_moves(cuda):
@@ -163,7 +161,7 @@ def test_an_interrupt_of_a_recording_stays_one(cuda):
     run, _ = recorded(cuda, fails=[KeyboardInterrupt()])
     for _ in range(WARM_UP):
         run()
-    cuda.breaks = True
+    cuda.breaks = (2, 11)
     with pytest.raises(KeyboardInterrupt):
         run()
     cuda.assert_as_before()
