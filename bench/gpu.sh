@@ -11,7 +11,7 @@
 # has been built beforehand and launches a kernel here; else it is built here, which needs nvcc.
 #
 # In the environment: PYTHON, the interpreter. COMMIT, what is written beside the numbers where git is not at hand.
-# SECONDS_IN_ALL. TESTS, pytest's arguments, for fewer tests. VARIANTS, the libraries that `second` compares.
+# SECONDS_IN_ALL. TESTS, files or names of tests in place of all that are marked cuda. VARIANTS, the libraries that `second` compares.
 # DRY_RUN=1 goes through every step on the CPU: the smallest systems, a few tests, no nvcc, no sanitizer, no profiler of
 # NVIDIA's, and recorded steps called as they are. It tries this script, and its numbers mean nothing.
 set -uo pipefail
@@ -34,14 +34,13 @@ echo "step,seconds,limit,status" >"$out/steps.csv"
 : >"$out/log.txt"
 
 device=cuda patience=1 small=() repeats=(--budget 0.5) tests=(-m cuda) all=()
+numbers=tests/test_cuda_device.py runtime=tests/test_cuda_device_runtime.py
 if [[ -n ${DRY_RUN:-} ]]; then
   device=cpu small=(--molecules 1 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
   tests=(-m cuda -k "kernels_are_there or three_triplets or beside_eager_graphs")
   all=(--providers ours floor --cases qm9 models)
   export SPHERENET_FAST_TEST_DEVICE=cpu
 fi
-[[ -n ${TESTS:-} ]] && read -ra tests <<<"$TESTS"
-
 deadline=$((SECONDS + patience * ${SECONDS_IN_ALL:-330}))
 
 say() { echo "$*" | tee -a "$out/log.txt"; }
@@ -106,17 +105,25 @@ sanitize() {
   step "$1" 330 "${tool[@]}" "$python" tests/cuda_small_case.py
 }
 
-pytest=("$python" -m pytest tests/test_cuda_device.py tests/test_cuda_device_runtime.py -p no:cacheprovider -vv --tb=short)
+# NAME, SECONDS, pytest's arguments or those in TESTS
+pytest() {
+  local arguments=("${@:3}")
+  [[ -n ${TESTS:-} ]] && read -ra arguments <<<"$TESTS"
+  step "$1" "$2" "$python" -m pytest -p no:cacheprovider -vv --tb=short --durations=10 "${arguments[@]}"
+}
+
 run=("$python" bench/run.py --device "$device" --out "$out" "${repeats[@]}")
 if [[ $call == first ]]; then
   step smoke 30 "$python" bench/smoke.py --device "$device"
-  step tests 110 "${pytest[@]}" --durations=15 "${tests[@]}"
+  # apart, because after an error of the device nothing in the same process passes
+  pytest tests 70 "$numbers" "${tests[@]}"
+  [[ -n ${TESTS:-} ]] || pytest tests-runtime 40 "$runtime" "${tests[@]}"
   step ratios 80 "${run[@]}" --providers ours floor --cases qm9 aspirin-1 aspirin gated_sum
   step kernels 30 "$python" bench/kernels.py "$out" --device "$device" "${small[@]}"
   # every tensor an allocation of its own, so that a step past its end is seen
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitize memcheck
 else
-  step tests 60 "${pytest[@]}" "${tests[@]}"
+  pytest tests 60 "$numbers" "$runtime" "${tests[@]}"
   read -ra variants <<<"${VARIANTS:-}"
   ((${#variants[@]})) && step variants 60 "$python" bench/variants.py --device "$device" "${small[@]}" "${variants[@]}"
   step benchmarks 100 "${run[@]}" "${all[@]}"

@@ -309,8 +309,8 @@ def test_a_recording_that_fails_leaves_nothing_behind():
     """A loss that reads a value on the host, once: then the same process records, draws numbers and frees memory."""
     model = SphereNet(**SMALL).double().cuda().train()
     data = moved(labelled_batch((6, 5)), "cuda")
-    other = CapturedInference(copy.deepcopy(model).eval(), Capacity.of([data], 5.0))
-    before = [other(data) for _ in range(5)][-1]
+    predict = CapturedInference(copy.deepcopy(model).eval(), Capacity.of([data], 5.0))
+    before = [predict(data) for _ in range(5)][-1]
     reads = [True]
 
     def loss(energy, forces, batch):
@@ -327,7 +327,7 @@ def test_a_recording_that_fails_leaves_nothing_behind():
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     torch.cuda.empty_cache()
     assert torch.randn(5, device="cuda").isfinite().all()
-    assert all(torch.equal(mine, other) for mine, other in zip(other(data), before, strict=True))
+    assert all(torch.equal(mine, other) for mine, other in zip(predict(data), before, strict=True))
     last = [step(data) for _ in range(5)][-1]
     assert step.change.graph is not None
     assert_close({"loss": last}, {"loss": first}, 1e-10)

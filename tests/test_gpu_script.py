@@ -12,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "bench"
+LACKING = ("ase", "vesin", "omegaconf", "lmdb", "nvalchemiops")
 
 
 def gpu_sh(out, *arguments, script=BENCH / "gpu.sh", **environment):
@@ -26,9 +27,15 @@ def steps(out):
 
 
 def test_a_dry_run_goes_through_every_step(tmp_path):
-    done = gpu_sh(tmp_path, DRY_RUN="1", COMMIT="abc")
+    """And none needs a package that the machine may lack."""
+    tmp_path, lacking = tmp_path / "out", tmp_path / "lacking"
+    lacking.mkdir()
+    for name in LACKING:
+        (lacking / f"{name}.py").write_text("raise ImportError('this machine lacks it')")
+    done = gpu_sh(tmp_path, DRY_RUN="1", PYTHONPATH=str(lacking))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert steps(tmp_path) == dict.fromkeys(["environment", "smoke", "tests", "ratios", "kernels", "memcheck"], 0)
+    wanted = ["environment", "smoke", "tests", "tests-runtime", "ratios", "kernels", "memcheck"]
+    assert steps(tmp_path) == dict.fromkeys(wanted, 0)
     assert {path.name for path in tmp_path.iterdir()} == {
         "log.txt", "steps.csv", "summary.txt", "kernels.txt", f"dry-run-{torch.get_num_threads()}-threads.csv"
     }  # fmt: skip
@@ -79,7 +86,7 @@ def stubbed(tmp_path):
 
 def test_a_step_that_fails_does_not_stop_the_next(stubbed):
     done, calls, found = stubbed(ends="*smoke.py*) exit 7 ;; *kernels.py*) sleep 60 ;;", SECONDS_IN_ALL="4")
-    assert found == {"environment": 0, "smoke": 7, "tests": 0, "ratios": 0, "kernels": 124, "memcheck": 124}
+    assert found == {"environment": 0, "smoke": 7, "tests": 0, "tests-runtime": 0, "ratios": 0, "kernels": 124, "memcheck": 124}
     assert done.returncode == 1 and "FAILED: smoke (status 7)" in done.stdout and "no time left" in done.stdout
     assert stubbed.library.exists()  # it was of use
     assert not any("setup.py" in call for call in calls)
@@ -108,7 +115,7 @@ def test_the_second_call(stubbed):
     done, calls, found = stubbed("second", **environment)
     assert done.returncode == 0
     assert found == dict.fromkeys(["environment", "tests", "variants", "benchmarks", "ncu", "racecheck"], 0)
-    assert calls[1].endswith("--tb=short tests/test_cuda_device.py::test_radial_basis")
+    assert calls[1].endswith("--durations=10 tests/test_cuda_device.py::test_radial_basis")
     assert calls[2].startswith("bench/variants.py") and calls[2].endswith("a.so b.so")
     assert stubbed("second", DRY_RUN="1")[2] == {name: 0 for name in found if name != "variants"}
 
@@ -152,9 +159,9 @@ def test_builds_against_each_other(tmp_path, monkeypatch, capsys):
 
 def test_the_tests_for_a_gpu_need_no_optional_package():
     """All of them are collected, and those that run on a CPU, too, are tried there."""
-    program = """
+    program = f"""
 import sys
-for name in ("ase", "vesin", "omegaconf", "lmdb", "nvalchemiops"):
+for name in {LACKING}:
     sys.modules[name] = None
 import pytest
 tests = ["tests/test_cuda_device.py", "tests/test_cuda_device_runtime.py", "-m", "cuda", "-p", "no:cacheprovider"]
