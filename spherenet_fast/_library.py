@@ -7,6 +7,10 @@ import torch
 
 _OLDEST_TORCH = (2, 11)
 
+# Operators with a kernel for the CPU alone; every other one has one for each device that the library was built for.
+# On a GPU the products of linear layers and of their derivatives are torch's.
+CPU_ALONE = frozenset({"spherenet_fast::product", "spherenet_fast::outer_sum"})
+
 
 def load() -> None:
     """Registers the operators; raises ImportError where torch is too old or the library was not built."""
