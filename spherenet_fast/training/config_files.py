@@ -189,6 +189,13 @@ def _check_together(config: Config) -> None:
     if not data.targets:
         raise ValueError("config key 'data.targets': expected at least one name, got none")
     if data.forces and data.targets != ["energy"]:
-        raise ValueError(f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}")
+        use = f"; data.keys={{energy: {data.targets[0]}}} says what the file calls it" if len(data.targets) == 1 else ""
+        raise ValueError(
+            f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}{use}"
+        )
+    if unused := data.keys.keys() - {*data.targets, "forces"}:
+        raise ValueError(
+            f"config key 'data.keys': expected forces or targets ({', '.join(data.targets)}), got {', '.join(unused)}"
+        )
     if data.held_out and data.split is not None:
         raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")

@@ -1,12 +1,14 @@
 """From a config to molecules, a split and an untrained potential."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
-from ..data.targets import canonical_target
+from ..data.checks import check_frames
+from ..data.sources import source_path
+from ..data.targets import canonical_target, is_total_energy
 from ..models import MODELS
 from .config import Config, DataConfig
 from .config_files import config_to_dict
@@ -17,11 +19,16 @@ from .references import fit_normalisation
 def prepare_molecules(config: DataConfig) -> Molecules:
     """Read the data and choose targets and units; QM9's targets default to the units of the literature (meV, D, ...).
 
+    Prints what was chosen in reading, and how many molecules have no label.
+
     Raises:
-        FileNotFoundError, ValueError: see `read_molecules` and `Molecules.choose`.
+        FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose` and `check_frames`; a label is missing
+            where data.missing says "error".
     """
     dtype = getattr(torch, config.dtype)
-    molecules = read_molecules(config.source, config.root, config.labels, dtype, config.relaxations)
+    molecules = read_molecules(
+        config.source, config.root, config.labels, dtype, config.relaxations, config.keys, config.forces
+    )
     known = dict(zip(molecules.names, molecules.units, strict=True)) | {
         canonical_target(k): v for k, v in config.file_units.items()
     }
@@ -31,7 +38,50 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         if name in QM9_TARGETS and known.get(name)
     }
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
-    return molecules.choose(config.targets, units, config.file_units, config.forces)
+    chosen = molecules.choose(config.targets, units, config.file_units, config.forces)
+    check_labels(molecules, config.targets, config.forces, config.missing)
+    check_frames(chosen)
+    for name, unit in zip(chosen.names, chosen.units, strict=True):
+        if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
+            print(f"{name} is learned as a number of unknown kind; if it is the energy, --keys energy={name}")
+    return chosen
+
+
+def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "skip") -> None:
+    """Print what was chosen in reading `molecules` and how many lack a label of `targets` or forces.
+
+    Raises:
+        ValueError: one lacks a label and `missing` is "error".
+    """
+    for note in molecules.notes:
+        print(note)
+    for name, which in molecules.missing(targets, forces).items():
+        first = molecules.name(int(which[0]))
+        if missing == "error":
+            raise ValueError(f"data.missing: expected a label {name!r} in every molecule, got none in {first}")
+        print(f"{name}: {len(which)} of {len(molecules)} molecules have no label and do not count ({first}, ...)")
+
+
+def absolute_paths(config: Config) -> Config:
+    """The config with absolute paths of its data, so that it means the same in any folder."""
+    data = config.data
+    places = {name: getattr(data, name) for name in ("root", "split")}
+    places["source"] = data.source if source_path(data.source) is not None else None
+    absolute = {name: str(Path(place).expanduser().absolute()) for name, place in places.items() if place is not None}
+    return replace(config, data=replace(data, **absolute))
+
+
+def find_moved(path: str, run: Path | None) -> str:
+    """`path` if it is there, else what has its last names beside the folder `run` of a run or up to three above it."""
+    if run is None or Path(path).exists():
+        return path
+    parts = Path(path).parts[1:] if Path(path).is_absolute() else Path(path).parts
+    for folder in [run.absolute(), *run.absolute().parents][:4]:
+        for first in range(len(parts)):
+            if (found := folder.joinpath(*parts[first:])).exists():
+                print(f"{path} is not there; {found} is taken")
+                return str(found)
+    return path
 
 
 def prepare_split(config: DataConfig, molecules: Molecules) -> Split:

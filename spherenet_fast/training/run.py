@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
 from .potential import Potential, read_checkpoint
-from .prepare import prepare_molecules, prepare_potential, prepare_split
+from .prepare import absolute_paths, find_moved, prepare_molecules, prepare_potential, prepare_split
 from .trainer import eval_batch_size, fit
 
 # What may differ between the parts of a resumed run; anything else would make it another run.
@@ -49,7 +50,7 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
             is damaged or belongs to another configuration.
         FloatingPointError: the loss stopped being finite.
     """
-    out = Path(out)
+    out, config = Path(out), absolute_paths(config)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue its run")
@@ -94,7 +95,10 @@ def _checkpoint_to_resume(config: Config, out: Path) -> dict:
     checkpoint = read_checkpoint(out / "last.ckpt")
     if "potential" not in checkpoint or "run" not in checkpoint:
         raise ValueError(f"{out / 'last.ckpt'}: expected the checkpoint of a training run, got another file")
-    before, now = (config_to_dict(c) for c in (config_from_dict(checkpoint["potential"]["config"]), config))
+    former = absolute_paths(config_from_dict(checkpoint["potential"]["config"]))
+    moved = {name: find_moved(path, out) for name in ("source", "root", "split") if (path := getattr(former.data, name))}
+    former = replace(former, data=replace(former.data, **moved))
+    before, now = (config_to_dict(c) for c in (former, config))
     for section, options in now.items():
         for name, value in options.items():
             was = before.get(section, {}).get(name)
