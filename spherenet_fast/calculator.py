@@ -19,8 +19,8 @@ class SphereNetCalculator(Calculator):
     Args:
         potential: a `Potential`, or the path of a checkpoint (``best.ckpt`` of a training run).
         device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint.
-        unit: unit of the energy where the potential does not know its own. It also says that what the potential predicts
-            is the energy, for a target of another name than "energy".
+        unit: unit of the energy where the potential does not know its own. It also states that the potential's target
+            is the energy where that has another name.
 
     Example::
 

@@ -133,7 +133,8 @@ def predict(
         if not out.parent.is_dir():
             raise FileNotFoundError(f"--out: there is no folder {out.parent}")
         potential = Potential.load(checkpoint, _usable(device))
-        predicted = predict(potential, read_structures(structures), batch_size, forces, parse_keys(keys), str(structures))
+        found = read_structures(structures)
+        predicted = predict(potential, found, batch_size, forces, parse_keys(keys), str(structures))
         write_structures(out, predicted)
         print(f"{len(predicted)} structures in {out}")
 

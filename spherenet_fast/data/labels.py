@@ -36,7 +36,7 @@ def parse_keys(text: str | None, option: str = "--keys") -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")] if text else []
     keys = {name.strip(): label.strip() for name, _, label in pairs}
     if not all(name and label for name, label in keys.items()) or len(keys) != len(pairs):
-        raise ValueError(f"{option}: expected name=label,name=label as energy=REF_energy,forces=REF_forces, got {text!r}")
+        raise ValueError(f"{option}: expected name=label,... as energy=REF_energy,forces=REF_forces, got {text!r}")
     return keys
 
 
@@ -78,6 +78,7 @@ def find_labels(structures: list[Atoms], keys: dict[str, str] | None = None, for
             raise ValueError(missing_label(f"data.keys.{target}", label, *_names(structures)))
         if target == "energy":
             units["energy"] = "eV"
+        if target == "energy" and label not in ("energy", "free_energy"):
             notes.append(f"energy: {label}, taken as eV (data.file_units.energy says another unit)")
     scalars, vectors = _names(structures)
     for label in scalars:
@@ -106,9 +107,9 @@ def missing_label(where: str, wanted: str, scalars, vectors, forces: bool = Fals
         forces: whether forces are wanted, too, and are not there either.
     """
     target = where.rpartition(".")[2] if where.startswith("data.keys.") else wanted
-    use = {target: _likely(target, vectors if target == "forces" else scalars)}
+    use = {target: _likely(target, wanted, vectors if target == "forces" else scalars)}
     if forces:
-        use["forces"] = _likely("forces", vectors)
+        use["forces"] = _likely("forces", "forces", vectors)
     has = ", ".join(vectors if target == "forces" else scalars) or "(the data has none)"
     text = f"{where}: expected some of {has}, got {wanted!r}"
     if forces:
@@ -117,10 +118,10 @@ def missing_label(where: str, wanted: str, scalars, vectors, forces: bool = Fals
     return f"{text}; --keys {line} (in a config, data.keys) would use that" if line else text
 
 
-def _likely(target: str, names) -> str | None:
-    """Of names of labels the one that means `target`, if one does."""
+def _likely(target: str, wanted: str, names) -> str | None:
+    """Of names of labels, other than `wanted`, the one that means `target`, if one does."""
     stem = {"forces": "force"}.get(target, target).lower()
-    return next((name for name in names if stem in name.lower() and name != target), None)
+    return next((name for name in names if stem in name.lower() and name != wanted), None)
 
 
 def _choice(energy: np.ndarray, free: np.ndarray, forces: bool) -> list[str]:

@@ -189,9 +189,9 @@ def _check_together(config: Config) -> None:
     if not data.targets:
         raise ValueError("config key 'data.targets': expected at least one name, got none")
     if data.forces and data.targets != ["energy"]:
-        use = f"; data.keys={{energy: {data.targets[0]}}} says what the file calls it" if len(data.targets) == 1 else ""
         raise ValueError(
-            f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}{use}"
+            f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}; a file's "
+            f"own name for the energy goes into data.keys={{energy: {data.targets[0]}}}"
         )
     if unused := data.keys.keys() - {*data.targets, "forces"}:
         raise ValueError(

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ..data import Molecules, read_molecules, read_split
 from ..data.checks import check_frames
-from ..data.sources import source_path
 from .config_files import config_from_dict
 from .potential import Potential
 from .prepare import check_labels, find_moved, prepare_split
@@ -37,10 +36,10 @@ def evaluation_data(
         raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
     config = None if potential.config is None else config_from_dict(potential.config).data
     if config is not None and data is None:
-        known = source_path(config.source) is None
-        config.source = config.source if known else find_moved(config.source, run)
-    if config is not None and split is None and config.split is not None:
-        config.split = find_moved(config.split, run)
+        config.source = find_moved(config.source, run)
+        config.split, config.root = (
+            None if place is None else find_moved(place, run) for place in (config.split, config.root)
+        )
     dtype = next(potential.parameters()).dtype
     root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
     relaxations = config is not None and config.relaxations

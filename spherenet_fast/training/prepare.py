@@ -43,7 +43,7 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     check_frames(chosen)
     for name, unit in zip(chosen.names, chosen.units, strict=True):
         if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
-            print(f"{name} is learned as a number of unknown kind; if it is the energy, --keys energy={name}")
+            print(f"{name}: a number like any other. If it is the energy: data.targets=[energy], --keys energy={name}")
     return chosen
 
 
@@ -73,12 +73,13 @@ def absolute_paths(config: Config) -> Config:
 
 def find_moved(path: str, run: Path | None) -> str:
     """`path` if it is there, else what has its last names beside the folder `run` of a run or up to three above it."""
-    if run is None or Path(path).exists():
+    if run is None or source_path(path) is None or Path(path).exists():
         return path
     parts = Path(path).parts[1:] if Path(path).is_absolute() else Path(path).parts
-    for folder in [run.absolute(), *run.absolute().parents][:4]:
+    folders = [run.absolute(), *run.absolute().parents][:4]
+    for folder in folders:
         for first in range(len(parts)):
-            if (found := folder.joinpath(*parts[first:])).exists():
+            if (found := folder.joinpath(*parts[first:])).exists() and found not in folders:
                 print(f"{path} is not there; {found} is taken")
                 return str(found)
     return path

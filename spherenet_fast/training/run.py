@@ -96,7 +96,8 @@ def _checkpoint_to_resume(config: Config, out: Path) -> dict:
     if "potential" not in checkpoint or "run" not in checkpoint:
         raise ValueError(f"{out / 'last.ckpt'}: expected the checkpoint of a training run, got another file")
     former = absolute_paths(config_from_dict(checkpoint["potential"]["config"]))
-    moved = {name: find_moved(path, out) for name in ("source", "root", "split") if (path := getattr(former.data, name))}
+    places = {name: getattr(former.data, name) for name in ("source", "root", "split")}
+    moved = {name: find_moved(place, out) for name, place in places.items() if place is not None}
     former = replace(former, data=replace(former.data, **moved))
     before, now = (config_to_dict(c) for c in (former, config))
     for section, options in now.items():
