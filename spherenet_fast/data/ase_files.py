@@ -40,23 +40,22 @@ def from_atoms(
         ValueError: an atom is no element, or what `find_labels` raises.
     """
     name = "structure {}".format if origin is None else origin.name
+    fixed = []
     for number, atoms in enumerate(structures):
         if len(atoms) == 0:
             raise ValueError(f"{name(number)}: expected at least 1 atom, got 0")
         if not 1 <= atoms.numbers.min() <= atoms.numbers.max() <= MAX_ATOMIC_NUMBER:
-            found = sorted(set(atoms.numbers.tolist()))
-            raise ValueError(f"{name(number)}: z: expected atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {found}")
+            numbers = sorted(set(atoms.numbers.tolist()))
+            raise ValueError(f"{name(number)}: z: expected atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {numbers}")
         if not np.isfinite(atoms.positions).all():
             raise ValueError(f"{name(number)}: pos: expected finite numbers, got others")
+        try:
+            fixed.append(_fixed(atoms))
+        except IndexError as error:
+            raise ValueError(f"{name(number)}: FixAtoms: expected atoms 0 to {len(atoms) - 1}, {error}") from error
     found = find_labels(structures, keys, forces, name) if labels else Labels({}, {}, None, (), ())
-    return _packed(structures, found, dtype, origin)
-
-
-def _packed(structures: list[Atoms], labels: Labels, dtype: torch.dtype, origin: Origin | None) -> Molecules:
-    count = len(structures)
-    y = np.array(list(labels.columns.values()), dtype=np.float64).reshape(len(labels.columns), count).T
+    y = np.array(list(found.columns.values()), dtype=np.float64).reshape(len(found.columns), len(structures)).T
     periodic = any(atoms.pbc.any() for atoms in structures)
-    fixed = [_fixed(atoms) for atoms in structures]
 
     def pack(arrays, to=dtype):
         return torch.from_numpy(np.ascontiguousarray(arrays)).to(to)
@@ -66,20 +65,20 @@ def _packed(structures: list[Atoms], labels: Labels, dtype: torch.dtype, origin:
         z=pack(np.concatenate([atoms.numbers for atoms in structures]), torch.int64),
         pos=pack(np.concatenate([atoms.positions for atoms in structures])),
         y=pack(y, torch.float64),
-        names=tuple(labels.columns),
-        units=tuple(labels.units.get(name) for name in labels.columns),
-        forces=None if labels.forces is None else pack(labels.forces),
+        names=tuple(found.columns),
+        units=tuple(found.units.get(name) for name in found.columns),
+        forces=None if found.forces is None else pack(found.forces),
         cell=pack(np.stack([np.asarray(atoms.cell) for atoms in structures])) if periodic else None,
         pbc=pack(np.stack([atoms.pbc for atoms in structures]), torch.bool) if periodic else None,
         fixed=pack(np.concatenate(fixed), torch.bool) if any(mask.any() for mask in fixed) else None,
         origin=origin,
-        vectors=labels.vectors,
-        notes=labels.notes,
+        vectors=found.vectors,
+        notes=found.notes,
     )
 
 
 def _fixed(atoms: Atoms) -> np.ndarray:
-    """[N] bool, the atoms that a FixAtoms holds."""
+    """[N] bool, the atoms that a FixAtoms holds; IndexError where it holds others."""
     from ase.constraints import FixAtoms
 
     mask = np.zeros(len(atoms), dtype=bool)

@@ -71,8 +71,8 @@ def structure_format(path: Path) -> str | None:
     try:
         name = filetype(str(path))
     except UnknownFileTypeError:
-        name = path.suffix[1:].lower()
-        name = extension2format[name].name if name in extension2format else None  # an empty file is still a wrong one
+        name = path.suffix[1:].lower()  # of an empty file, which is a wrong one of its format
+        name = extension2format[name].name if name in extension2format else name
     return name if name in ioformats else None
 
 

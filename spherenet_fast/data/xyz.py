@@ -23,6 +23,7 @@ def xyz_frames(text: str) -> list[Atoms]:
         ValueError: a frame is damaged; the message gives its number, from 0, and its first line, from 1.
     """
     lines = text.replace("*^", "e").replace("\r\n", "\n").split("\n")  # QM9's files write 1.2*^-6 for 1.2e-6
+    lines = lines[:-1] if lines[-1] == "" else lines  # the end of the last line begins none
     frames, first = [], 0
     while first < len(lines):
         if not lines[first].strip():
@@ -46,6 +47,8 @@ def _frame(lines: list[str], first: int) -> tuple[Atoms, int]:
     if len(words) != 1 or not words[0].isdecimal():
         raise ValueError(f"expected the number of atoms, got {lines[first][:60]!r}")
     count = int(words[0])
+    if count == 0:
+        raise ValueError("expected at least 1 atom, got 0")
     if count > len(lines) - first - 2:
         raise ValueError(f"expected {count} atoms, got {max(len(lines) - first - 2, 0)} lines after the comment")
     comment, end = lines[first + 1], first + 2 + count
