@@ -72,13 +72,13 @@ def absolute_paths(config: Config) -> Config:
 
 
 def find_moved(path: str, run: Path | None) -> str:
-    """`path` if it is there, else what has its last names beside the folder `run` of a run or up to three above it."""
+    """`path` if it is there, else what has as many of its last names in the folder `run` of a run or in three above."""
     if run is None or source_path(path) is None or Path(path).exists():
         return path
     parts = Path(path).parts[1:] if Path(path).is_absolute() else Path(path).parts
     folders = [run.absolute(), *run.absolute().parents][:4]
-    for folder in folders:
-        for first in range(len(parts)):
+    for first in range(len(parts)):
+        for folder in folders:
             if (found := folder.joinpath(*parts[first:])).exists() and found not in folders:
                 print(f"{path} is not there; {found} is taken")
                 return str(found)
