@@ -57,7 +57,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
     ] = None,
-    keys: Annotated[str | None, _KEYS] = None,
+    keys: Annotated[list[str] | None, _KEYS] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
 ):
     """Train a model; Ctrl-C saves, and --resume continues to the same result."""
@@ -66,7 +66,7 @@ def train(
     from .training.config_files import run_name
 
     with _errors_in_one_line():
-        named = [f"data.keys.{name}={label}" for name, label in parse_keys(keys).items()]
+        named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
         settings = load_config(config, [*(set_ or []), *named])
         out = out or Path("runs") / run_name(config)
         done = train(settings, out, resume)
@@ -81,7 +81,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Data to use instead of the training run's.")] = None,
     split: Annotated[Path | None, typer.Option(help=".npz file with index arrays train, val, test.")] = None,
     part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
-    keys: Annotated[str | None, _KEYS] = None,
+    keys: Annotated[list[str] | None, _KEYS] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ):
@@ -97,7 +97,7 @@ def evaluate(
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
         molecules, indices = evaluation_data(
-            potential, data, split, part, parse_keys(keys) if keys else None, checkpoint.parent
+            potential, data, split, part, keys=parse_keys(keys), run=checkpoint.parent
         )
         if data is not None:  # else the run's own config decided what to test on
             potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
@@ -117,7 +117,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ file to write.")],
     forces: Annotated[bool, typer.Option(help="Forces too, where the target is a total energy.")] = True,
     keys: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(metavar="NAME=LABEL,...", help="Names to write, as energy=NN_energy,forces=NN_forces."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,

@@ -127,14 +127,29 @@ def test_an_energy_learned_under_its_own_name_is_said_and_can_be_used(tmp_path, 
 
 @pytest.mark.parametrize("text", ["energy", "energy=", "=a", "energy=a,,", "energy=a,energy=b"])
 def test_wrong_keys(text):
-    with pytest.raises(ValueError, match="--keys: expected name=label,... as energy=REF_energy"):
-        parse_keys(text)
-    assert parse_keys(None) == {} and parse_keys("a=b, c=d") == {"a": "b", "c": "d"}
+    with pytest.raises(ValueError, match="--keys: expected NAME=LABEL,... as energy=REF_energy"):
+        parse_keys([text])
+    assert parse_keys([]) is None and parse_keys(["a=b, c=d", "e=f"]) == {"a": "b", "c": "d", "e": "f"}
 
 
 def test_keys_of_no_target():
-    with pytest.raises(ValueError, match=r"'data.keys': expected forces or targets \(energy\), got gap"):
+    with pytest.raises(ValueError, match="'data.keys': expected some of energy, forces, got gap"):
         tiny_config(data__keys="{gap: g}")
+
+
+def test_energies_of_relaxations_under_other_names(tmp_path):
+    (tmp_path / "runs").mkdir()
+    ase.io.write(tmp_path / "runs" / "a.extxyz", waters(3, "REF_energy"))
+    hint = "; energy: expected some of REF_energy, got 'energy'; --keys energy=REF_energy"
+    with pytest.raises(ValueError, match=f"a.extxyz: expected a trajectory with energies, .*{hint}"):
+        read_molecules(tmp_path / "runs", relaxations=True)
+    found = read_molecules(tmp_path / "runs", relaxations=True, keys={"energy": "REF_energy"})
+    energies = [atoms.info["REF_energy"] for atoms in waters(3, "REF_energy")]
+    assert found.y.numpy() == pytest.approx(np.array([[energies[2], energies[0]]]), abs=1e-8)
+    with pytest.raises(ValueError, match="data.keys: expected energy alone for relaxations, got forces"):
+        read_molecules(tmp_path / "runs", relaxations=True, keys={"forces": "F"})
+    assert tiny_config(data__keys="{energy: E}", data__relaxations=True, data__forces=False,
+                       data__targets="[relaxed_energy]").data.keys == {"energy": "E"}  # fmt: skip
 
 
 def test_predictions_under_other_names(tmp_path):

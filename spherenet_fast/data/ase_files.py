@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .labels import Labels, find_labels
+from .labels import Labels, find_labels, missing_label
 from .molecules import MAX_ATOMIC_NUMBER, Molecules, Origin
 from .relaxations import RELAXATION_TARGETS
 from .structures import read_structures, structure_format
@@ -114,16 +114,16 @@ def read_ase(
     trajectories = [read_structures(file) for file in files]
     names = tuple(map(str, files))
     if relaxations:
+        if unused := (keys or {}).keys() - {"energy"}:
+            raise ValueError(f"data.keys: expected energy alone for relaxations, got {', '.join(sorted(unused))}")
         firsts = [frames[0] for frames in trajectories]
         y = [
             [_energy(file, frames, -1, keys), _energy(file, frames, 0, keys)]
             for file, frames in zip(names, trajectories, strict=True)
         ]
-        packed = from_atoms(firsts, dtype, origin=Origin(names, (1,) * len(files)))
-        return replace(
-            packed, y=torch.tensor(y, dtype=torch.float64), names=RELAXATION_TARGETS, units=("eV", "eV"), forces=None,
-            notes=notes,
-        )  # fmt: skip
+        packed = from_atoms(firsts, dtype, origin=Origin(names, (1,) * len(files)), labels=False)
+        y = torch.tensor(y, dtype=torch.float64)
+        return replace(packed, y=y, names=RELAXATION_TARGETS, units=("eV", "eV"), notes=notes)
     lengths = [len(frames) for frames in trajectories]
     structures = [atoms for frames in trajectories for atoms in frames]
     packed = from_atoms(structures, dtype, keys, forces, Origin(names, tuple(lengths)))
@@ -149,8 +149,8 @@ def _files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 def _energy(file: str, frames: list[Atoms], number: int, keys: dict[str, str] | None) -> float:
     """The energy of one frame of the trajectory in `file`, eV."""
-    keys = {target: label for target, label in (keys or {}).items() if target == "energy"}
     found = find_labels([frames[number]], keys, name=lambda _: f"frame {number % len(frames)} of {file}").columns
     if "energy" not in found:
-        raise ValueError(f"{file}: expected a trajectory with energies, got a structure without")
+        has = missing_label("energy", "energy", tuple(found), ())
+        raise ValueError(f"{file}: expected a trajectory with energies, got a structure without; {has}")
     return float(found["energy"][0])

@@ -31,12 +31,16 @@ class Labels(NamedTuple):
     notes: tuple[str, ...]
 
 
-def parse_keys(text: str | None, option: str = "--keys") -> dict[str, str]:
-    """ "energy=REF_energy,forces=REF_forces" as {name here: name in the file}; ValueError for anything else."""
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
+def parse_keys(given: list[str] | None) -> dict[str, str] | None:
+    """["energy=REF_energy,forces=REF_forces", ...] as {name here: name in the file}; ValueError for anything else."""
+    if not given:
+        return None
+    pairs = [part.partition("=") for part in ",".join(given).split(",")]
     keys = {name.strip(): label.strip() for name, _, label in pairs}
     if not all(name and label for name, label in keys.items()) or len(keys) != len(pairs):
-        raise ValueError(f"{option}: expected name=label,... as energy=REF_energy,forces=REF_forces, got {text!r}")
+        raise ValueError(
+            f"--keys: expected NAME=LABEL,... as energy=REF_energy,forces=REF_forces, got {' '.join(given)!r}"
+        )
     return keys
 
 

@@ -28,6 +28,7 @@ def read_molecules(
     labels: str = "original",
     dtype: torch.dtype = torch.float32,
     relaxations: bool = False,
+    *,
     keys: dict[str, str] | None = None,
     forces: bool = False,
 ) -> Molecules:

@@ -45,7 +45,7 @@ def evaluation_data(
     relaxations = config is not None and config.relaxations
     keys = config.keys if keys is None and config else keys
     source, forces = config.source if data is None else data, potential.forces
-    read = read_molecules(source, root, labels, dtype, relaxations, keys, forces)
+    read = read_molecules(source, root, labels, dtype, relaxations, keys=keys, forces=forces)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
     file_units = {k: v for k, v in file_units.items() if data is None}
     molecules = read.choose(potential.names, units, file_units, forces)

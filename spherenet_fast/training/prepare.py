@@ -27,7 +27,7 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     """
     dtype = getattr(torch, config.dtype)
     molecules = read_molecules(
-        config.source, config.root, config.labels, dtype, config.relaxations, config.keys, config.forces
+        config.source, config.root, config.labels, dtype, config.relaxations, keys=config.keys, forces=config.forces
     )
     known = dict(zip(molecules.names, molecules.units, strict=True)) | {
         canonical_target(k): v for k, v in config.file_units.items()
