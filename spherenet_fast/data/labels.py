@@ -44,7 +44,9 @@ def parse_keys(given: list[str] | None) -> dict[str, str] | None:
     return keys
 
 
-def find_labels(structures: list[Atoms], keys: dict[str, str] | None = None, forces: bool = False, name=str) -> Labels:
+def find_labels(
+    structures: list[Atoms], keys: dict[str, str] | None = None, forces: bool = False, name="structure {}".format
+) -> Labels:
     """The labels of `structures`.
 
     The energy is the result "energy" of a calculator, in eV. Where `forces` are wanted it is "free_energy" if there is
