@@ -14,6 +14,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 
+_KEYS = typer.Option(
+    metavar="NAME=LABEL,...", help="Names of labels in the data, as energy=REF_energy,forces=REF_forces."
+)
+
 # Exit codes: 2 the input is wrong (the message says what), 130 stopped by Ctrl-C, as shells have it.
 
 
@@ -36,11 +40,6 @@ def _usable(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: expected a device that PyTorch finds here, got {device!r}") from error
     return device
-
-
-_KEYS = typer.Option(
-    metavar="NAME=LABEL,...", help="Names of labels in the data, as energy=REF_energy,forces=REF_forces."
-)
 
 
 @app.callback()
@@ -96,9 +95,8 @@ def evaluate(
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
-        molecules, indices = evaluation_data(
-            potential, data, split, part, keys=parse_keys(keys), run=checkpoint.parent
-        )
+        run, names = checkpoint.parent, parse_keys(keys)
+        molecules, indices = evaluation_data(potential, data, split, part, keys=names, run=run)
         if data is not None:  # else the run's own config decided what to test on
             potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
         errors = evaluate(potential, molecules, indices, batch_size)

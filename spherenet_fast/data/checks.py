@@ -1,9 +1,24 @@
-"""One look at a whole data set before it is used: frames that no model can take."""
+"""One look at a whole data set before it is used: frames that no model can take, labels that are missing."""
 
 import numpy as np
 
 from ..neighbors import COINCIDENT, FLAT
 from .molecules import Molecules
+
+
+def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "skip") -> None:
+    """Print what was chosen in reading `molecules` and how many lack a label of `targets` or forces.
+
+    Raises:
+        ValueError: one lacks a label and `missing` is "error".
+    """
+    for note in molecules.notes:
+        print(note)
+    for name, which in molecules.missing(targets, forces).items():
+        first = molecules.name(int(which[0]))
+        if missing == "error":
+            raise ValueError(f"data.missing: expected a label {name!r} in every molecule, got none in {first}")
+        print(f"{name}: {len(which)} of {len(molecules)} molecules have no label and do not count ({first}, ...)")
 
 
 def check_frames(molecules: Molecules) -> None:

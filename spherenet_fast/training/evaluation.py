@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ..data import Molecules, read_molecules, read_split
-from ..data.checks import check_frames
+from ..data.checks import check_frames, check_labels
 from .config_files import config_from_dict
+from .paths import find_moved
 from .potential import Potential
-from .prepare import check_labels, find_moved, prepare_split
+from .prepare import prepare_split
 
 PARTS = ("test", "val", "train", "all")
 

@@ -1,13 +1,12 @@
 """From a config to molecules, a split and an untrained potential."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
-from ..data.checks import check_frames
-from ..data.sources import source_path
+from ..data.checks import check_frames, check_labels
 from ..data.targets import canonical_target, is_total_energy
 from ..models import MODELS
 from .config import Config, DataConfig
@@ -45,44 +44,6 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
             print(f"{name}: a number like any other. If it is the energy: data.targets=[energy], --keys energy={name}")
     return chosen
-
-
-def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "skip") -> None:
-    """Print what was chosen in reading `molecules` and how many lack a label of `targets` or forces.
-
-    Raises:
-        ValueError: one lacks a label and `missing` is "error".
-    """
-    for note in molecules.notes:
-        print(note)
-    for name, which in molecules.missing(targets, forces).items():
-        first = molecules.name(int(which[0]))
-        if missing == "error":
-            raise ValueError(f"data.missing: expected a label {name!r} in every molecule, got none in {first}")
-        print(f"{name}: {len(which)} of {len(molecules)} molecules have no label and do not count ({first}, ...)")
-
-
-def absolute_paths(config: Config) -> Config:
-    """The config with absolute paths of its data, so that it means the same in any folder."""
-    data = config.data
-    places = {name: getattr(data, name) for name in ("root", "split")}
-    places["source"] = data.source if source_path(data.source) is not None else None
-    absolute = {name: str(Path(place).expanduser().absolute()) for name, place in places.items() if place is not None}
-    return replace(config, data=replace(data, **absolute))
-
-
-def find_moved(path: str, run: Path | None) -> str:
-    """`path` if it is there, else what has as many of its last names in the folder `run` of a run or in three above."""
-    if run is None or source_path(path) is None or Path(path).exists():
-        return path
-    parts = Path(path).parts[1:] if Path(path).is_absolute() else Path(path).parts
-    folders = [run.absolute(), *run.absolute().parents][:4]
-    for first in range(len(parts)):
-        for folder in folders:
-            if (found := folder.joinpath(*parts[first:])).exists() and found not in folders:
-                print(f"{path} is not there; {found} is taken")
-                return str(found)
-    return path
 
 
 def prepare_split(config: DataConfig, molecules: Molecules) -> Split:

@@ -12,8 +12,9 @@ from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
+from .paths import absolute_paths, find_moved
 from .potential import Potential, read_checkpoint
-from .prepare import absolute_paths, find_moved, prepare_molecules, prepare_potential, prepare_split
+from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .trainer import eval_batch_size, fit
 
 # What may differ between the parts of a resumed run; anything else would make it another run.
