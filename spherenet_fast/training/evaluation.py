@@ -8,7 +8,7 @@ from torch import Tensor
 from ..data import Molecules, read_molecules, read_split
 from ..data.checks import check_frames, check_labels
 from .config_files import config_from_dict
-from .paths import find_moved
+from .paths import moved_paths
 from .potential import Potential
 from .prepare import prepare_split
 
@@ -35,12 +35,9 @@ def evaluation_data(
         raise ValueError(f"--part: expected one of {', '.join(PARTS)}, got {part!r}")
     if potential.config is None and data is None:
         raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
-    config = None if potential.config is None else config_from_dict(potential.config).data
-    if config is not None and data is None:
-        config.source = find_moved(config.source, run)
-        config.split, config.root = (
-            None if place is None else find_moved(place, run) for place in (config.split, config.root)
-        )
+    config = None if potential.config is None else config_from_dict(potential.config)
+    if config is not None:
+        config = (config if run is None or data is not None else moved_paths(config, run)).data
     dtype = next(potential.parameters()).dtype
     root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
     relaxations = config is not None and config.relaxations

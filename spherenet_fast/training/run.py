@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
-from .paths import absolute_paths, find_moved
+from .paths import absolute_paths, moved_paths
 from .potential import Potential, read_checkpoint
 from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .trainer import eval_batch_size, fit
@@ -96,10 +95,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> dict:
     checkpoint = read_checkpoint(out / "last.ckpt")
     if "potential" not in checkpoint or "run" not in checkpoint:
         raise ValueError(f"{out / 'last.ckpt'}: expected the checkpoint of a training run, got another file")
-    former = absolute_paths(config_from_dict(checkpoint["potential"]["config"]))
-    places = {name: getattr(former.data, name) for name in ("source", "root", "split")}
-    moved = {name: find_moved(place, out) for name, place in places.items() if place is not None}
-    former = replace(former, data=replace(former.data, **moved))
+    former = moved_paths(absolute_paths(config_from_dict(checkpoint["potential"]["config"])), out)
     before, now = (config_to_dict(c) for c in (former, config))
     for section, options in now.items():
         for name, value in options.items():
