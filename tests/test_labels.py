@@ -71,6 +71,17 @@ def test_labels_under_other_names(tmp_path, energy, forces, suffix):
     assert plain.names == (energy,) and plain.units == (None,) and plain.forces is None and plain.vectors == (forces,)
 
 
+def test_what_is_no_number_in_a_database_is_no_label(tmp_path):
+    atoms = molecule("H2O")
+    with ase.db.connect(tmp_path / "f.db") as database:
+        data = {"ragged": [[1.0, 2.0], [3.0]], "options": {"xc": "PBE"}, "charges": np.zeros(3), "gap": 0.5}
+        database.write(atoms, key_value_pairs={"code": "x", "relaxed": True}, data=data)
+    found = read_molecules(tmp_path / "f.db")
+    assert found.names == ("gap",) and found.vectors == ()
+    with pytest.raises(ValueError, match="frame 0 of .*f.db: ragged: expected a number"):
+        read_molecules(tmp_path / "f.db", keys={"energy": "ragged"})
+
+
 def test_labels_of_arrays_under_other_names(tmp_path):
     np.savez(tmp_path / "f.npz", n_atoms=[1, 2], z=[1, 2, 3], pos=np.eye(3), E_dft=[1.0, 2.0], energy=[3.0, 4.0])
     found = read_molecules(tmp_path / "f.npz", keys={"energy": "E_dft"}).choose(["energy"])
@@ -96,7 +107,7 @@ def test_a_missing_label_is_answered_by_the_line_that_would_use_what_there_is(tm
     code, _, error = call(*command, "--set", "data.targets=[REF_energy]")
     assert code == 2 and "a file's own name for the energy goes into data.keys={energy: REF_energy}" in error
     code, _, error = call(*command, "--keys", "energy=REF_energy,forces=force")
-    assert code == 2 and error.startswith("error: data.keys.forces: expected some of REF_forces, got 'force'; --keys")
+    assert code == 2 and error.startswith("error: data.keys.forces: expected data with 'force', got vectors on ")
     code, output, _ = call(*command, "--keys", "energy=REF_energy,forces=REF_forces")
     assert code == 0 and "energy: REF_energy, taken as eV" in output
     atoms = molecule("H2O")

@@ -116,10 +116,12 @@ def missing_label(where: str, wanted: str, scalars, vectors, forces: bool = Fals
     use = {target: _likely(target, wanted, vectors if target == "forces" else scalars)}
     if forces:
         use["forces"] = _likely("forces", "forces", vectors)
-    has = ", ".join(vectors if target == "forces" else scalars) or "(the data has none)"
-    text = f"{where}: expected some of {has}, got {wanted!r}"
-    if forces:
-        text += f"; vectors on atoms: {', '.join(vectors) or 'none'}"
+    on_atoms = f"vectors on atoms: {', '.join(vectors) or 'none'}"
+    if target == "forces":
+        text = f"{where}: expected data with {wanted!r}, got {on_atoms}"
+    else:
+        text = f"{where}: expected some of {', '.join(scalars) or '(the data has none)'}, got {wanted!r}"
+        text += f"; {on_atoms}" if forces else ""
     line = ",".join(f"{name}={label}" for name, label in use.items() if label)
     return f"{text}; --keys {line} (in a config, data.keys) would use that" if line else text
 
@@ -154,8 +156,17 @@ def _number(value) -> float | None:
     """A float, NaN for None, None for what is no number."""
     if value is None:
         return float("nan")
-    array = np.asarray(value)
-    return float(array.reshape(())) if array.size == 1 and array.dtype.kind in "iuf" else None
+    array = as_numbers(value)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def as_numbers(value) -> np.ndarray | None:
+    """An array of numbers, None for anything else, as for lists of lists of different lengths."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "iuf" else None
 
 
 def _vectors(atoms: Atoms, label: str, name, number: int) -> np.ndarray | None:
@@ -164,9 +175,10 @@ def _vectors(atoms: Atoms, label: str, name, number: int) -> np.ndarray | None:
     value = atoms.arrays.get(label) if value is None else value
     if value is None:
         return None
-    array = np.asarray(value)
-    if array.shape != (len(atoms), 3) or array.dtype.kind not in "iuf":
-        raise ValueError(f"{name(number)}: {label}: expected [{len(atoms)}, 3] numbers, got {list(array.shape)}")
+    array = as_numbers(value)
+    if array is None or array.shape != (len(atoms), 3):
+        found = "others" if array is None else list(array.shape)
+        raise ValueError(f"{name(number)}: {label}: expected [{len(atoms)}, 3] numbers, got {found}")
     return array.astype(np.float64)
 
 
@@ -183,7 +195,7 @@ def _names(structures: list[Atoms]) -> tuple[tuple[str, ...], tuple[str, ...]]:
                 scalars[str(label)] = None
         for label, value in {**results, **atoms.arrays}.items():
             if label not in vectors and label not in ("positions", "momenta", "forces", "initial_magmoms"):
-                array = np.asarray(value)
-                if array.shape == (len(atoms), 3) and array.dtype.kind in "iuf":
+                array = as_numbers(value)
+                if array is not None and array.shape == (len(atoms), 3):
                     vectors[label] = None
     return tuple(scalars), tuple(vectors)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from .labels import as_numbers
 from .xyz import xyz_frames
 
 if TYPE_CHECKING:
@@ -124,8 +123,8 @@ def _database(path: Path) -> list[Atoms]:
         for row in database.select():
             atoms = row.toatoms()
             for key, value in {**row.data, **row.key_value_pairs}.items():
-                array = np.asarray(value)
-                if array.shape == (len(atoms), 3) and array.dtype.kind in "iuf":
+                array = as_numbers(value)
+                if array is not None and array.shape == (len(atoms), 3):
                     atoms.arrays.setdefault(key, array)
                 else:
                     atoms.info[key] = value
