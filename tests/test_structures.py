@@ -102,9 +102,9 @@ InChI=1S/CH4/h1H4	InChI=1S/CH4/h1H4
 
 def test_qm9_s_own_files(tmp_path):
     (tmp_path / "f.xyz").write_text(QM9_METHANE * 2)
-    found, sample = read_molecules(tmp_path / "f.xyz"), read_molecules("qm9")
+    found, sample = read_molecules(tmp_path / "f.xyz", dtype=torch.float64), read_molecules("qm9")
     assert found.n_atoms.tolist() == [5, 5] and found.names[:4] == ("A", "B", "C", "mu")
-    assert torch.equal(found.pos[5:], sample[0].pos) and found.pos[1, 2] == torch.tensor(1.9761204e-3)
+    assert torch.equal(found.pos[5:].float(), sample[0].pos) and found.pos[1, 2].item() == 1.9761204e-3
     units = dict(zip(sample.names, sample.units, strict=True))
     for name, unit, value in zip(found.names, found.units, found.y[1].tolist(), strict=True):
         if name in units:

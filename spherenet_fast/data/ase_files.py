@@ -60,16 +60,19 @@ def from_atoms(
     def pack(arrays, to=dtype):
         return torch.from_numpy(np.ascontiguousarray(arrays)).to(to)
 
+    n_atoms = torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64)
+    cell = np.stack([np.asarray(atoms.cell) for atoms in structures]) if periodic else None
+    pbc = np.stack([atoms.pbc for atoms in structures]) if periodic else None
     return Molecules(
-        n_atoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64),
+        n_atoms=n_atoms,
         z=pack(np.concatenate([atoms.numbers for atoms in structures]), torch.int64),
         pos=pack(np.concatenate([atoms.positions for atoms in structures])),
         y=pack(y, torch.float64),
         names=tuple(found.columns),
         units=tuple(found.units.get(name) for name in found.columns),
         forces=None if found.forces is None else pack(found.forces),
-        cell=pack(np.stack([np.asarray(atoms.cell) for atoms in structures])) if periodic else None,
-        pbc=pack(np.stack([atoms.pbc for atoms in structures]), torch.bool) if periodic else None,
+        cell=pack(cell) if periodic else None,
+        pbc=pack(pbc, torch.bool) if periodic else None,
         fixed=pack(np.concatenate(fixed), torch.bool) if any(mask.any() for mask in fixed) else None,
         origin=origin,
         vectors=found.vectors,
