@@ -5,8 +5,8 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from .data.ase_files import from_atoms
-from .data.targets import is_total_energy
-from .data.units import conversion
+from .data.targets import QM9_TARGETS, is_total_energy
+from .data.units import conversion, is_energy
 from .training.potential import Potential
 
 
@@ -19,7 +19,8 @@ class SphereNetCalculator(Calculator):
     Args:
         potential: a `Potential`, or the path of a checkpoint (``best.ckpt`` of a training run).
         device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint.
-        unit: unit of the energy, only where the potential does not know its own.
+        unit: unit of the energy where the potential does not know its own. It also states that the potential's target
+            is the energy where that has another name.
 
     Example::
 
@@ -45,7 +46,7 @@ class SphereNetCalculator(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype)
+        molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype, labels=False)
         self.potential.check_elements(molecules.z)
         batch = molecules[0].to(self.potential.scale.device)
         if "stress" in properties:
@@ -78,9 +79,13 @@ def energy_factor(potential: Potential, unit: str | None = None) -> float:
     """
     if len(potential.names) != 1:
         raise ValueError(f"potential: expected one that predicts an energy alone, got {', '.join(potential.names)}")
-    unit = potential.units[0] or unit
+    said, unit = unit, potential.units[0] or unit
     if unit is None:
         raise ValueError("unit: expected the unit of the energy, which the potential does not know, got none")
-    if not is_total_energy(potential.names[0], unit):
-        raise ValueError(f"potential: expected one that predicts an energy, got {potential.names[0]} in {unit}")
+    stated = said and is_energy(unit) and potential.names[0] not in QM9_TARGETS
+    if not (is_total_energy(potential.names[0], unit) or stated):
+        raise ValueError(
+            f"potential: expected one that predicts an energy, got {potential.names[0]} in {unit}; if that is the "
+            "energy, unit='eV' says so (and in training data.keys)"
+        )
     return conversion(unit, "eV")

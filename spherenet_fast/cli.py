@@ -14,6 +14,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 
+_KEYS = typer.Option(
+    metavar="NAME=LABEL,...", help="Names of labels in the data, as energy=REF_energy,forces=REF_forces."
+)
+
 # Exit codes: 2 the input is wrong (the message says what), 130 stopped by Ctrl-C, as shells have it.
 
 
@@ -52,14 +56,17 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
     ] = None,
+    keys: Annotated[list[str] | None, _KEYS] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
 ):
     """Train a model; Ctrl-C saves, and --resume continues to the same result."""
+    from .data.labels import parse_keys
     from .training import load_config, train
     from .training.config_files import run_name
 
     with _errors_in_one_line():
-        settings = load_config(config, set_)
+        named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
+        settings = load_config(config, [*(set_ or []), *named])
         out = out or Path("runs") / run_name(config)
         done = train(settings, out, resume)
         if done is None:
@@ -73,6 +80,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Data to use instead of the training run's.")] = None,
     split: Annotated[Path | None, typer.Option(help=".npz file with index arrays train, val, test.")] = None,
     part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
+    keys: Annotated[list[str] | None, _KEYS] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ):
@@ -80,13 +88,15 @@ def evaluate(
 
     Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
     """
+    from .data.labels import parse_keys
     from .training.accuracy import error_table, evaluate, print_unseen_elements, spreads, standardised
     from .training.evaluation import evaluation_data
     from .training.potential import Potential
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
-        molecules, indices = evaluation_data(potential, data, split, part)
+        run, names = checkpoint.parent, parse_keys(keys)
+        molecules, indices = evaluation_data(potential, data, split, part, keys=names, run=run)
         if data is not None:  # else the run's own config decided what to test on
             potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
         errors = evaluate(potential, molecules, indices, batch_size)
@@ -104,11 +114,16 @@ def predict(
     structures: Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ file to write.")],
     forces: Annotated[bool, typer.Option(help="Forces too, where the target is a total energy.")] = True,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LABEL,...", help="Names to write, as energy=NN_energy,forces=NN_forces."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ):
     """Write energies (eV) and forces (eV/Ang), or other targets in their units, for structures in a file."""
     from .data import read_structures
+    from .data.labels import parse_keys
     from .training.potential import Potential
     from .training.predict import predict, write_structures
 
@@ -116,7 +131,8 @@ def predict(
         if not out.parent.is_dir():
             raise FileNotFoundError(f"--out: there is no folder {out.parent}")
         potential = Potential.load(checkpoint, _usable(device))
-        predicted = predict(potential, read_structures(structures), batch_size, forces)
+        found = read_structures(structures)
+        predicted = predict(potential, found, batch_size, forces, parse_keys(keys), str(structures))
         write_structures(out, predicted)
         print(f"{len(predicted)} structures in {out}")
 

@@ -142,14 +142,14 @@ def test_choose_rejects(arguments, message):
         random_molecules().choose(*arguments)
 
 
-def test_choose_rejects_labels_that_are_not_finite():
+def test_choose_rejects_labels_that_are_infinite():
     molecules = random_molecules()
-    molecules.y[4, 1] = float("nan")
+    molecules.y[4, 1] = float("inf")
     molecules.choose(["energy"])
-    with pytest.raises(ValueError, match="got nan for target 'gap' of molecule 4"):
+    with pytest.raises(ValueError, match="molecule 4: gap: expected a finite label, got inf"):
         molecules.choose(["gap"])
     molecules.forces[int(molecules.offset[2])] = float("inf")
-    with pytest.raises(ValueError, match="got inf for forces of molecule 2"):
+    with pytest.raises(ValueError, match="molecule 2: forces: expected finite labels"):
         molecules.choose(["energy"], forces=True)
 
 

@@ -1,5 +1,6 @@
 """From the words of a config to molecules: shipped samples, files, PyTorch Geometric's data sets."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import torch
 
 from .ase_files import read_ase
 from .lmdb import holds_lmdb, read_lmdb
-from .molecules import Molecules
+from .labels import missing_label
+from .molecules import Molecules, Origin
 from .npz import read_npz
 from .pyg import read_pyg
+from .targets import canonical_target
 
 SAMPLES = ("ethanol", "qm9", "fcc111")
 
@@ -25,6 +28,9 @@ def read_molecules(
     labels: str = "original",
     dtype: torch.dtype = torch.float32,
     relaxations: bool = False,
+    *,
+    keys: dict[str, str] | None = None,
+    forces: bool = False,
 ) -> Molecules:
     """Read molecules with all labels that the source has.
 
@@ -36,11 +42,27 @@ def read_molecules(
         labels: "original" or "revised" labels of MD17's frames, where a file has both.
         dtype: of positions and forces.
         relaxations: every relaxation is one structure, the initial one, with the energy of the relaxed one.
+        keys: {target or "forces": the name under which the source has it}, as {"energy": "REF_energy"}.
+        forces: whether forces are wanted; of a file's two energies, theirs is taken then (see `labels.find_labels`).
 
     Raises:
-        FileNotFoundError, ValueError: the source is missing, damaged or unknown, or has no relaxations.
+        FileNotFoundError, ValueError: the source is missing, damaged or unknown, has no relaxations, or has no label of
+            `keys`.
     """
     source = str(source)
+    path = source_path(source)
+    if path is not None and path.exists() and path.suffix != ".npz" and not holds_lmdb(path):
+        return read_ase(path, dtype, relaxations, keys, forces)
+    molecules = _renamed(_read_arrays(source, path, root, labels, dtype, relaxations), keys or {})
+    return replace(molecules, origin=Origin((source,), (len(molecules),))) if molecules.origin is None else molecules
+
+
+def source_path(source: str) -> Path | None:
+    """Where the data `source` lies; None for what is known by name."""
+    return None if source in SAMPLES or source.startswith("pyg:") else Path(source).expanduser()
+
+
+def _read_arrays(source, path, root, labels, dtype, relaxations) -> Molecules:
     if relaxations and (source in SAMPLES or source.startswith("pyg:")):
         raise ValueError(f"data.relaxations: expected a source that holds relaxations, got {source!r}")
     if source in SAMPLES:
@@ -51,11 +73,25 @@ def read_molecules(
                 f"data.root: expected the folder of PyTorch Geometric's data sets for {source!r}, got none"
             )
         return read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype)
-    path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"data.source: expected a file or one of {', '.join(SAMPLES)}; there is no {source!r}")
     if holds_lmdb(path):
         return read_lmdb(path, dtype, relaxations)
-    if path.suffix == ".npz":
-        return read_npz(path, labels, dtype, relaxations)
-    return read_ase(path, dtype, relaxations)
+    return read_npz(path, labels, dtype, relaxations)
+
+
+def _renamed(molecules: Molecules, keys: dict[str, str]) -> Molecules:
+    """The same molecules with the targets of `keys` under the names there."""
+    names = list(molecules.names)
+    for target, label in keys.items():
+        if target == "forces" and label != "forces":
+            raise ValueError(f"data.keys.forces: expected none for data that ASE does not read, got {label!r}")
+        if target == "forces":
+            continue
+        if canonical_target(label) not in molecules.names:
+            raise ValueError(missing_label(f"data.keys.{target}", label, molecules.names, molecules.vectors))
+        target, place = canonical_target(target), molecules.names.index(canonical_target(label))
+        if target in names and names.index(target) != place:
+            names[names.index(target)] = f"{target} of the file"
+        names[place] = target
+    return replace(molecules, names=tuple(names))

@@ -17,6 +17,10 @@ class DataConfig:
     labels: str = option("original", choices=("original", "revised"))
     targets: list[str] = field(default_factory=lambda: ["energy"])
     forces: bool = False
+    # Target or forces -> its name in the file, as {energy: REF_energy, forces: REF_forces}; the short form is --keys.
+    keys: dict[str, str] = field(default_factory=dict)
+    # Molecules without one of the labels: skip, leave them out of that part of loss and errors; error, refuse the data.
+    missing: str = option("skip", choices=("skip", "error"))
     # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
     relaxations: bool = False
     # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).

@@ -189,6 +189,12 @@ def _check_together(config: Config) -> None:
     if not data.targets:
         raise ValueError("config key 'data.targets': expected at least one name, got none")
     if data.forces and data.targets != ["energy"]:
-        raise ValueError(f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}")
+        raise ValueError(
+            f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}; a file's "
+            f"own name for the energy goes into data.keys={{energy: {data.targets[0]}}}"
+        )
+    known = [*data.targets, "energy" if data.relaxations else "forces"]
+    if unused := data.keys.keys() - set(known):
+        raise ValueError(f"config key 'data.keys': expected some of {', '.join(known)}, got {', '.join(unused)}")
     if data.held_out and data.split is not None:
         raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")

@@ -51,7 +51,10 @@ class TrainingModule(pl.LightningModule):
         return progress(self.global_step, self.max_steps, self.minutes(), self.config.training.max_time)
 
     def _errors(self, batch: Batch):
-        """Errors over scale, in the dtype of the model: targets [B, T], and forces of free atoms [n, 3] or None."""
+        """Errors over scale, in the dtype of the model: targets [B, T], and forces of free atoms [n, 3] or None.
+
+        Of a target without a label the error is NaN.
+        """
         potential = self.potential
         dtype = batch.pos.dtype
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
@@ -69,15 +72,16 @@ class TrainingModule(pl.LightningModule):
         if self.config.training.mirror:
             batch = self._mirrored(batch)
         error, forces_error = self._errors(batch)
-        loss = total_loss(self.config.loss, error, forces_error)
-        self.train_errors.add(error, forces_error)
+        loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
+        self.train_errors.add(error, forces_error, batch.known)
         self.train_loss = self.train_loss + loss.detach() * batch.num_graphs
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int):
         error, forces_error = self._errors(batch)
-        self.val_errors.add(error, forces_error)
-        self.val_loss = self.val_loss + total_loss(self.config.loss, error, forces_error) * batch.num_graphs
+        self.val_errors.add(error, forces_error, batch.known)
+        loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
+        self.val_loss = self.val_loss + loss * batch.num_graphs
 
     def take_errors(self, part: str) -> dict[str, float]:
         """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units.

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
-from ..data.targets import canonical_target
+from ..data.checks import check_frames, check_labels
+from ..data.targets import canonical_target, is_total_energy
 from ..models import MODELS
 from .config import Config, DataConfig
 from .config_files import config_to_dict
@@ -17,11 +18,16 @@ from .references import fit_normalisation
 def prepare_molecules(config: DataConfig) -> Molecules:
     """Read the data and choose targets and units; QM9's targets default to the units of the literature (meV, D, ...).
 
+    Prints what was chosen in reading, and how many molecules have no label.
+
     Raises:
-        FileNotFoundError, ValueError: see `read_molecules` and `Molecules.choose`.
+        FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose` and `check_frames`; a label is missing
+            where data.missing says "error".
     """
     dtype = getattr(torch, config.dtype)
-    molecules = read_molecules(config.source, config.root, config.labels, dtype, config.relaxations)
+    molecules = read_molecules(
+        config.source, config.root, config.labels, dtype, config.relaxations, keys=config.keys, forces=config.forces
+    )
     known = dict(zip(molecules.names, molecules.units, strict=True)) | {
         canonical_target(k): v for k, v in config.file_units.items()
     }
@@ -31,7 +37,13 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         if name in QM9_TARGETS and known.get(name)
     }
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
-    return molecules.choose(config.targets, units, config.file_units, config.forces)
+    chosen = molecules.choose(config.targets, units, config.file_units, config.forces)
+    check_labels(molecules, config.targets, config.forces, config.missing)
+    check_frames(chosen)
+    for name, unit in zip(chosen.names, chosen.units, strict=True):
+        if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
+            print(f"{name}: a number like any other. If it is the energy: data.targets=[energy], --keys energy={name}")
+    return chosen
 
 
 def prepare_split(config: DataConfig, molecules: Molecules) -> Split:

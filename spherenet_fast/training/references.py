@@ -57,8 +57,10 @@ def fit_normalisation(
         scale: "auto": the root mean square of the forces if there are any, else the standard deviation of what the
             references leave; "none": 1. Forces on fixed atoms do not count.
 
+    Labels that are missing do not count.
+
     Raises:
-        ValueError: there are forces, but every atom is fixed.
+        ValueError: there are forces, but every atom is fixed; or a target has no label.
     """
     free_forces = None
     if molecules.forces is not None:
@@ -72,19 +74,23 @@ def fit_normalisation(
     y = molecules.y[train]
     elements = torch.zeros(len(molecules.names), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     shift = torch.zeros(len(molecules.names), dtype=torch.float64)
+    known = ~y.isnan()
     for column, name in enumerate(molecules.names):
+        rows = known[:, column]
+        if not rows.any():
+            raise ValueError(f"data.train: expected training molecules with a label {name!r}, got none")
         kind = ("elements" if is_extensive(name) else "mean") if references == "auto" else references
         if kind == "elements":
-            elements[column] = fit_elements(counts, y[:, column])
+            elements[column] = fit_elements(counts[rows], y[rows, column])
         elif kind == "mean":
-            shift[column] = y[:, column].mean()
+            shift[column] = y[rows, column].mean()
     rest = y - counts @ elements.T - shift
     if scale == "none":
         size = torch.ones_like(shift)
     elif free_forces is not None:
         size = free_forces.double().square().mean().sqrt().expand_as(shift)
     else:
-        size = rest.std(0, correction=0)
+        size = torch.stack([column[rows].std(correction=0) for column, rows in zip(rest.T, known.T, strict=True)])
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
-    negligible = size <= 1e-9 * y.abs().amax(0)
+    negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
     return Normalisation(elements, shift, torch.where(negligible, torch.ones_like(size), size))

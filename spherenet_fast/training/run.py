@@ -11,6 +11,7 @@ from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
+from .paths import absolute_paths, moved_paths
 from .potential import Potential, read_checkpoint
 from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .trainer import eval_batch_size, fit
@@ -49,7 +50,7 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
             is damaged or belongs to another configuration.
         FloatingPointError: the loss stopped being finite.
     """
-    out = Path(out)
+    out, config = Path(out), absolute_paths(config)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue its run")
@@ -94,7 +95,8 @@ def _checkpoint_to_resume(config: Config, out: Path) -> dict:
     checkpoint = read_checkpoint(out / "last.ckpt")
     if "potential" not in checkpoint or "run" not in checkpoint:
         raise ValueError(f"{out / 'last.ckpt'}: expected the checkpoint of a training run, got another file")
-    before, now = (config_to_dict(c) for c in (config_from_dict(checkpoint["potential"]["config"]), config))
+    former = moved_paths(absolute_paths(config_from_dict(checkpoint["potential"]["config"])), out)
+    before, now = (config_to_dict(c) for c in (former, config))
     for section, options in now.items():
         for name, value in options.items():
             was = before.get(section, {}).get(name)
