@@ -123,7 +123,7 @@ def test_choose_converts_targets_and_forces():
     assert chosen.forces is None
     chosen = molecules.choose(["energy"], {"energy": "meV"}, forces=True)
     assert torch.allclose(chosen.forces, 1000 * molecules.forces)
-    stated = molecules.choose(["energy"], {"energy": "kJ/mol"}, {"energy": "kcal/mol"})
+    stated = molecules.in_stated_units({"energy": "kcal/mol"}).choose(["energy"], {"energy": "kJ/mol"})
     assert torch.allclose(stated.y[:, 0], molecules.y[:, 0] * 4.184)
 
 
@@ -134,7 +134,7 @@ def test_choose_converts_targets_and_forces():
         ((["gap", "gap"],), "distinct"),
         ((["gap"], {"gap": "D"}), "'D' .dipole moment."),
         ((["gap"], {"energy": "eV"}), "units: expected names among the targets gap, got 'energy'"),
-        ((["gap"], None, None, True), r"expected \['energy'\] alone when training on forces"),
+        ((["gap"], None, True), r"expected \['energy'\] alone when training on forces"),
     ],
 )
 def test_choose_rejects(arguments, message):

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .targets import canonical_target
-from .units import conversion, is_energy, unit_name
+from .targets import canonical_target, is_total_energy
+from .units import conversion, force_units, is_energy, unit_name
 
 MAX_ATOMIC_NUMBER = 94
 
@@ -158,13 +158,59 @@ class Molecules(torch.utils.data.Dataset):
             pick(self.fixed, atoms),
         )
 
-    def choose(self, targets, units=None, file_units=None, forces=False) -> "Molecules":
+    def in_stated_units(self, stated: dict[str, str]) -> "Molecules":
+        """Read the numbers as being in the units `stated`: positions and cells become Å, forces the energy's unit / Å.
+
+        Args:
+            stated: {"length": unit} of positions and cells, else Å; {"forces": unit}, as "eV/Ang", else the unit of
+                the target "energy" over that of the length; {name: unit} of any target, else as in `units`.
+
+        Raises:
+            ValueError: a unit is unknown or measures something else, there is no such target, or the forces' unit is
+                stated and the energy's is not known.
+        """
+        if not stated:
+            return self
+        stated = {canonical_target(name): unit for name, unit in stated.items()}
+        of_target = {canonical_target(name): unit for name, unit in zip(self.names, self.units, strict=True)}
+        length, of_forces, energy_of_forces = "Ang", "Ang", None
+        for name, unit in stated.items():
+            try:
+                if name == "length":
+                    length = unit_name(unit, "length")
+                elif name == "forces":
+                    energy_of_forces, of_forces = force_units(unit)
+                elif name in of_target:
+                    of_target[name] = unit_name(unit, "energy" if is_total_energy(name, None) else None)
+                else:
+                    known = ", ".join(["length", "forces", *of_target])
+                    raise ValueError(f"expected some of {known}, got {name!r}")
+            except ValueError as error:
+                raise ValueError(f"file_units.{name}: {str(error).removeprefix('unit: ')}") from None
+        forces = self.forces
+        if forces is not None:
+            factor = 1 / conversion(of_forces if energy_of_forces else length, "Ang")
+            if energy_of_forces and "energy" in of_target:
+                if of_target["energy"] is None:
+                    unit = f"{energy_of_forces}/{of_forces}"
+                    raise ValueError(f"file_units.energy: expected a unit, as the forces have one ({unit}), got none")
+                factor *= conversion(energy_of_forces, of_target["energy"])
+            forces = forces * factor
+        scale = conversion(length, "Ang")
+        return replace(
+            self,
+            pos=self.pos * scale,
+            cell=None if self.cell is None else self.cell * scale,
+            forces=forces,
+            units=tuple(of_target[canonical_target(name)] for name in self.names),
+        )
+
+    def choose(self, targets, units=None, forces=False) -> "Molecules":
         """The same molecules with the columns `targets` only, converted; forces follow the target "energy".
 
         Args:
             targets: names.
             units: {name: unit} to convert to; a target that is not named keeps its unit.
-            file_units: {name: unit} that states (or corrects) the unit in which the file holds a target.
             forces: keep the forces.
 
         Raises:
@@ -178,20 +224,20 @@ class Molecules(torch.utils.data.Dataset):
                 raise ValueError(f"targets: expected some of {', '.join(own) or '(the data has none)'}, got {name!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"targets: expected distinct names, got {', '.join(names)}")
-        units, file_units = (
-            {canonical_target(k): v for k, v in (table or {}).items()} for table in (units, file_units)
-        )
-        for key, table in (("units", units), ("file_units", file_units)):
-            for name in table:
-                if name not in names:
-                    raise ValueError(f"{key}: expected names among the targets {', '.join(names)}, got {name!r}")
+        units = {canonical_target(name): unit for name, unit in (units or {}).items()}
+        for name in units:
+            if name not in names:
+                raise ValueError(f"units: expected names among the targets {', '.join(names)}, got {name!r}")
         columns = [own[name] for name in names]
         factors, chosen = [], []
         for name, column in zip(names, columns, strict=True):
-            given = file_units.get(name) or self.units[column]
+            given = self.units[column]
             wanted = units.get(name) or given
             if given is None and wanted is not None:
-                raise ValueError(f"file_units.{name}: expected the file's unit, to convert to {wanted!r}, got none")
+                raise ValueError(
+                    f"file_units.{name}: expected the file's unit, to convert to {wanted!r}, got none "
+                    f"(config key data.file_units.{name}, or evaluate --file-units {name}=UNIT)"
+                )
             factors.append(1.0 if given is None else conversion(given, wanted))
             chosen.append(None if wanted is None else unit_name(wanted))
         y = self.y[:, columns] * torch.tensor(factors, dtype=torch.float64)

@@ -25,6 +25,7 @@ def read_molecules(
     labels: str = "original",
     dtype: torch.dtype = torch.float32,
     relaxations: bool = False,
+    file_units: dict[str, str] | None = None,
 ) -> Molecules:
     """Read molecules with all labels that the source has.
 
@@ -36,26 +37,30 @@ def read_molecules(
         labels: "original" or "revised" labels of MD17's frames, where a file has both.
         dtype: of positions and forces.
         relaxations: every relaxation is one structure, the initial one, with the energy of the relaxed one.
+        file_units: {"length", "forces" or a target: unit} where the source does not say its units, or says them
+            wrongly, as in `Molecules.in_stated_units`.
 
     Raises:
-        FileNotFoundError, ValueError: the source is missing, damaged or unknown, or has no relaxations.
+        FileNotFoundError, ValueError: the source or a unit is missing, damaged or unknown, or has no relaxations.
     """
+    stated = file_units or {}
     source = str(source)
     if relaxations and (source in SAMPLES or source.startswith("pyg:")):
         raise ValueError(f"data.relaxations: expected a source that holds relaxations, got {source!r}")
     if source in SAMPLES:
-        return read_npz(sample_path(source), labels, dtype)
+        return read_npz(sample_path(source), labels, dtype, file_units=stated)
     if source.startswith("pyg:"):
         if root is None:
             raise ValueError(
                 f"data.root: expected the folder of PyTorch Geometric's data sets for {source!r}, got none"
             )
-        return read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype)
+        molecules = read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype)
+        return molecules.in_stated_units(stated)
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"data.source: expected a file or one of {', '.join(SAMPLES)}; there is no {source!r}")
     if holds_lmdb(path):
-        return read_lmdb(path, dtype, relaxations)
+        return read_lmdb(path, dtype, relaxations).in_stated_units(stated)
     if path.suffix == ".npz":
-        return read_npz(path, labels, dtype, relaxations)
-    return read_ase(path, dtype, relaxations)
+        return read_npz(path, labels, dtype, relaxations, stated)
+    return read_ase(path, dtype, relaxations).in_stated_units(stated)

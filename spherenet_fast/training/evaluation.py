@@ -13,7 +13,9 @@ from .prepare import prepare_split
 PARTS = ("test", "val", "train", "all")
 
 
-def evaluation_data(potential: Potential, data=None, split=None, part: str = "test") -> tuple[Molecules, Tensor]:
+def evaluation_data(
+    potential: Potential, data=None, split=None, part: str = "test", file_units: dict[str, str] | None = None
+) -> tuple[Molecules, Tensor]:
     """Molecules with the potential's targets and units, and the indices to evaluate.
 
     Args:
@@ -21,6 +23,7 @@ def evaluation_data(potential: Potential, data=None, split=None, part: str = "te
         data: a source for `read_molecules`; None: that of the training run.
         split: a split file; None: the split of the training run, or all molecules where `data` is given.
         part: "test", "val", "train" or "all".
+        file_units: of `data`, as for `read_molecules`; the training run's own data has the units of its config.
 
     Raises:
         FileNotFoundError, ValueError: the data or split do not exist or do not fit, or the part is empty.
@@ -29,14 +32,16 @@ def evaluation_data(potential: Potential, data=None, split=None, part: str = "te
         raise ValueError(f"--part: expected one of {', '.join(PARTS)}, got {part!r}")
     if potential.config is None and data is None:
         raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
+    if file_units and data is None:
+        raise ValueError("--file-units: expected --data with it, as the config of the run has its own, got none")
     config = None if potential.config is None else config_from_dict(potential.config).data
     dtype = next(potential.parameters()).dtype
-    root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
+    root, labels = (config.root, config.labels) if config else (None, "original")
     relaxations = config is not None and config.relaxations
-    molecules = read_molecules(config.source if data is None else data, root, labels, dtype, relaxations)
+    source, stated = (config.source, config.file_units) if data is None else (data, file_units)
+    molecules = read_molecules(source, root, labels, dtype, relaxations, stated)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
-    file_units = {k: v for k, v in file_units.items() if data is None}
-    molecules = molecules.choose(potential.names, units, file_units, potential.forces)
+    molecules = molecules.choose(potential.names, units, potential.forces)
     if part == "all" or (data is not None and split is None):
         indices = torch.arange(len(molecules))
     elif split is not None:

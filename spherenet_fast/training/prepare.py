@@ -21,17 +21,17 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         FileNotFoundError, ValueError: see `read_molecules` and `Molecules.choose`.
     """
     dtype = getattr(torch, config.dtype)
-    molecules = read_molecules(config.source, config.root, config.labels, dtype, config.relaxations)
-    known = dict(zip(molecules.names, molecules.units, strict=True)) | {
-        canonical_target(k): v for k, v in config.file_units.items()
-    }
+    molecules = read_molecules(
+        config.source, config.root, config.labels, dtype, config.relaxations, config.file_units
+    )
+    known = dict(zip(molecules.names, molecules.units, strict=True))
     usual = {
         name: QM9_TARGETS[name].report
         for name in map(canonical_target, config.targets)
         if name in QM9_TARGETS and known.get(name)
     }
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
-    return molecules.choose(config.targets, units, config.file_units, config.forces)
+    return molecules.choose(config.targets, units, config.forces)
 
 
 def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
