@@ -45,7 +45,10 @@ class _StoredTensor(metaclass=_Sealed):
         self.storage, self.layout = storage, layout
 
     def numpy(self) -> np.ndarray:
-        storage = torch.load(io.BytesIO(self.storage), map_location="cpu", weights_only=True)
+        try:
+            storage = torch.load(io.BytesIO(self.storage), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's message advises to run what the file names
+            raise ValueError("got a damaged tensor, or one of other than plain numbers") from error
         offset, size, stride = self.layout[:3]
         # as_strided refuses to leave the storage, where set_ would enlarge it
         flat = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
@@ -184,7 +187,8 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
     def joined(name, to):
         return torch.from_numpy(np.concatenate([record[name] for record in records])).to(to) if common(name) else None
 
-    return Molecules(
+    return Molecules.from_file(
+        path,
         n_atoms=torch.tensor([len(record["z"]) for record in records]),
         z=joined("z", torch.int64),
         pos=joined("pos", dtype),

@@ -100,6 +100,8 @@ class Molecules(torch.utils.data.Dataset):
             raise TypeError(f"group: expected int64, got {self.group.dtype}")
         if count and int(self.n_atoms.min()) < 1:
             raise ValueError(f"n_atoms: expected at least 1 atom per molecule, got {int(self.n_atoms.min())}")
+        if count and int(self.n_atoms.max()) > atoms:  # before a sum that might overflow
+            raise ValueError(f"n_atoms: expected at most {atoms} atoms, as in z, got {int(self.n_atoms.max())}")
         if int(self.n_atoms.sum()) != atoms:
             raise ValueError(f"z: expected {int(self.n_atoms.sum())} atoms (the sum of n_atoms), got {atoms}")
         expected = {
@@ -121,6 +123,14 @@ class Molecules(torch.utils.data.Dataset):
         _require_finite("pos", self.pos, self.n_atoms)
         self.offset = torch.zeros(count + 1, dtype=torch.int64)
         torch.cumsum(self.n_atoms, 0, out=self.offset[1:])
+
+    @classmethod
+    def from_file(cls, path, **arrays) -> "Molecules":
+        """Molecules of `arrays`, with `path` in the message of every error, a ValueError."""
+        try:
+            return cls(**arrays)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -238,8 +248,11 @@ class Molecules(torch.utils.data.Dataset):
                     f"file_units.{name}: expected the file's unit, to convert to {wanted!r}, got none "
                     f"(config key data.file_units.{name}, or evaluate --file-units {name}=UNIT)"
                 )
-            factors.append(1.0 if given is None else conversion(given, wanted))
-            chosen.append(None if wanted is None else unit_name(wanted))
+            try:
+                factors.append(1.0 if given is None else conversion(given, wanted))
+                chosen.append(None if wanted is None else unit_name(wanted))
+            except ValueError as error:
+                raise ValueError(f"target {name!r}: {error}") from None
         y = self.y[:, columns] * torch.tensor(factors, dtype=torch.float64)
         _require_finite("y", y, None, names)
         return replace(

@@ -159,7 +159,8 @@ def _frames(archive: Archive, dtype: torch.dtype, prefixes: list[str], suffix: s
     fixed = np.tile(archive.mask("fixed", len(z)), len(pos)) if "fixed" in archive else None
     train = len(parts["pos"][0])
     names = () if energy is None else ("energy",)
-    return Molecules(
+    return Molecules.from_file(
+        archive.path,
         n_atoms=torch.full((len(pos),), len(z), dtype=torch.int64),
         z=torch.from_numpy(z).repeat(len(pos)),
         pos=_tensor(pos.reshape(-1, 3), dtype),
@@ -204,7 +205,8 @@ def _packed(archive: Archive, dtype: torch.dtype, unit: str | None) -> Molecules
             units.append(unit_of(name))
     cell, pbc = _cells(archive, count)
     y = np.concatenate(columns, axis=1) if columns else np.zeros((count, 0))
-    return Molecules(
+    return Molecules.from_file(
+        archive.path,
         n_atoms=torch.from_numpy(n_atoms),
         z=torch.from_numpy(z),
         pos=_tensor(archive.numbers("pos", atoms, 3), dtype),

@@ -35,11 +35,12 @@ def packed_relaxations(archive: Archive, dtype: torch.dtype, relaxations: bool, 
     n_atoms, z = archive.whole("n_atoms", "M"), archive.whole("z", "ΣN")
     count, atoms = len(n_atoms), len(z)
     pbc = archive.mask("pbc", count, 3) if "pbc" in archive else np.ones((count, 3), dtype=bool)
-    initial = Molecules(
-        torch.from_numpy(n_atoms),
-        torch.from_numpy(z),
-        torch.from_numpy(archive.numbers("pos_initial", atoms, 3)).to(dtype),
-        torch.zeros(count, 0, dtype=torch.float64),
+    initial = Molecules.from_file(
+        archive.path,
+        n_atoms=torch.from_numpy(n_atoms),
+        z=torch.from_numpy(z),
+        pos=torch.from_numpy(archive.numbers("pos_initial", atoms, 3)).to(dtype),
+        y=torch.zeros(count, 0, dtype=torch.float64),
         cell=torch.from_numpy(archive.numbers("cell", count, 3, 3)).to(dtype),
         pbc=torch.from_numpy(pbc),
         fixed=torch.from_numpy(archive.mask("fixed", atoms)) if "fixed" in archive else None,
@@ -59,16 +60,17 @@ def packed_relaxations(archive: Archive, dtype: torch.dtype, relaxations: bool, 
             "frame_system", f"expected relaxations 0 to {count - 1}, got {int(system.min())} to {int(system.max())}"
         )
     rows = initial.atoms_of(system)[0]
-    return Molecules(
-        initial.n_atoms[system],
-        initial.z[rows],
-        pos,
-        torch.from_numpy(y),
-        names,
-        (unit,) * len(names),
-        forces,
-        initial.cell[system],
-        initial.pbc[system],
-        None if initial.fixed is None else initial.fixed[rows],
+    return Molecules.from_file(
+        archive.path,
+        n_atoms=initial.n_atoms[system],
+        z=initial.z[rows],
+        pos=pos,
+        y=torch.from_numpy(y),
+        names=names,
+        units=(unit,) * len(names),
+        forces=forces,
+        cell=initial.cell[system],
+        pbc=initial.pbc[system],
+        fixed=None if initial.fixed is None else initial.fixed[rows],
         group=None if relaxations else system,
     )
