@@ -268,7 +268,8 @@ def _unpickled(file: Path, data: bytes) -> Any:
                 raise pickle.UnpicklingError(f"it numbers an object {number}")
         return _Unpickler(io.BytesIO(data)).load()
     except Exception as error:  # pickle raises whatever the first byte that puzzles it leads to
-        raise ValueError(f"{file}: expected an LMDB of pickled structures: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: expected an LMDB of pickled structures: {reason}") from error
 
 
 def _count(file: Path, length: Any) -> int:
