@@ -278,10 +278,20 @@ def test_fractions_of_atoms_are_refused(tmp_path):
 
 
 def test_entries_that_are_not_used_are_named(tmp_path):
-    records = [structure(3, 0, y=1.0, stress=torch.eye(3)), structure(3, 1, y=2.0, force=torch.ones(3, 3))]
+    records = [structure(3, number, y=1.0, stress=torch.eye(3), dipole=torch.ones(3)) for number in range(2)]
     with pytest.warns(UserWarning) as caught:
-        molecules = read_molecules(write(tmp_path / "f.lmdb", records))
-    assert molecules.y.tolist() == [[1.0], [2.0]] and molecules.forces is None
-    of_entries, of_labels = (str(warning.message) for warning in caught)
-    assert of_entries.endswith("f.lmdb: not used, as they are not understood: entries stress")
-    assert of_labels.endswith("forces is not used, as 1 of 2 records have none (the first is number 0)")
+        read_molecules(write(tmp_path / "f.lmdb", records))
+    (message,) = (str(warning.message) for warning in caught)
+    assert message.endswith("f.lmdb: not used, as they are not understood: entries dipole, stress")
+
+
+def test_labels_of_some_records(tmp_path):
+    """What a record does not have is NaN, and no other record's label is lost."""
+    records = [structure(3, 0, y=1.0), structure(2, 1, y=2.0, force=torch.ones(2, 3)), structure(2, 2)]
+    records[2].fixed = None
+    molecules = read_molecules(write(tmp_path / "f.lmdb", records))
+    assert molecules.y[:2, 0].tolist() == [1.0, 2.0] and molecules.y[2].isnan().all()
+    assert molecules.forces.isnan().any(1).tolist() == [True] * 3 + [False] * 2 + [True] * 2
+    assert molecules.fixed.tolist() == [True, False, False] + [False] * 4
+    with pytest.raises(ValueError, match="data.relaxations: expected y_relaxed in every record"):
+        read_molecules(tmp_path / "f.lmdb", relaxations=True)

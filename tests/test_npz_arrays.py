@@ -273,3 +273,12 @@ def test_errors_of_structures_name_the_file(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"f.npz: {message}"):
             read(tmp_path / "f.npz", packed() | change)
+
+
+def test_arrays_larger_than_the_memory(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(np.lib.format, "read_array", full)
+    with pytest.raises(ValueError, match=r"f.npz: z: expected an array that fits into memory, .*9 TiB"):
+        read(tmp_path / "f.npz", frames())

@@ -128,8 +128,11 @@ class Archive:
         try:
             return read(name)
         except Exception as error:  # zipfile and NumPy raise whatever the first byte that puzzles them leads to
-            reason = str(error) or type(error).__name__
-            raise self.error(name, f"expected an array as NumPy saves it, got a damaged one ({reason})") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            text = f"expected an array as NumPy saves it, got a damaged one ({reason})"
+            if isinstance(error, MemoryError):
+                text = f"expected an array that fits into memory, got a larger one ({reason})"
+            raise self.error(name, text) from error
 
     def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         info = self._zip.getinfo(self._members[name])

@@ -147,8 +147,8 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
 
     A record has pos [N, 3], atomic_numbers [N], cell [1, 3, 3] and fixed [N], and, where they are known, y_relaxed and
     y_init (IS2RE: targets relaxed_energy and initial_energy) or y and force (S2EF: the target energy and forces), in Å
-    and eV. OC20's other entries, as tags, pos_relaxed and stored edges, are not used; of entries that it does not have,
-    and of labels that only some records have, a warning tells. Cells repeat in all directions.
+    and eV. A label that only some records have is NaN in the others. OC20's other entries, as tags, pos_relaxed and
+    stored edges, are not used; entries that it does not have are named in a warning. Cells repeat in all directions.
 
     Args:
         path: a file, a folder with data.mdb, or a folder of such files and folders named ``*.lmdb``.
@@ -167,38 +167,32 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
     if not records:
         raise ValueError(f"{path}: expected records, got none")
     if other:
-        warnings.warn(f"{path}: not used, as they are not understood: entries {', '.join(other)}", stacklevel=2)
+        warnings.warn(f"{path}: not used, as they are not understood: entries {', '.join(sorted(other))}", stacklevel=2)
 
-    def common(name):
-        return all(name in record for record in records)
-
-    for name in ("forces", "fixed", *RELAXATION_TARGETS, "energy"):
-        without = [number for number, record in enumerate(records) if name not in record]
-        if 0 < len(without) < len(records):
-            warnings.warn(
-                f"{path}: {name} is not used, as {len(without)} of {len(records)} records have none (the first is "
-                f"number {without[0]})",
-                stacklevel=2,
-            )
-    names = [name for name in (*RELAXATION_TARGETS, "energy") if common(name)]
-    if relaxations and RELAXATION_TARGETS[0] not in names:
+    names = [name for name in (*RELAXATION_TARGETS, "energy") if any(name in record for record in records)]
+    if relaxations and not all(RELAXATION_TARGETS[0] in record for record in records):
         raise ValueError(f"data.relaxations: expected y_relaxed in every record of {path}, got some without")
 
-    def joined(name, to):
-        return torch.from_numpy(np.concatenate([record[name] for record in records])).to(to) if common(name) else None
+    def joined(name, to, absent=None):
+        """The entry of all records, the row `absent` for each atom of one without it; None if no record has it."""
+        if not any(name in record for record in records):
+            return None
+        parts = [record[name] if name in record else np.array([absent] * len(record["z"])) for record in records]
+        return torch.from_numpy(np.concatenate(parts)).to(to)
 
+    y = [[float(record.get(name, np.nan)) for name in names] for record in records]
     return Molecules.from_file(
         path,
         n_atoms=torch.tensor([len(record["z"]) for record in records]),
         z=joined("z", torch.int64),
         pos=joined("pos", dtype),
-        y=torch.tensor([[float(record[name]) for name in names] for record in records], dtype=torch.float64),
+        y=torch.tensor(y, dtype=torch.float64),
         names=tuple(names),
         units=("eV",) * len(names),
-        forces=joined("forces", dtype),
+        forces=joined("forces", dtype, [np.nan] * 3),
         cell=joined("cell", dtype),
         pbc=torch.ones(len(records), 3, dtype=torch.bool),
-        fixed=joined("fixed", torch.bool),
+        fixed=joined("fixed", torch.bool, False),
     )
 
 

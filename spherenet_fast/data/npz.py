@@ -41,11 +41,7 @@ _UNIT_ARRAYS = {
 
 
 def read_npz(
-    path,
-    labels: str = "original",
-    dtype: torch.dtype = torch.float32,
-    relaxations: bool = False,
-    file_units: dict[str, str] | None = None,
+    path, labels: str = "original", dtype: torch.dtype = torch.float32, relaxations: bool = False
 ) -> Molecules:
     """Read an archive in one of the layouts above.
 
@@ -54,16 +50,23 @@ def read_npz(
         labels: "original" or "revised" (the arrays ``*_energy_revised``, ``*_forces_revised`` of divided frames).
         dtype: of positions and forces.
         relaxations: every relaxation is one structure, the first, with the energy of the last; only in that layout.
-        file_units: what the file does not say of its units, or says wrongly, as in `Molecules.in_stated_units`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, truncated or no archive, has none of the layouts, or no relaxations; an array is
             damaged, of another shape or not of numbers; a unit is unknown.
     """
-    file_units = file_units or {}
+    molecules, units = read_stored(path, labels, dtype, relaxations)
+    return molecules.in_stated_units(units)
+
+
+def read_stored(path, labels, dtype, relaxations, corrected=()) -> tuple[Molecules, dict[str, str]]:
+    """As `read_npz`, with lengths and forces as they are stored, and their units for `Molecules.in_stated_units`.
+
+    What the file says of the units of `corrected`, some of "energy", "length" and "forces", is not listened to.
+    """
     with Archive(path) as archive:
-        units = _stated_units(archive, file_units)
+        units = _stated_units(archive, corrected)
         energy_unit = units.pop("energy", None)
         if "pos_initial" in archive:
             molecules = packed_relaxations(archive, dtype, relaxations, energy_unit or "eV")
@@ -80,18 +83,18 @@ def read_npz(
                 archive.understood(*_RMD17_ORIGIN)
             molecules = _frames(archive, dtype, [""], "", energy_unit)
         archive.warn_of_unread()
-    return molecules.in_stated_units(units | file_units)
+    return molecules, units
 
 
-def _stated_units(archive: Archive, corrections: dict[str, str]) -> dict[str, str]:
-    """{"energy", "length", "forces": unit} as far as the archive states them and nothing corrects them."""
+def _stated_units(archive: Archive, corrected) -> dict[str, str]:
+    """{"energy", "length", "forces": unit} as far as the archive states them and they are not among `corrected`."""
     units = {}
     for key, (names, spelling) in _UNIT_ARRAYS.items():
         name = archive.first(*names)
         if name is None:
             continue
         texts = archive.texts(name)
-        if key in corrections or texts == [""]:
+        if key in corrected or texts == [""]:
             continue
         if len(texts) != 1:
             raise archive.error(name, f"expected one unit, got {len(texts)}")

@@ -8,7 +8,7 @@ import torch
 from .ase_files import read_ase
 from .lmdb import holds_lmdb, read_lmdb
 from .molecules import Molecules
-from .npz import read_npz
+from .npz import read_stored
 from .pyg import read_pyg
 
 SAMPLES = ("ethanol", "qm9", "fcc111")
@@ -43,24 +43,28 @@ def read_molecules(
     Raises:
         FileNotFoundError, ValueError: the source or a unit is missing, damaged or unknown, or has no relaxations.
     """
-    stated = file_units or {}
-    source = str(source)
+    file_units = file_units or {}
+    molecules, units = _as_stored(str(source), root, labels, dtype, relaxations, file_units)
+    return molecules.in_stated_units(units | file_units)
+
+
+def _as_stored(source, root, labels, dtype, relaxations, corrected) -> tuple[Molecules, dict[str, str]]:
+    """Molecules, and the units that the source states, but for those `corrected`, for `Molecules.in_stated_units`."""
     if relaxations and (source in SAMPLES or source.startswith("pyg:")):
         raise ValueError(f"data.relaxations: expected a source that holds relaxations, got {source!r}")
     if source in SAMPLES:
-        return read_npz(sample_path(source), labels, dtype, file_units=stated)
+        return read_stored(sample_path(source), labels, dtype, relaxations, corrected)
     if source.startswith("pyg:"):
         if root is None:
             raise ValueError(
                 f"data.root: expected the folder of PyTorch Geometric's data sets for {source!r}, got none"
             )
-        molecules = read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype)
-        return molecules.in_stated_units(stated)
+        return read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype), {}
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"data.source: expected a file or one of {', '.join(SAMPLES)}; there is no {source!r}")
     if holds_lmdb(path):
-        return read_lmdb(path, dtype, relaxations).in_stated_units(stated)
+        return read_lmdb(path, dtype, relaxations), {}
     if path.suffix == ".npz":
-        return read_npz(path, labels, dtype, relaxations, stated)
-    return read_ase(path, dtype, relaxations).in_stated_units(stated)
+        return read_stored(path, labels, dtype, relaxations, corrected)
+    return read_ase(path, dtype, relaxations), {}

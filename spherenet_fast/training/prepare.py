@@ -24,7 +24,7 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     molecules = read_molecules(
         config.source, config.root, config.labels, dtype, config.relaxations, config.file_units
     )
-    known = dict(zip(molecules.names, molecules.units, strict=True))
+    known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
         name: QM9_TARGETS[name].report
         for name in map(canonical_target, config.targets)
