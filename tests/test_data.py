@@ -19,6 +19,7 @@ from spherenet_fast.data import (
     read_split,
     training_loader,
 )
+from spherenet_fast.data.file_units import in_stated_units
 
 
 def collate_in_a_loop(molecules, indices):
@@ -123,7 +124,7 @@ def test_choose_converts_targets_and_forces():
     assert chosen.forces is None
     chosen = molecules.choose(["energy"], {"energy": "meV"}, forces=True)
     assert torch.allclose(chosen.forces, 1000 * molecules.forces)
-    stated = molecules.in_stated_units({"energy": "kcal/mol"}).choose(["energy"], {"energy": "kJ/mol"})
+    stated = in_stated_units(molecules, {"energy": "kcal/mol"}).choose(["energy"], {"energy": "kJ/mol"})
     assert torch.allclose(stated.y[:, 0], molecules.y[:, 0] * 4.184)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .targets import canonical_target, is_total_energy
-from .units import conversion, force_units, is_energy, unit_name
+from .targets import canonical_target
+from .units import conversion, is_energy, unit_name
 
 MAX_ATOMIC_NUMBER = 94
 
@@ -124,14 +124,6 @@ class Molecules(torch.utils.data.Dataset):
         self.offset = torch.zeros(count + 1, dtype=torch.int64)
         torch.cumsum(self.n_atoms, 0, out=self.offset[1:])
 
-    @classmethod
-    def from_file(cls, path, **arrays) -> "Molecules":
-        """Molecules of `arrays`, with `path` in the message of every error, a ValueError."""
-        try:
-            return cls(**arrays)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from None
-
     def __len__(self) -> int:
         return len(self.n_atoms)
 
@@ -140,6 +132,14 @@ class Molecules(torch.utils.data.Dataset):
         if isinstance(indices, slice):
             indices = torch.arange(len(self))[indices]
         return self.batch(torch.as_tensor(indices, dtype=torch.int64).reshape(-1))
+
+    @classmethod
+    def from_file(cls, path, **arrays) -> "Molecules":
+        """Molecules of `arrays`, with `path` in the message of every error, a ValueError."""
+        try:
+            return cls(**arrays)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def atoms_of(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Atom numbers of the molecules `indices` [B], and which of the B molecules each belongs to: two [N] int64."""
@@ -166,53 +166,6 @@ class Molecules(torch.utils.data.Dataset):
             self.y[indices],
             pick(self.forces, atoms),
             pick(self.fixed, atoms),
-        )
-
-    def in_stated_units(self, stated: dict[str, str]) -> "Molecules":
-        """Read the numbers as being in the units `stated`: positions and cells become Å, forces the energy's unit / Å.
-
-        Args:
-            stated: {"length": unit} of positions and cells, else Å; {"forces": unit}, as "eV/Ang", else the unit of
-                the target "energy" over that of the length; {name: unit} of any target, else as in `units`.
-
-        Raises:
-            ValueError: a unit is unknown or measures something else, there is no such target, or the forces' unit is
-                stated and the energy's is not known.
-        """
-        if not stated:
-            return self
-        stated = {canonical_target(name): unit for name, unit in stated.items()}
-        of_target = {canonical_target(name): unit for name, unit in zip(self.names, self.units, strict=True)}
-        length, of_forces, energy_of_forces = "Ang", "Ang", None
-        for name, unit in stated.items():
-            try:
-                if name == "length":
-                    length = unit_name(unit, "length")
-                elif name == "forces":
-                    energy_of_forces, of_forces = force_units(unit)
-                elif name in of_target:
-                    of_target[name] = unit_name(unit, "energy" if is_total_energy(name, None) else None)
-                else:
-                    known = ", ".join(["length", "forces", *of_target])
-                    raise ValueError(f"expected some of {known}, got {name!r}")
-            except ValueError as error:
-                raise ValueError(f"file_units.{name}: {str(error).removeprefix('unit: ')}") from None
-        forces = self.forces
-        if forces is not None:
-            factor = 1 / conversion(of_forces if energy_of_forces else length, "Ang")
-            if energy_of_forces and "energy" in of_target:
-                if of_target["energy"] is None:
-                    unit = f"{energy_of_forces}/{of_forces}"
-                    raise ValueError(f"file_units.energy: expected a unit, as the forces have one ({unit}), got none")
-                factor *= conversion(energy_of_forces, of_target["energy"])
-            forces = forces * factor
-        scale = conversion(length, "Ang")
-        return replace(
-            self,
-            pos=self.pos * scale,
-            cell=None if self.cell is None else self.cell * scale,
-            forces=forces,
-            units=tuple(of_target[canonical_target(name)] for name in self.names),
         )
 
     def choose(self, targets, units=None, forces=False) -> "Molecules":

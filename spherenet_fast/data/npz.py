@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from .archives import Archive
+from .file_units import in_stated_units
 from .molecules import Molecules
 from .relaxations import packed_relaxations
 from .targets import QM9_TARGETS, canonical_target
@@ -57,11 +58,11 @@ def read_npz(
             damaged, of another shape or not of numbers; a unit is unknown.
     """
     molecules, units = read_stored(path, labels, dtype, relaxations)
-    return molecules.in_stated_units(units)
+    return in_stated_units(molecules, units)
 
 
 def read_stored(path, labels, dtype, relaxations, corrected=()) -> tuple[Molecules, dict[str, str]]:
-    """As `read_npz`, with lengths and forces as they are stored, and their units for `Molecules.in_stated_units`.
+    """As `read_npz`, with lengths and forces as they are stored, and their units for `in_stated_units`.
 
     What the file says of the units of `corrected`, some of "energy", "length" and "forces", is not listened to.
     """

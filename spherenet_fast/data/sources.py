@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from .ase_files import read_ase
+from .file_units import in_stated_units
 from .lmdb import holds_lmdb, read_lmdb
 from .molecules import Molecules
 from .npz import read_stored
@@ -38,18 +39,18 @@ def read_molecules(
         dtype: of positions and forces.
         relaxations: every relaxation is one structure, the initial one, with the energy of the relaxed one.
         file_units: {"length", "forces" or a target: unit} where the source does not say its units, or says them
-            wrongly, as in `Molecules.in_stated_units`.
+            wrongly, as in `in_stated_units`.
 
     Raises:
         FileNotFoundError, ValueError: the source or a unit is missing, damaged or unknown, or has no relaxations.
     """
     file_units = file_units or {}
     molecules, units = _as_stored(str(source), root, labels, dtype, relaxations, file_units)
-    return molecules.in_stated_units(units | file_units)
+    return in_stated_units(molecules, units | file_units)
 
 
 def _as_stored(source, root, labels, dtype, relaxations, corrected) -> tuple[Molecules, dict[str, str]]:
-    """Molecules, and the units that the source states, but for those `corrected`, for `Molecules.in_stated_units`."""
+    """Molecules, and the units that the source states, but for those `corrected`, for `in_stated_units`."""
     if relaxations and (source in SAMPLES or source.startswith("pyg:")):
         raise ValueError(f"data.relaxations: expected a source that holds relaxations, got {source!r}")
     if source in SAMPLES:
