@@ -99,7 +99,7 @@ def evaluate(
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
-        molecules, indices = evaluation_data(potential, data, split, part, _units(file_units))
+        molecules, indices = evaluation_data(potential, data, split, part, file_units=_units(file_units))
         if data is not None:  # else the run's own config decided what to test on
             potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
         errors = evaluate(potential, molecules, indices, batch_size)

@@ -26,6 +26,7 @@ def read_molecules(
     labels: str = "original",
     dtype: torch.dtype = torch.float32,
     relaxations: bool = False,
+    *,
     file_units: dict[str, str] | None = None,
 ) -> Molecules:
     """Read molecules with all labels that the source has.

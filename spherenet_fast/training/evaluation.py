@@ -14,7 +14,7 @@ PARTS = ("test", "val", "train", "all")
 
 
 def evaluation_data(
-    potential: Potential, data=None, split=None, part: str = "test", file_units: dict[str, str] | None = None
+    potential: Potential, data=None, split=None, part: str = "test", *, file_units: dict[str, str] | None = None
 ) -> tuple[Molecules, Tensor]:
     """Molecules with the potential's targets and units, and the indices to evaluate.
 
@@ -39,7 +39,7 @@ def evaluation_data(
     root, labels = (config.root, config.labels) if config else (None, "original")
     relaxations = config is not None and config.relaxations
     source, stated = (config.source, config.file_units) if data is None else (data, file_units)
-    molecules = read_molecules(source, root, labels, dtype, relaxations, stated)
+    molecules = read_molecules(source, root, labels, dtype, relaxations, file_units=stated)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
     molecules = molecules.choose(potential.names, units, potential.forces)
     if part == "all" or (data is not None and split is None):

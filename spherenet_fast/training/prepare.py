@@ -22,7 +22,7 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     """
     dtype = getattr(torch, config.dtype)
     molecules = read_molecules(
-        config.source, config.root, config.labels, dtype, config.relaxations, config.file_units
+        config.source, config.root, config.labels, dtype, config.relaxations, file_units=config.file_units
     )
     known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
