@@ -30,10 +30,10 @@ def evaluation_data(
     """
     if part not in PARTS:
         raise ValueError(f"--part: expected one of {', '.join(PARTS)}, got {part!r}")
-    if potential.config is None and data is None:
-        raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
     if file_units and data is None:
         raise ValueError("--file-units: expected --data with it, as the config of the run has its own, got none")
+    if potential.config is None and data is None:
+        raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
     config = None if potential.config is None else config_from_dict(potential.config).data
     dtype = next(potential.parameters()).dtype
     root, labels = (config.root, config.labels) if config else (None, "original")
