@@ -39,10 +39,9 @@ def test_mutated_archives(tmp_path, layout, save):
     assert count[False] > 0.8 * sum(count.values())  # checksums find the damage; zip's dates and such may change
 
 
-@pytest.mark.parametrize("s2ef", [False, True])
-def test_mutated_lmdbs(tmp_path, s2ef):
+def test_mutated_lmdbs(tmp_path):
     """Nothing of the file is mapped, and all places in it are compared with its size: no subprocess is needed."""
-    labels = [dict(y=-1.0, force=np.ones((30, 3))) if s2ef else dict(y_relaxed=-1.0, y_init=0.5) for _ in range(4)]
+    labels = dict(y=-1.0, force=np.ones((30, 3))), dict(y_relaxed=-1.0, y_init=0.5)
     records = [structure(30, seed, **label) for seed, label in enumerate(labels)]  # on overflow pages
     path = write(tmp_path / "f.lmdb", records)
     count = outcomes(path, mutations(path.read_bytes(), 200))
@@ -51,7 +50,7 @@ def test_mutated_lmdbs(tmp_path, s2ef):
 
 def test_wrong_bits_in_the_pages_of_an_lmdb(tmp_path):
     """Each of these bytes is a place or a size somewhere; the library lmdb ends the process for one in thirty."""
-    path = write(tmp_path / "f.lmdb", [structure(30, seed, y_relaxed=-1.0) for seed in range(3)])
+    path = write(tmp_path / "f.lmdb", [structure(30, seed, y_relaxed=-1.0) for seed in range(2)])
     whole, page = path.read_bytes(), 4096
     header = [number * page + byte for number in range(len(whole) // page) for byte in range(32)]
     leaf = next(n for n in range(2, len(whole) // page) if struct.unpack_from("<H", whole, n * page + 10)[0] == 2)
@@ -59,13 +58,13 @@ def test_wrong_bits_in_the_pages_of_an_lmdb(tmp_path):
     places = np.random.default_rng(0).permutation([*header, *range(40, 152), *range(page + 40, page + 152), *nodes])
 
     def flipped():
-        for number, place in enumerate(places[:250]):
+        for number, place in enumerate(places[:200]):
             damaged = bytearray(whole)
             damaged[place] ^= 1 << number % 8
             yield bytes(damaged)
 
     count = outcomes(path, flipped())
-    assert count[False] > 60
+    assert count[False] > 50
 
 
 @pytest.mark.parametrize("folder", [False, True])
