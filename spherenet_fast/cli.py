@@ -42,6 +42,15 @@ def _usable(device: str) -> str:
     return device
 
 
+def _units(given: list[str] | None) -> dict[str, str]:
+    """["energy=eV", ...] as {"energy": "eV"}; ValueError for anything else."""
+    pairs = [text.partition("=") for text in given or []]
+    for name, equals, unit in pairs:
+        if not (name and equals and unit):
+            raise ValueError(f"--file-units: expected NAME=UNIT, as energy=kcal/mol, got {name + equals + unit!r}")
+    return {name: unit for name, _, unit in pairs}
+
+
 @app.callback()
 def main():
     keep_freed_memory()
@@ -78,6 +87,10 @@ def train(
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
     data: Annotated[str | None, typer.Option(help="Data to use instead of the training run's.")] = None,
+    file_units: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=UNIT", help="Unit in --data of a target, or of length or forces: energy=kcal/mol."),
+    ] = None,
     split: Annotated[Path | None, typer.Option(help=".npz file with index arrays train, val, test.")] = None,
     part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
     keys: Annotated[list[str] | None, _KEYS] = None,
@@ -95,8 +108,9 @@ def evaluate(
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
-        run, names = checkpoint.parent, parse_keys(keys)
-        molecules, indices = evaluation_data(potential, data, split, part, keys=names, run=run)
+        molecules, indices = evaluation_data(
+            potential, data, split, part, file_units=_units(file_units), keys=parse_keys(keys), run=checkpoint.parent
+        )
         if data is not None:  # else the run's own config decided what to test on
             potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
         errors = evaluate(potential, molecules, indices, batch_size)

@@ -128,6 +128,8 @@ class Molecules(torch.utils.data.Dataset):
             raise TypeError(f"group: expected int64, got {self.group.dtype}")
         if count and int(self.n_atoms.min()) < 1:
             raise ValueError(f"n_atoms: expected at least 1 atom per molecule, got {int(self.n_atoms.min())}")
+        if count and int(self.n_atoms.max()) > atoms:  # before a sum that might overflow
+            raise ValueError(f"n_atoms: expected at most {atoms} atoms, as in z, got {int(self.n_atoms.max())}")
         if int(self.n_atoms.sum()) != atoms:
             raise ValueError(f"z: expected {int(self.n_atoms.sum())} atoms (the sum of n_atoms), got {atoms}")
         expected = {
@@ -163,6 +165,14 @@ class Molecules(torch.utils.data.Dataset):
         if isinstance(indices, slice):
             indices = torch.arange(len(self))[indices]
         return self.batch(torch.as_tensor(indices, dtype=torch.int64).reshape(-1))
+
+    @classmethod
+    def from_file(cls, path, **arrays) -> "Molecules":
+        """Molecules of `arrays`, with `path` in the message of every error, a ValueError."""
+        try:
+            return cls(**arrays)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def atoms_of(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Atom numbers of the molecules `indices` [B], and which of the B molecules each belongs to: two [N] int64."""
@@ -210,7 +220,7 @@ class Molecules(torch.utils.data.Dataset):
                 )
         return {name: rows.nonzero()[:, 0] for name, rows in columns.items() if rows.any()}
 
-    def choose(self, targets, units=None, file_units=None, forces=False) -> "Molecules":
+    def choose(self, targets, units=None, forces=False) -> "Molecules":
         """The same molecules with the columns `targets` only, converted; forces follow the target "energy".
 
         The atoms of a molecule without forces become `fixed`, with forces of zero, so that they do not count.
@@ -218,7 +228,6 @@ class Molecules(torch.utils.data.Dataset):
         Args:
             targets: names.
             units: {name: unit} to convert to; a target that is not named keeps its unit.
-            file_units: {name: unit} that states (or corrects) the unit in which the file holds a target.
             forces: keep the forces.
 
         Raises:
@@ -233,22 +242,25 @@ class Molecules(torch.utils.data.Dataset):
                 raise ValueError(missing_label("targets", name, self.names, self.vectors, without_forces))
         if len(set(names)) != len(names):
             raise ValueError(f"targets: expected distinct names, got {', '.join(names)}")
-        units, file_units = (
-            {canonical_target(k): v for k, v in (table or {}).items()} for table in (units, file_units)
-        )
-        for key, table in (("units", units), ("file_units", file_units)):
-            for name in table:
-                if name not in names:
-                    raise ValueError(f"{key}: expected names among the targets {', '.join(names)}, got {name!r}")
+        units = {canonical_target(name): unit for name, unit in (units or {}).items()}
+        for name in units:
+            if name not in names:
+                raise ValueError(f"units: expected names among the targets {', '.join(names)}, got {name!r}")
         columns = [own[name] for name in names]
         factors, chosen = [], []
         for name, column in zip(names, columns, strict=True):
-            given = file_units.get(name) or self.units[column]
+            given = self.units[column]
             wanted = units.get(name) or given
             if given is None and wanted is not None:
-                raise ValueError(f"file_units.{name}: expected the file's unit, to convert to {wanted!r}, got none")
-            factors.append(1.0 if given is None else conversion(given, wanted))
-            chosen.append(None if wanted is None else unit_name(wanted))
+                raise ValueError(
+                    f"file_units.{name}: expected the file's unit, to convert to {wanted!r}, got none "
+                    f"(config key data.file_units.{name}, or evaluate --file-units {name}=UNIT)"
+                )
+            try:
+                factors.append(1.0 if given is None else conversion(given, wanted))
+                chosen.append(None if wanted is None else unit_name(wanted))
+            except ValueError as error:
+                raise ValueError(f"target {name!r}: {error}") from None
         y = self.y[:, columns] * torch.tensor(factors, dtype=torch.float64)
         for column, name in enumerate(names):
             if len(y) and y[:, column].isnan().all():

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from .ase_files import read_ase
+from .file_units import in_stated_units
 from .lmdb import holds_lmdb, read_lmdb
 from .labels import missing_label
 from .molecules import Molecules, Origin
-from .npz import read_npz
+from .npz import read_stored
 from .pyg import read_pyg
 from .targets import canonical_target
 
@@ -29,6 +30,7 @@ def read_molecules(
     dtype: torch.dtype = torch.float32,
     relaxations: bool = False,
     *,
+    file_units: dict[str, str] | None = None,
     keys: dict[str, str] | None = None,
     forces: bool = False,
 ) -> Molecules:
@@ -42,18 +44,24 @@ def read_molecules(
         labels: "original" or "revised" labels of MD17's frames, where a file has both.
         dtype: of positions and forces.
         relaxations: every relaxation is one structure, the initial one, with the energy of the relaxed one.
+        file_units: {"length", "forces" or a target: unit} where the source does not say its units, or says them
+            wrongly, as in `in_stated_units`.
         keys: {target or "forces": the name under which the source has it}, as {"energy": "REF_energy"}.
         forces: whether forces are wanted; of a file's two energies, theirs is taken then (see `labels.find_labels`).
 
     Raises:
-        FileNotFoundError, ValueError: the source is missing, damaged or unknown, has no relaxations, or has no label of
-            `keys`.
+        FileNotFoundError, ValueError: the source or a unit is missing, damaged or unknown, has no relaxations, or no
+            label of `keys`.
     """
-    source = str(source)
+    source, file_units, keys = str(source), file_units or {}, keys or {}
     path = source_path(source)
     if path is not None and path.exists() and path.suffix != ".npz" and not holds_lmdb(path):
-        return read_ase(path, dtype, relaxations, keys, forces)
-    molecules = _renamed(_read_arrays(source, path, root, labels, dtype, relaxations), keys or {})
+        return in_stated_units(read_ase(path, dtype, relaxations, keys, forces), file_units)
+    corrected = {keys.get(name, name): unit for name, unit in file_units.items()}
+    molecules, units = _as_stored(source, path, root, labels, dtype, relaxations, corrected)
+    named = {label: name for name, label in keys.items()}
+    units = {named.get(label, label): unit for label, unit in units.items()}
+    molecules = in_stated_units(_renamed(molecules, keys), units | file_units)
     return replace(molecules, origin=Origin((source,), (len(molecules),))) if molecules.origin is None else molecules
 
 
@@ -62,22 +70,23 @@ def source_path(source: str) -> Path | None:
     return None if source in SAMPLES or source.startswith("pyg:") else Path(source).expanduser()
 
 
-def _read_arrays(source, path, root, labels, dtype, relaxations) -> Molecules:
+def _as_stored(source, path, root, labels, dtype, relaxations, corrected) -> tuple[Molecules, dict[str, str]]:
+    """Molecules, and the units that the source states, but for those `corrected`, for `in_stated_units`."""
     if relaxations and (source in SAMPLES or source.startswith("pyg:")):
         raise ValueError(f"data.relaxations: expected a source that holds relaxations, got {source!r}")
     if source in SAMPLES:
-        return read_npz(sample_path(source), labels, dtype)
+        return read_stored(sample_path(source), labels, dtype, relaxations, corrected)
     if source.startswith("pyg:"):
         if root is None:
             raise ValueError(
                 f"data.root: expected the folder of PyTorch Geometric's data sets for {source!r}, got none"
             )
-        return read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype)
+        return read_pyg(source.removeprefix("pyg:"), Path(root).expanduser(), dtype), {}
     if not path.exists():
         raise FileNotFoundError(f"data.source: expected a file or one of {', '.join(SAMPLES)}; there is no {source!r}")
     if holds_lmdb(path):
-        return read_lmdb(path, dtype, relaxations)
-    return read_npz(path, labels, dtype, relaxations)
+        return read_lmdb(path, dtype, relaxations), {}
+    return read_stored(path, labels, dtype, relaxations, corrected)
 
 
 def _renamed(molecules: Molecules, keys: dict[str, str]) -> Molecules:

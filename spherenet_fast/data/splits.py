@@ -1,6 +1,5 @@
 """Which molecules are for training, validation and test."""
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .archives import Archive
 from .molecules import Molecules
 
 
@@ -124,20 +124,12 @@ def read_split(path, count: int) -> Split:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such split file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: expected an .npz file with train, val and test; it is damaged ({error})") from error
-    if not {"train", "val", "test"} & arrays.keys():
-        raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(arrays) or 'none'}")
-    parts = []
-    for name in ("train", "val", "test"):
-        array = arrays.get(name, np.zeros(0, dtype=np.int64))
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(f"{path}: {name}: expected a list of integers, got {array.dtype} {list(array.shape)}")
-        parts.append(torch.from_numpy(array.astype(np.int64)))
-    return _checked(Split(*parts), count)
+    with Archive(path) as archive:
+        if not archive.first(*Split._fields):
+            raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(archive) or 'none'}")
+        parts = [archive.whole(name, "M") if name in archive else np.zeros(0, np.int64) for name in Split._fields]
+        archive.warn_of_unread()
+    return _checked(Split(*map(torch.from_numpy, parts)), count)
 
 
 def _checked(split: Split, count: int) -> Split:

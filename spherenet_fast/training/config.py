@@ -26,7 +26,9 @@ class DataConfig:
     # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
     within: float | None = option(None, above=0)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
-    file_units: dict[str, str] = field(default_factory=dict)  # target -> unit in the file, where it does not say
+    # What the file does not say, or says wrongly: target -> unit, length -> unit of positions and cells (else Ang),
+    # forces -> unit, as eV/Ang (else that of the energy over that of the length).
+    file_units: dict[str, str] = field(default_factory=dict)
     dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
     train: int | None = option(None, low=1)  # numbers of molecules; none: all that remain
     val: int = option(0, low=0)

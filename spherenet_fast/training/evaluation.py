@@ -16,7 +16,14 @@ PARTS = ("test", "val", "train", "all")
 
 
 def evaluation_data(
-    potential: Potential, data=None, split=None, part: str = "test", keys: dict[str, str] | None = None, run=None
+    potential: Potential,
+    data=None,
+    split=None,
+    part: str = "test",
+    *,
+    file_units: dict[str, str] | None = None,
+    keys: dict[str, str] | None = None,
+    run=None,
 ) -> tuple[Molecules, Tensor]:
     """Molecules with the potential's targets and units, and the indices to evaluate.
 
@@ -25,6 +32,7 @@ def evaluation_data(
         data: a source for `read_molecules`; None: that of the training run.
         split: a split file; None: the split of the training run, or all molecules where `data` is given.
         part: "test", "val", "train" or "all".
+        file_units: of `data`, as for `read_molecules`; the training run's own data has the units of its config.
         keys: {target or "forces": its name in the data}; None: those of the training run.
         run: folder of the training run, beside which data is looked for that is not where it was.
 
@@ -33,20 +41,22 @@ def evaluation_data(
     """
     if part not in PARTS:
         raise ValueError(f"--part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if file_units and data is None:
+        raise ValueError("--file-units: expected --data with it, as the config of the run has its own, got none")
     if potential.config is None and data is None:
         raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
     config = None if potential.config is None else config_from_dict(potential.config)
     if config is not None:
         config = (config if run is None or data is not None else moved_paths(config, run)).data
     dtype = next(potential.parameters()).dtype
-    root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
+    root, labels = (config.root, config.labels) if config else (None, "original")
     relaxations = config is not None and config.relaxations
+    source, stated = (config.source, config.file_units) if data is None else (data, file_units)
     keys = config.keys if keys is None and config else keys
-    source, forces = config.source if data is None else data, potential.forces
-    read = read_molecules(source, root, labels, dtype, relaxations, keys=keys, forces=forces)
+    forces = potential.forces
+    read = read_molecules(source, root, labels, dtype, relaxations, file_units=stated, keys=keys, forces=forces)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
-    file_units = {k: v for k, v in file_units.items() if data is None}
-    molecules = read.choose(potential.names, units, file_units, forces)
+    molecules = read.choose(potential.names, units, forces)
     check_labels(read, potential.names, forces)
     check_frames(molecules)
     if part == "all" or (data is not None and split is None):

@@ -26,18 +26,17 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     """
     dtype = getattr(torch, config.dtype)
     molecules = read_molecules(
-        config.source, config.root, config.labels, dtype, config.relaxations, keys=config.keys, forces=config.forces
-    )
-    known = dict(zip(molecules.names, molecules.units, strict=True)) | {
-        canonical_target(k): v for k, v in config.file_units.items()
-    }
+        config.source, config.root, config.labels, dtype, config.relaxations, file_units=config.file_units,
+        keys=config.keys, forces=config.forces,
+    )  # fmt: skip
+    known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
         name: QM9_TARGETS[name].report
         for name in map(canonical_target, config.targets)
         if name in QM9_TARGETS and known.get(name)
     }
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
-    chosen = molecules.choose(config.targets, units, config.file_units, config.forces)
+    chosen = molecules.choose(config.targets, units, config.forces)
     check_labels(molecules, config.targets, config.forces, config.missing)
     check_frames(chosen)
     for name, unit in zip(chosen.names, chosen.units, strict=True):
