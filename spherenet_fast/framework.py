@@ -66,6 +66,9 @@ class GraphNetwork3D(nn.Module):
             "cutoff" is needed; "max_num_neighbors" (default None) and "kernels" (default True) are obeyed.
         num_layers: how often Eq. (1) is applied.
 
+    An untrained model of this package predicts 0, so that training starts with the errors of the mean: its last layers
+    have no weights yet. Let one of yours start so, too.
+
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """
 

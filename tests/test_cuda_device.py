@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from molecules import SMALL, labelled_batch, moved
+from molecules import SMALL, labelled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -153,7 +153,7 @@ def test_second_derivatives_numerically():
 @pytest.mark.parametrize("shape", [SMALL, dict(num_layers=2)], ids=["small", "default"])
 def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
     torch.manual_seed(0)
-    model = SphereNet(**shape).double().train()
+    model = with_outputs(SphereNet(**shape)).double().train()
     data = labelled_batch((9, 12, 1, 4))
     twin = copy.deepcopy(model).to("cuda", dtype)
     results = []
@@ -166,7 +166,7 @@ def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
 
 
 def test_autocast_runs_the_operators_in_float32():
-    model = SphereNet(**SMALL).cuda()
+    model = with_outputs(SphereNet(**SMALL)).cuda()
     data = moved(labelled_batch((9, 12)), "cuda", torch.float32)
     expected = model(data)
     with torch.autocast("cuda", torch.bfloat16):
@@ -176,7 +176,7 @@ def test_autocast_runs_the_operators_in_float32():
 
 def test_the_same_bits_on_every_run():
     torch.manual_seed(0)
-    model = SphereNet(**SMALL).cuda().train()
+    model = with_outputs(SphereNet(**SMALL)).cuda().train()
     data = moved(labelled_batch((20, 25, 13)), "cuda", torch.float32)
 
     def run():
