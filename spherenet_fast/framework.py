@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from . import derivatives, ops, reference
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis
 from .graph import Graph, edge_vectors, radius_graph
-from .inputs import Molecules, check_hparams, read_molecules
+from .inputs import LARGEST_CUTOFF, Molecules, check_hparams, outside_inference, read_molecules
 
 
 class System(NamedTuple):
@@ -72,9 +72,11 @@ class GraphNetwork3D(nn.Module):
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """
 
+    largest_cutoff = LARGEST_CUTOFF
+
     def __init__(self, hparams: Mapping[str, Any], num_layers: int):
         super().__init__()
-        check_hparams(hparams)
+        check_hparams(hparams, self.largest_cutoff)
         self.hparams = dict(hparams)
         self.cutoff = float(hparams["cutoff"])
         self.num_layers = num_layers
@@ -168,6 +170,8 @@ class GraphNetwork3D(nn.Module):
             graph = self.neighbours(molecules)
         elif len(graph.in_ptr) != len(z) + 1:
             raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+        else:
+            graph = Graph(*map(outside_inference, graph))
         operators = ops if self.hparams.get("kernels", True) else reference
         first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
         with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision

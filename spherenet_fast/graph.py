@@ -12,6 +12,7 @@ from spherenet_fast._graph_checks import (
     check_batch,
     check_cell,
     check_cutoff,
+    check_dense,
     check_edges,
     check_forms,
     check_max_num_neighbors,
@@ -155,6 +156,7 @@ def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: T
     Raises:
         TypeError, ValueError: dtype, device or shape do not fit each other; periodic edges without a cell.
     """
+    check_dense("pos", pos)
     num_nodes = len(graph.in_ptr) - 1
     if pos.shape != (num_nodes, 3):
         raise ValueError(f"pos: expected shape [{num_nodes},3] as in the graph, got {list(pos.shape)}")
