@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .centering import centered
 from .molecules import Molecules
 from .relaxations import RELAXATION_TARGETS
 from .targets import canonical_target
@@ -62,16 +63,19 @@ def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> M
     def pack(arrays, to=dtype):
         return torch.from_numpy(np.ascontiguousarray(arrays)).to(to)
 
+    n_atoms = torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64)
+    cell = np.stack([np.asarray(atoms.cell) for atoms in structures]) if periodic else None
+    pbc = np.stack([atoms.pbc for atoms in structures]) if periodic else None
     return Molecules(
-        n_atoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64),
+        n_atoms=n_atoms,
         z=pack(np.concatenate([atoms.numbers for atoms in structures]), torch.int64),
-        pos=pack(np.concatenate([atoms.positions for atoms in structures])),
+        pos=centered(np.concatenate([atoms.positions for atoms in structures]), n_atoms, cell, pbc, dtype),
         y=pack(y, torch.float64),
         names=tuple(labels),
         units=tuple(units.get(name) for name in labels),
         forces=None if forces is None else pack(np.concatenate(forces)),
-        cell=pack(np.stack([np.asarray(atoms.cell) for atoms in structures])) if periodic else None,
-        pbc=pack(np.stack([atoms.pbc for atoms in structures]), torch.bool) if periodic else None,
+        cell=pack(cell) if periodic else None,
+        pbc=pack(pbc, torch.bool) if periodic else None,
         fixed=pack(np.concatenate(fixed), torch.bool) if any(mask.any() for mask in fixed) else None,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .centering import centered
 from .molecules import Molecules
 from .relaxations import RELAXATION_TARGETS
 
@@ -160,15 +161,16 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
     def joined(name, to):
         return torch.from_numpy(np.concatenate([record[name] for record in records])).to(to) if common(name) else None
 
+    n_atoms, cell = torch.tensor([len(record["z"]) for record in records]), joined("cell", torch.float64)
     return Molecules(
-        n_atoms=torch.tensor([len(record["z"]) for record in records]),
+        n_atoms=n_atoms,
         z=joined("z", torch.int64),
-        pos=joined("pos", dtype),
+        pos=centered(np.concatenate([record["pos"] for record in records]), n_atoms, cell, None, dtype),
         y=torch.tensor([[float(record[name]) for name in names] for record in records], dtype=torch.float64),
         names=tuple(names),
         units=("eV",) * len(names),
         forces=joined("forces", dtype),
-        cell=joined("cell", dtype),
+        cell=cell.to(dtype),
         pbc=torch.ones(len(records), 3, dtype=torch.bool),
         fixed=joined("fixed", torch.bool),
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .centering import centered
 from .molecules import Molecules
 from .relaxations import packed_relaxations
 from .targets import QM9_TARGETS, canonical_target
@@ -100,10 +101,11 @@ def _trajectory(path, z, pos, energy, forces, unit, dtype, test) -> Molecules:
             )
     names = () if energy is None else ("energy",)
     y = np.zeros((frames, 0)) if energy is None else energy.reshape(frames, 1)
+    n_atoms = torch.full((frames,), atoms, dtype=torch.int64)
     return Molecules(
-        n_atoms=torch.full((frames,), atoms, dtype=torch.int64),
+        n_atoms=n_atoms,
         z=torch.from_numpy(z.astype(np.int64)).repeat(frames),
-        pos=torch.from_numpy(pos.reshape(-1, 3)).to(dtype),
+        pos=centered(pos.reshape(-1, 3), n_atoms, None, None, dtype),
         y=torch.from_numpy(y.astype(np.float64)),
         names=names,
         units=tuple(unit for _ in names),
@@ -132,10 +134,11 @@ def _packed(path, arrays, dtype) -> Molecules:
     y = np.concatenate(columns, axis=1) if columns else np.zeros((count, 0))
     if len(units) != len(names):
         raise ValueError(f"{path}: target_units: expected {len(names)} units, got {len(units)}")
+    n_atoms = torch.from_numpy(arrays["n_atoms"].astype(np.int64))
     return Molecules(
-        n_atoms=torch.from_numpy(arrays["n_atoms"].astype(np.int64)),
+        n_atoms=n_atoms,
         z=torch.from_numpy(arrays["z"].astype(np.int64)),
-        pos=torch.from_numpy(arrays["pos"]).to(dtype),
+        pos=centered(arrays["pos"], n_atoms, cell, pbc, dtype),
         y=torch.from_numpy(y.astype(np.float64)),
         names=tuple(names),
         units=tuple(units),

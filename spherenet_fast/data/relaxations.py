@@ -9,6 +9,7 @@ The archive (.npz) holds M relaxations of structures of any size, in Å and eV: 
 import numpy as np
 import torch
 
+from .centering import centered
 from .molecules import Molecules
 
 # Not called "energy...", which is a total energy whose negative gradient is a force: these are of another structure.
@@ -31,7 +32,7 @@ def packed_relaxations(path, arrays: dict[str, np.ndarray], dtype: torch.dtype, 
     initial = Molecules(
         n_atoms,
         z,
-        torch.from_numpy(arrays["pos_initial"]).to(dtype),
+        centered(arrays["pos_initial"], n_atoms, arrays["cell"], None, dtype),
         torch.zeros(len(n_atoms), 0, dtype=torch.float64),
         cell=cell,
         pbc=torch.ones(len(n_atoms), 3, dtype=torch.bool),
@@ -43,13 +44,14 @@ def packed_relaxations(path, arrays: dict[str, np.ndarray], dtype: torch.dtype, 
     else:
         y, names = arrays["frame_energy"].astype(np.float64)[:, None], ("energy",)
         system = torch.from_numpy(arrays["frame_system"].astype(np.int64))
-        pos = torch.from_numpy(arrays["frame_pos"]).to(dtype)
         forces = torch.from_numpy(arrays["frame_forces"]).to(dtype) if "frame_forces" in arrays else None
     if len(system) and not 0 <= int(system.min()) <= int(system.max()) < len(n_atoms):
         raise ValueError(
             f"{path}: frame_system: expected relaxations 0 to {len(n_atoms) - 1}, got {int(system.min())} to "
             f"{int(system.max())}"
         )
+    if not relaxations:
+        pos = centered(arrays["frame_pos"], n_atoms[system], arrays["cell"][system.numpy()], None, dtype)
     atoms = initial.atoms_of(system)[0]
     return Molecules(
         n_atoms[system],
