@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._given_graph import check_graph, checks_are_on
 from .blocks import NUM_ELEMENTS
 from .framework import GraphNetwork3D
 from .graph import Graph, radius_graph
@@ -113,6 +114,8 @@ class _Step:
                 graph = self.model.neighbours(molecules)
             if len(graph.in_ptr) != len(z) + 1:
                 raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+            if checks_are_on(pos):
+                check_graph(graph, molecules, self.cutoff, self.model.hparams.get("max_num_neighbors"))
             graph = padded_graph(_with_shift(graph, cell is not None), self.capacity)
         self.batch.fill(z, pos, batch, num_graphs, cell, labels)
         if not self.searches:

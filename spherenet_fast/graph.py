@@ -33,6 +33,10 @@ class Graph(NamedTuple):
 
     All tensors are on the device of the positions, all indices int64.
 
+    Operators and models trust the arrays to belong together: wrong numbers within range give wrong results in silence.
+    With SPHERENET_FAST_CHECKS=1 in the environment, operators compare those that they take with each other, and models
+    all of them with the edges, and the edges with the molecules and the cutoff.
+
     A graph may have room for more than it holds: rows of the arrays over edges past in_ptr[N] are padding, edges of no
     atom, and num_pairs is at least pair_ptr[N]. The operators give such edges zeros and take none of their derivatives.
     """

@@ -12,6 +12,8 @@ from spherenet_fast.data import from_atoms, read_molecules
 from spherenet_fast.data.centering import centered
 from spherenet_fast.training.predict import predict
 
+pytestmark = pytest.mark.filterwarnings("ignore:the energy of a model with the paper's torsion")
+
 FAR = [np.array([100.0, -70.0, 30.0]), np.array([1e5, 2e5, -1e5])]
 
 
@@ -64,6 +66,8 @@ def test_forces_do_not_depend_on_where_a_structure_is(name, far, wrapped):
     assert largest > 0.1  # eV/Å, or else nothing is tested
     assert np.abs(found_forces - forces).max() <= 1e-6 * largest
     assert abs(found - energy) <= 1e-6 * abs(energy)
+    if atoms.cell.rank == 3:
+        assert np.abs(other.get_stress() - atoms.get_stress()).max() <= 1e-6 * np.abs(atoms.get_stress()).max()
     assert np.array_equal(other.positions, (atoms if wrapped else outside_their_cell(atoms)).positions + far)
 
 

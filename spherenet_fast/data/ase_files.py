@@ -45,7 +45,8 @@ def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> M
     """Pack ASE structures: energies (eV) and forces (eV/Å) from their calculators, other labels from ``atoms.info``.
 
     A label counts only if every structure has it. Energies and forces are ASE's, in eV; labels in ``atoms.info`` have
-    no unit. Atoms under a FixAtoms are `fixed`.
+    no unit. Atoms under a FixAtoms are `fixed`. Positions are moved to the origin, or by whole cells, before they are
+    rounded to `dtype`: see `centered`.
     """
     results = [{} if atoms.calc is None else atoms.calc.results for atoms in structures]
     labels, units = {}, {}
