@@ -182,6 +182,7 @@ class CapturedInference:
         with torch.no_grad():
             return status, *self.step.predict(self.forces)
 
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
     def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor] | Tensor:
         """energy [graphs, out_channels] and forces [N, 3], or energy alone.
 
@@ -246,6 +247,7 @@ class CapturedTraining:
         self.optimizer.step()
         return value.detach()
 
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
     def __call__(self, data: Any, graph: Graph | None = None) -> Tensor:
         """The loss before the step, 0-dimensional.
 

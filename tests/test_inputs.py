@@ -7,6 +7,7 @@ import torch
 from molecules import as_data, rattled
 from small_models import NAMES, small_model
 
+from spherenet_fast.capture import Capacity, CapturedInference, CapturedTraining
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.models import MODELS
 
@@ -64,6 +65,25 @@ def test_a_model_moved_in_inference_mode_is_trained_outside():
     with torch.inference_mode():
         model.to("cpu")
     model.energy_and_forces(four_atoms())[1].square().sum().backward()
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["graph given", "graph found"])
+def test_steps_of_fixed_size_run_in_inference_mode_and_out_of_it(given):
+    model = small_model("SphereNet")
+    data = four_atoms(cell=None, pbc=None, y=torch.ones(1, 1), forces=torch.ones(4, 3))
+    graph = radius_graph(data.pos, data.batch, model.cutoff)
+    capacity = Capacity.of([data], model.cutoff)
+    predict = CapturedInference(small_model("SphereNet").eval(), capacity)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    step = CapturedTraining(model, lambda energy, forces, batch: forces.square().sum(), optimizer, capacity)
+    with torch.inference_mode():
+        inside, inside_graph = cloned(data), radius_graph(data.pos, data.batch, model.cutoff)
+    found = []
+    for mode, batch, its_graph in ((True, inside, inside_graph), (False, inside, inside_graph), (False, data, graph)):
+        with torch.inference_mode(mode):
+            found.append([*predict(batch, its_graph if given else None), step(batch, its_graph if given else None)])
+    for values in zip(*found, strict=True):
+        assert all(torch.equal(value, values[0]) for value in values)
 
 
 @pytest.mark.parametrize("call", CALLS)
