@@ -73,7 +73,7 @@ class GraphNetwork3D(nn.Module):
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """
 
-    largest_cutoff = LARGEST_CUTOFF
+    largest_cutoff = LARGEST_CUTOFF  # Å; a subclass may take less
 
     def __init__(self, hparams: Mapping[str, Any], num_layers: int):
         super().__init__()

@@ -118,6 +118,12 @@ def test_cells_without_a_volume_are_left_to_the_checks(cell):
     assert found.tolist() == [[0, -0.75, 0], [0, 0.75, 0]]
 
 
+@pytest.mark.parametrize("cell, pbc", [(np.ones((1, 3)), None), (np.ones((2, 3, 3)), None), (None, np.ones((4, 3)))])
+def test_arrays_of_wrong_shapes_are_left_to_the_checks(cell, pbc):
+    pos = np.array([[1.0, 0, 0], [1, 1.5, 0]])
+    assert centered(pos, torch.tensor([2]), cell, pbc, torch.float32).tolist() == pos.tolist()
+
+
 def test_atoms_half_a_cell_away_stay_together():
     """Rounding would send some to one side and some to the other."""
     halves = np.array([[0.0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]])

@@ -22,16 +22,19 @@ def centered(pos, n_atoms: Tensor, cell, pbc, dtype: torch.dtype) -> Tensor:
     Args:
         pos: [ΣN, 3], Å, in the precision of its source; a tensor or an array.
         n_atoms: [M] int64.
-        cell: [M, 3, 3] Å, a tensor or an array, or None. pbc: [M, 3] bool, or None: all directions, if there is a cell.
+        cell: [M, 3, 3] Å, a tensor or an array, or None.
+        pbc: [M, 3] or [3] bool, a tensor or an array, or None: all directions, if there is a cell.
     """
-    pos = torch.as_tensor(pos)
-    count = len(n_atoms)
+    pos, count = torch.as_tensor(pos), len(n_atoms)
+    cell = None if cell is None else torch.as_tensor(cell)
+    pbc = torch.ones(count, 3, dtype=torch.bool) if pbc is None else torch.as_tensor(pbc).bool()
     if torch.promote_types(pos.dtype, dtype) == dtype:
         return pos.to(dtype)
-    if pos.shape != (int(n_atoms.sum()), 3) or count == 0 or int(n_atoms.min()) < 1:
+    right = pos.shape == (int(n_atoms.sum()), 3) and pbc.shape in ((3,), (count, 3))
+    right = right and (cell is None or cell.shape == (count, 3, 3))
+    if not right or count == 0 or int(n_atoms.min()) < 1:
         return pos.to(dtype)  # `Molecules` says what is wrong
-    cell = None if cell is None else torch.as_tensor(cell)
-    pbc = torch.ones(count, 3, dtype=torch.bool) if pbc is None else torch.as_tensor(pbc).bool().expand(count, 3)
+    pbc = pbc.expand(count, 3)
     offset = torch.nn.functional.pad(n_atoms.cumsum(0), (1, 0)).tolist()
     out = torch.empty(pos.shape, dtype=dtype)
     for start in range(0, count, STRUCTURES):
