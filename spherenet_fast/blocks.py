@@ -115,6 +115,7 @@ class RadialBasis(nn.Module):
             self.register_buffer(name, torch.empty(num_spherical, num_radial), persistent=False)
         self._refresh_constants()
 
+    @torch.inference_mode(False)  # a model that is moved inside inference mode can still be trained outside
     def _refresh_constants(self) -> None:
         for name, exact in zip(("roots", "scale"), self.constants, strict=True):
             setattr(self, name, torch.tensor(exact, dtype=torch.float64, device=getattr(self, name).device))

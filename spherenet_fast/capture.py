@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._given_graph import check_graph, checks_are_on
 from .blocks import NUM_ELEMENTS
 from .framework import GraphNetwork3D
 from .graph import Graph, radius_graph
@@ -169,6 +170,8 @@ class _Step:
                 graph = self.model.neighbours(molecules)
             if len(graph.in_ptr) != len(z) + 1:
                 raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+            if checks_are_on(pos):
+                check_graph(graph, molecules, self.cutoff, self.model.hparams.get("max_num_neighbors"))
             graph = padded_graph(_with_shift(graph, cell is not None), self.capacity)
         self.batch.fill(z, pos, batch, num_graphs, cell, labels)
         if not self.searches:
@@ -235,6 +238,7 @@ class CapturedInference:
         with torch.no_grad():
             return status, *self.step.predict(self.forces)
 
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
     def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor] | Tensor:
         """energy [graphs, out_channels] and forces [N, 3], or energy alone.
 
@@ -325,6 +329,7 @@ class CapturedTraining:
         self.optimizer.step()
         return value.detach()
 
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
     def __call__(self, data: Any, graph: Graph | None = None) -> Tensor:
         """The loss before the step, 0-dimensional.
 

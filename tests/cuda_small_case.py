@@ -2,7 +2,7 @@
 
 import torch
 from gpu import DEVICE
-from molecules import SMALL, moved, rattled_batch
+from molecules import SMALL, moved, rattled_batch, with_outputs
 
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
@@ -15,7 +15,7 @@ def main() -> None:
             for tf32 in (False, True) if dtype == torch.float32 else (False,):
                 torch.backends.cuda.matmul.allow_tf32 = tf32
                 data = moved(rattled_batch((7, 5)), DEVICE, dtype)
-                model = SphereNet(**shape).to(DEVICE, dtype).train()
+                model = with_outputs(SphereNet(**shape)).to(DEVICE, dtype).train()
                 exact = radius_graph(data.pos, data.batch, 5.0)
                 capacity = Capacity(2, len(data.z), len(exact.rev) + 5, exact.num_pairs + 9)
                 for graph in (exact, fixed_radius_graph(data.pos, data.batch, 5.0, capacity)[0]):

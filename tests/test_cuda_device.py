@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from gpu import DEVICE
-from molecules import SMALL, labelled_batch, moved
+from molecules import SMALL, labelled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -155,7 +155,7 @@ def test_second_derivatives_numerically():
 @pytest.mark.parametrize("shape", [SMALL, dict(num_layers=2)], ids=["small", "default"])
 def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
     torch.manual_seed(0)
-    model = SphereNet(**shape).double().train()
+    model = with_outputs(SphereNet(**shape)).double().train()
     data = labelled_batch((9, 12, 1, 4))
     twin = copy.deepcopy(model).to(DEVICE, dtype)
     results = []
@@ -168,7 +168,7 @@ def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
 
 
 def test_autocast_runs_the_operators_in_float32():
-    model = SphereNet(**SMALL).to(DEVICE)
+    model = with_outputs(SphereNet(**SMALL)).to(DEVICE)
     data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
     expected = model(data)
     with torch.autocast(DEVICE, torch.bfloat16):
@@ -178,7 +178,7 @@ def test_autocast_runs_the_operators_in_float32():
 
 def test_the_same_bits_on_every_run():
     torch.manual_seed(0)
-    model = SphereNet(**SMALL).to(DEVICE).train()
+    model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
     data = moved(labelled_batch((20, 25, 13)), DEVICE, torch.float32)
 
     def run():

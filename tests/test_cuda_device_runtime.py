@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 from gpu import DEVICE, needs_gpu
-from molecules import SMALL, labelled_batch, moved
+from molecules import SMALL, labelled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -53,7 +53,7 @@ def test_work_follows_the_current_stream():
 
 @needs_gpu
 def test_nothing_waits_for_the_gpu():
-    model = SphereNet(**SMALL).to(DEVICE).train()
+    model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
     data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
     capacity = Capacity(2, len(data.z), 400, 8000)
     graph = radius_graph(data.pos, data.batch, 5.0)
@@ -78,7 +78,7 @@ def test_nothing_waits_for_the_gpu():
 
 @needs_gpu
 def test_several_threads_with_streams_of_their_own():
-    model = SphereNet(**SMALL).double().to(DEVICE).eval()
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).eval()
     batches = [moved(labelled_batch((6, 5), seed), DEVICE) for seed in range(4)]
     expected = [model.energy_and_forces(data) for data in batches]
     torch.cuda.synchronize()
@@ -107,7 +107,7 @@ def test_several_threads_with_streams_of_their_own():
 
 @two_gpus
 def test_a_device_that_is_not_the_current_one():
-    model = SphereNet(**SMALL).double().eval()
+    model = with_outputs(SphereNet(**SMALL)).double().eval()
     data = labelled_batch((6, 5))
     expected = dict(zip(("energy", "forces"), model.energy_and_forces(data), strict=True))
     with torch.cuda.device(0):
@@ -156,7 +156,7 @@ BATCHES = [((6, 9, 1, 4), 0), ((5,), 1), ((9, 9, 9), 2), ((1, 1), 3)] * 3
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_captured_inference(forces):
-    model = SphereNet(**SMALL).double().to(DEVICE).eval()
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).eval()
     batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
     predict = CapturedInference(model, Capacity.of(batches, 5.0), forces)
     for data in batches:
@@ -169,7 +169,7 @@ def test_captured_inference(forces):
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_captured_training(forces):
-    model = SphereNet(**SMALL).double().to(DEVICE).train()
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train()
     twin = copy.deepcopy(model)
     batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
 
@@ -192,7 +192,7 @@ def test_captured_training(forces):
 
 def test_a_recorded_step_says_what_does_not_fit():
     batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
-    model = SphereNet(**SMALL).double().to(DEVICE).train()
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train()
     small = Capacity.of(batches[1:2], 5.0, spare=0)._replace(atoms=40, graphs=4)
     step = CapturedTraining(
         model, lambda energy, forces, batch: forces.square().sum(), torch.optim.SGD(model.parameters(), lr=1e-9), small

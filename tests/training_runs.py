@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from molecules import with_outputs
 
 from spherenet_fast.data import Molecules
 from spherenet_fast.training.config_files import load_config
@@ -66,8 +67,10 @@ def random_molecules(count=7, periodic=False, seed=0) -> Molecules:
 
 
 def untrained(dtype="float64", **changes):
-    """A tiny potential, its molecules and its split."""
+    """A tiny potential whose predictions are random numbers, its molecules and its split."""
     config = tiny_config(data__dtype=dtype, **changes)
     molecules = prepare_molecules(config.data)
     split = prepare_split(config.data, molecules)
-    return prepare_potential(config, molecules, split).eval(), molecules, split
+    potential = prepare_potential(config, molecules, split).eval()
+    with_outputs(potential.model)
+    return potential, molecules, split

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .centering import centered
 from .labels import Labels, find_labels, missing_label
 from .molecules import MAX_ATOMIC_NUMBER, Molecules, Origin
 from .relaxations import RELAXATION_TARGETS
@@ -29,7 +30,8 @@ def from_atoms(
     """Pack ASE structures: energies (eV) and forces (eV/Å) from their calculators, other labels from ``atoms.info``.
 
     A label that only some structures have is NaN in the others. Labels in ``atoms.info`` have no unit, except the
-    targets of QM9's own files. Atoms under a FixAtoms are `fixed`.
+    targets of QM9's own files. Atoms under a FixAtoms are `fixed`. Positions are moved to the origin, or by whole
+    cells, before they are rounded to `dtype`: see `centered`.
 
     Args:
         keys, forces: see `find_labels`.
@@ -66,7 +68,7 @@ def from_atoms(
     return Molecules(
         n_atoms=n_atoms,
         z=pack(np.concatenate([atoms.numbers for atoms in structures]), torch.int64),
-        pos=pack(np.concatenate([atoms.positions for atoms in structures])),
+        pos=centered(np.concatenate([atoms.positions for atoms in structures]), n_atoms, cell, pbc, dtype),
         y=pack(y, torch.float64),
         names=tuple(found.columns),
         units=tuple(found.units.get(name) for name in found.columns),

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .archives import truth_values, whole_numbers
+from .centering import centered
 from .lmdb_file import LmdbFile
 from .molecules import Molecules
 from .relaxations import RELAXATION_TARGETS
@@ -181,16 +182,17 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
         return torch.from_numpy(np.concatenate(parts)).to(to)
 
     y = [[float(record.get(name, np.nan)) for name in names] for record in records]
+    n_atoms, cell = torch.tensor([len(record["z"]) for record in records]), joined("cell", torch.float64)
     return Molecules.from_file(
         path,
-        n_atoms=torch.tensor([len(record["z"]) for record in records]),
+        n_atoms=n_atoms,
         z=joined("z", torch.int64),
-        pos=joined("pos", dtype),
+        pos=centered(np.concatenate([record["pos"] for record in records]), n_atoms, cell, None, dtype),
         y=torch.tensor(y, dtype=torch.float64),
         names=tuple(names),
         units=("eV",) * len(names),
         forces=joined("forces", dtype, [np.nan] * 3),
-        cell=joined("cell", dtype),
+        cell=cell.to(dtype),
         pbc=torch.ones(len(records), 3, dtype=torch.bool),
         fixed=joined("fixed", torch.bool, False),
     )

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from .archives import Archive
+from .centering import centered
 from .file_units import in_stated_units
 from .molecules import Molecules
 from .relaxations import packed_relaxations
@@ -163,11 +164,12 @@ def _frames(archive: Archive, dtype: torch.dtype, prefixes: list[str], suffix: s
     fixed = np.tile(archive.mask("fixed", len(z)), len(pos)) if "fixed" in archive else None
     train = len(parts["pos"][0])
     names = () if energy is None else ("energy",)
+    n_atoms = torch.full((len(pos),), len(z), dtype=torch.int64)
     return Molecules.from_file(
         archive.path,
-        n_atoms=torch.full((len(pos),), len(z), dtype=torch.int64),
+        n_atoms=n_atoms,
         z=torch.from_numpy(z).repeat(len(pos)),
-        pos=_tensor(pos.reshape(-1, 3), dtype),
+        pos=centered(pos.reshape(-1, 3), n_atoms, cell, pbc, dtype),
         y=_tensor(np.zeros((len(pos), 0)) if energy is None else energy, torch.float64),
         names=names,
         units=tuple(unit for _ in names),
@@ -209,11 +211,12 @@ def _packed(archive: Archive, dtype: torch.dtype, unit: str | None) -> Molecules
             units.append(unit_of(name))
     cell, pbc = _cells(archive, count)
     y = np.concatenate(columns, axis=1) if columns else np.zeros((count, 0))
+    n_atoms = torch.from_numpy(n_atoms)
     return Molecules.from_file(
         archive.path,
-        n_atoms=torch.from_numpy(n_atoms),
+        n_atoms=n_atoms,
         z=torch.from_numpy(z),
-        pos=_tensor(archive.numbers("pos", atoms, 3), dtype),
+        pos=centered(archive.numbers("pos", atoms, 3), n_atoms, cell, pbc, dtype),
         y=_tensor(y, torch.float64),
         names=tuple(names),
         units=tuple(units),

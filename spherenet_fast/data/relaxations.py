@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .archives import Archive
+from .centering import centered
 from .molecules import Molecules
 
 # Not called "energy...", which is a total energy whose negative gradient is a force: these are of another structure.
@@ -39,9 +40,9 @@ def packed_relaxations(archive: Archive, dtype: torch.dtype, relaxations: bool, 
         archive.path,
         n_atoms=torch.from_numpy(n_atoms),
         z=torch.from_numpy(z),
-        pos=torch.from_numpy(archive.numbers("pos_initial", atoms, 3)).to(dtype),
+        pos=torch.from_numpy(archive.numbers("pos_initial", atoms, 3)),
         y=torch.zeros(count, 0, dtype=torch.float64),
-        cell=torch.from_numpy(archive.numbers("cell", count, 3, 3)).to(dtype),
+        cell=torch.from_numpy(archive.numbers("cell", count, 3, 3)),
         pbc=torch.from_numpy(pbc),
         fixed=torch.from_numpy(archive.mask("fixed", atoms)) if "fixed" in archive else None,
     )
@@ -51,7 +52,7 @@ def packed_relaxations(archive: Archive, dtype: torch.dtype, relaxations: bool, 
     else:
         system = torch.from_numpy(archive.whole("frame_system", "F"))
         y, names = archive.numbers("frame_energy", len(system)).astype(np.float64)[:, None], ("energy",)
-        pos = torch.from_numpy(archive.numbers("frame_pos", "ΣN", 3)).to(dtype)
+        pos = torch.from_numpy(archive.numbers("frame_pos", "ΣN", 3))
         forces = None
         if "frame_forces" in archive:
             forces = torch.from_numpy(archive.numbers("frame_forces", len(pos), 3)).to(dtype)
@@ -60,17 +61,18 @@ def packed_relaxations(archive: Archive, dtype: torch.dtype, relaxations: bool, 
             "frame_system", f"expected relaxations 0 to {count - 1}, got {int(system.min())} to {int(system.max())}"
         )
     rows = initial.atoms_of(system)[0]
+    cell, pbc = initial.cell[system], initial.pbc[system]
     return Molecules.from_file(
         archive.path,
         n_atoms=initial.n_atoms[system],
         z=initial.z[rows],
-        pos=pos,
+        pos=centered(pos, initial.n_atoms[system], cell, pbc, dtype),
         y=torch.from_numpy(y),
         names=names,
         units=(unit,) * len(names),
         forces=forces,
-        cell=initial.cell[system],
-        pbc=initial.pbc[system],
+        cell=cell.to(dtype),
+        pbc=pbc,
         fixed=None if initial.fixed is None else initial.fixed[rows],
         group=None if relaxations else system,
     )

@@ -42,7 +42,8 @@ def read_molecules(
             ASE), or "pyg:QM9", "pyg:MD17/<molecule>".
         root: folder of PyTorch Geometric's data sets.
         labels: "original" or "revised" labels of MD17's frames, where a file has both.
-        dtype: of positions and forces.
+        dtype: of positions and forces. Where the source's positions have more digits, every structure is moved to the
+            origin, or by whole cells, before they are rounded.
         relaxations: every relaxation is one structure, the initial one, with the energy of the relaxed one.
         file_units: {"length", "forces" or a target: unit} where the source does not say its units, or says them
             wrongly, as in `in_stated_units`.

@@ -76,6 +76,7 @@ class SphereNet(SphericalMessagePassing):
             )
             for _ in range(num_layers)
         )  # fmt: skip
+        self.start_at_zero()
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
