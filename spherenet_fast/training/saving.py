@@ -1,0 +1,73 @@
+"""The checkpoints that a run is resumed from: the newest one and the one before it."""
+
+import os
+import sys
+from pathlib import Path
+
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from .._files import PARTIAL, write_file
+from .checkpoint import check_state, read_checkpoint, serialised
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+# What a run writes before its first checkpoint.
+_BEFORE_THE_FIRST = {"config.yaml", "split.npz", "metrics.csv", "tensorboard", "learning_curve.png"}
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, written all or nothing; the last one stays as ``previous.ckpt``."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        write_file(path, serialised(checkpoint), keep=Path(path).with_name(PREVIOUS))
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None):
+        return read_checkpoint(path)
+
+
+def newest_checkpoint(out: Path) -> tuple[dict, Path] | None:
+    """The newest whole checkpoint of the run in `out` and its path; None if it was stopped before it wrote one.
+
+    Where ``last.ckpt`` is missing or damaged, that is ``previous.ckpt``, and a line on standard error says so.
+
+    Raises:
+        FileNotFoundError: there is neither, and `out` is not the folder of a run that has just begun.
+        ValueError: there are some, but damaged or not of a training run; the error is that of the newer one.
+    """
+    try:
+        return _run_checkpoint(out / LAST), out / LAST
+    except (FileNotFoundError, ValueError) as error:
+        if (out / PREVIOUS).exists():
+            try:
+                checkpoint = _run_checkpoint(out / PREVIOUS)
+            except ValueError:
+                raise error from None
+            print(f"{error}; going on from {PREVIOUS}, after step {checkpoint['global_step']}", file=sys.stderr)
+            return checkpoint, out / PREVIOUS
+        if isinstance(error, FileNotFoundError) and _has_just_begun(out):
+            return None
+        raise
+
+
+def take_its_place(path: Path) -> None:
+    """Make the checkpoint `path` of a run its ``last.ckpt``, so that saving does not replace it by a damaged one."""
+    if path.name != LAST:
+        os.replace(path, path.with_name(LAST))
+
+
+def _has_just_begun(out: Path) -> bool:
+    if not out.is_dir():
+        return False
+    return all(path.name in _BEFORE_THE_FIRST or path.suffix == PARTIAL for path in out.iterdir())
+
+
+def _run_checkpoint(path: Path) -> dict:
+    """A checkpoint with all that a resume needs. Raises FileNotFoundError, ValueError."""
+    checkpoint = read_checkpoint(path)
+    parts = {"potential": dict, "run": dict, "state_dict": dict, "optimizer_states": list, "global_step": int}
+    if not all(isinstance(checkpoint.get(name), kind) for name, kind in parts.items()):
+        raise ValueError(f"{path}: expected the checkpoint of a training run, got another file")
+    try:
+        check_state(checkpoint["potential"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return checkpoint
