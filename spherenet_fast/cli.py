@@ -35,13 +35,13 @@ def _errors_in_one_line():
 
 
 def _usable(device: str) -> str:
-    """`device`, if PyTorch can compute there and bring the result back; else ValueError."""
+    """`device`, if PyTorch can compute there and bring back the result; else ValueError."""
     import torch
 
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
-        raise ValueError(f"--device: expected a device that PyTorch finds here, got {device!r}") from error
+        raise ValueError(f"--device: expected a device that PyTorch can compute on here, got {device!r}") from error
     return device
 
 

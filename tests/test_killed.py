@@ -29,7 +29,7 @@ def other_file_system(tmp_path):
 def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(tmp_path, other_file_system):
     train(killed_runs.config(), tmp_path / "whole")
     run = other_file_system / "run"
-    # A life begins with some thirty such moments, and has about twenty between one checkpoint and the next.
+    # A life begins with a dozen such moments, and has another dozen between one checkpoint and the next.
     moments = np.random.default_rng(0).integers(1, 33, KILLS)
     command = [sys.executable, killed_runs.__file__, run, *moments, 10**9]
     child = subprocess.run(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)

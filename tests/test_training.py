@@ -12,13 +12,12 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from training_runs import same_run, tiny_config, untrained
+from training_runs import before_step, same_run, tiny_config, untrained
 
 from spherenet_fast.data import conversion, random_split
 from spherenet_fast.training import Potential, train
 from spherenet_fast.training.accuracy import evaluate
 from spherenet_fast.training.logs import read_metrics
-from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.potential import read_checkpoint
 from spherenet_fast.training.prepare import prepare_molecules
 
@@ -28,18 +27,6 @@ def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(tiny_config(), out)
     return out
-
-
-def before_step(monkeypatch, number, action):
-    """Make `action` happen inside training step `number`."""
-    plain = TrainingModule.training_step
-
-    def step(self, batch, batch_idx):
-        if self.global_step == number:
-            action()
-        return plain(self, batch, batch_idx)
-
-    monkeypatch.setattr(TrainingModule, "training_step", step)
 
 
 # Steps 4, 9, ... are followed by a validation, 7 is not, and a row of metrics is written every third step.

@@ -9,6 +9,7 @@ from spherenet_fast.data import Molecules
 from spherenet_fast.training import Potential
 from spherenet_fast.training.config_files import load_config
 from spherenet_fast.training.logs import read_metrics
+from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.potential import read_checkpoint
 from spherenet_fast.training.prepare import prepare_molecules, prepare_potential, prepare_split
 
@@ -94,3 +95,15 @@ def same_run(one, two):
     best = [Potential.load(folder / "best.ckpt").state()["digest"] for folder in (one, two)]
     assert best[0] == best[1]
     assert json.loads((one / "results.json").read_text()) == json.loads((two / "results.json").read_text())
+
+
+def before_step(monkeypatch, number, action):
+    """Make `action` happen inside training step `number`."""
+    plain = TrainingModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.global_step == number:
+            action()
+        return plain(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)

@@ -30,6 +30,8 @@ def read_checkpoint(path) -> dict:
         PermissionError: it may not be read.
         ValueError: the file is empty, truncated, damaged, or no checkpoint.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: expected the file of a checkpoint, got a folder")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:

@@ -12,6 +12,11 @@ from .checkpoint import check_state, read_checkpoint, serialised
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 # What a run writes before its first checkpoint.
 _BEFORE_THE_FIRST = {"config.yaml", "split.npz", "metrics.csv", "tensorboard", "learning_curve.png"}
+# What a resume needs, none of it empty: Lightning passes over what is missing or empty without a word.
+_PARTS = {
+    "potential": dict, "run": dict, "state_dict": dict, "loops": dict, "optimizer_states": list, "callbacks": dict,
+    "global_step": int,
+}  # fmt: skip
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -63,9 +68,14 @@ def _has_just_begun(out: Path) -> bool:
 def _run_checkpoint(path: Path) -> dict:
     """A checkpoint with all that a resume needs. Raises FileNotFoundError, ValueError."""
     checkpoint = read_checkpoint(path)
-    parts = {"potential": dict, "run": dict, "state_dict": dict, "optimizer_states": list, "global_step": int}
-    if not all(isinstance(checkpoint.get(name), kind) for name, kind in parts.items()):
-        raise ValueError(f"{path}: expected the checkpoint of a training run, got another file")
+    missing = [name for name, kind in _PARTS.items() if not isinstance(checkpoint.get(name), kind)]
+    missing = missing or [name for name in _PARTS if not checkpoint[name]]
+    if not missing and "best" not in (checkpoint["callbacks"].get("RunControl") or ()):
+        missing = ["callbacks"]
+    if missing:
+        raise ValueError(
+            f"{path}: expected the checkpoint of a training run, got one without {', '.join(missing)}"
+        )
     try:
         check_state(checkpoint["potential"])
     except ValueError as error:
