@@ -10,15 +10,15 @@ from pathlib import Path
 PARTIAL = ".partial"
 
 
-def write_file(path, data: bytes, keep=None) -> None:
+def write_file(path, data: bytes, keep: str | None = None) -> None:
     """Make `path` a file that holds `data`; whatever happens on the way, it holds that or what it held before.
 
     The bytes go to a temporary name in the same folder, to the disk, and only then to `path`. A symbolic link stays
     one, and the file that it names is written. What is not a regular file (a device, a pipe) is written into.
 
     Args:
-        keep: a path in the same folder for the file that is replaced, so that one of the two is whole even if the disk
-            loses what it was given.
+        keep: a name, in the folder of the file itself, for the one that is replaced, so that one of the two is whole
+            even if the disk loses what it was given.
 
     Raises:
         OSError: the file cannot be written; says which and why. Nothing partial is left.
@@ -96,7 +96,7 @@ def _is_regular(path) -> bool:
     return stat.S_ISREG(mode)
 
 
-def _replace(path: str, data: bytes, keep) -> None:
+def _replace(path: str, data: bytes, keep: str | None) -> None:
     mode = None
     if os.path.exists(path):
         if not os.access(path, os.W_OK):  # renaming over it would not ask
@@ -113,7 +113,7 @@ def _replace(path: str, data: bytes, keep) -> None:
             file.flush()
             os.fsync(file.fileno())
         if keep is not None and mode is not None:
-            os.replace(path, keep)
+            os.replace(path, os.path.join(folder, keep))
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):

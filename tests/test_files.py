@@ -89,7 +89,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch, call):
 
 def test_the_replaced_file_can_be_kept(tmp_path):
     for number in range(3):
-        write_file(tmp_path / "last", b"%d" % number, keep=tmp_path / "previous")
+        write_file(tmp_path / "last", b"%d" % number, keep="previous")
         assert (tmp_path / "previous").exists() == (number > 0)
     assert (tmp_path / "previous").read_bytes() == b"1" and (tmp_path / "last").read_bytes() == b"2"
 

@@ -110,6 +110,17 @@ def test_sigterm_during_a_validation_waits_for_its_end(uninterrupted, tmp_path, 
     same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.parametrize("val", [3, 0])
+def test_a_signal_in_the_last_step_leaves_the_test_to_the_resumed_run(tmp_path, monkeypatch, val):
+    config = tiny_config(training__max_steps=2, data__val=val)
+    with monkeypatch.context() as patch:
+        before_step(patch, 1, send(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            train_to_the_end(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert train(config, tmp_path / "run", resume=True)["step"] == 2
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, capsys):
     before_step(monkeypatch, 6, send(signal.SIGINT, signal.SIGINT))
     with pytest.raises(Interrupted) as stop:
@@ -209,6 +220,19 @@ def test_a_checkpoint_with_other_parts_is_a_line_with_the_path(run, other):
         with pytest.raises(ValueError, match="last.ckpt: ") as error:
             train(tiny_config(), run, resume=True)
         assert "expected the checkpoint of a training run" in str(error.value) or other in ({"x": 1}, [{}])
+
+
+def test_a_last_checkpoint_that_is_a_link_stays_one(uninterrupted, run, tmp_path, capsys):
+    """Somebody has put the large files elsewhere."""
+    (tmp_path / "scratch").mkdir()
+    shutil.move(run / "last.ckpt", tmp_path / "scratch" / "large")
+    (run / "last.ckpt").symlink_to(tmp_path / "scratch" / "large")
+    train(tiny_config(training__max_steps=11), run, resume=True)
+    assert sorted(os.listdir(tmp_path / "scratch")) == ["large", "previous.ckpt"]
+    (tmp_path / "scratch" / "large").write_bytes(b"")
+    train(tiny_config(), run, resume=True)
+    assert "going on from previous.ckpt, after step 10" in capsys.readouterr().err
+    assert (run / "last.ckpt").is_symlink()
 
 
 # Where nothing was saved yet

@@ -70,13 +70,13 @@ class RunControl(pl.Callback):
             return
         if finished or self.signals.received is not None or step % self.val_every == 0:
             self._save(trainer, module)
-            self._stop_if_told(module)
+            self._stop_if_told()
 
     def on_validation_end(self, trainer, module: TrainingModule):
         metrics = module.take_errors("val")
         self._log(trainer, module, metrics)
         self._save(trainer, module, metrics["val_loss"])
-        self._stop_if_told(module)
+        self._stop_if_told()
         self._window_began = time.monotonic()  # validation does not count as training speed
         self._window_graphs = 0
 
@@ -117,6 +117,6 @@ class RunControl(pl.Callback):
     def _write_best(self):
         write_file(self.out / "best.ckpt", serialised(self._best_state))
 
-    def _stop_if_told(self, module: TrainingModule):
-        if self.signals.received is not None and module.progress() < 1:
+    def _stop_if_told(self):
+        if self.signals.received is not None:
             raise Interrupted(self.signals.received, saved=True)

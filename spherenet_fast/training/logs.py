@@ -70,13 +70,12 @@ def _cells(path) -> list[dict[str, str]]:
         lines = file.read().splitlines(keepends=True)
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))
     found = []
-    for row in rows:
-        found.append({name: cell for name, cell in row.items() if cell})
-        try:
-            float(found[-1]["step"])
-            list(map(float, found[-1].values()))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: line {rows.line_num}: expected a step and numbers, got {row}") from error
+    try:
+        for row in rows:
+            found.append({name: cell for name, cell in row.items() if cell})
+            list(map(float, (found[-1]["step"], *found[-1].values())))
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: line {rows.line_num}: expected a step and numbers, got others ({error})") from error
     return found
 
 

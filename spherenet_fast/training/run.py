@@ -14,7 +14,7 @@ from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
 from .potential import Potential, read_checkpoint
 from .prepare import prepare_molecules, prepare_potential, prepare_split
-from .saving import LAST, newest_checkpoint, take_its_place
+from .saving import LAST, make_last, newest_checkpoint
 from .signals import Interrupted
 from .trainer import eval_batch_size, fit
 
@@ -85,7 +85,7 @@ def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None) -> d
     out.mkdir(parents=True, exist_ok=True)
     remove_partial_files(out)
     if checkpoint is not None:
-        take_its_place(checkpoint[1])
+        make_last(checkpoint[1], out)
     write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
     split.save(out / "split.npz")
 

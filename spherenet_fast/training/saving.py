@@ -23,7 +23,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, written all or nothing; the last one stays as ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        write_file(path, serialised(checkpoint), keep=Path(path).with_name(PREVIOUS))
+        write_file(path, serialised(checkpoint), keep=PREVIOUS)
 
     def load_checkpoint(self, path, map_location=None, weights_only=None):
         return read_checkpoint(path)
@@ -38,25 +38,26 @@ def newest_checkpoint(out: Path) -> tuple[dict, Path] | None:
         FileNotFoundError: there is neither, and `out` is not the folder of a run that has just begun.
         ValueError: there are some, but damaged or not of a training run; the error is that of the newer one.
     """
+    previous = (out / LAST).resolve().with_name(PREVIOUS)  # beside the file, should last.ckpt be a link
     try:
         return _run_checkpoint(out / LAST), out / LAST
     except (FileNotFoundError, ValueError) as error:
-        if (out / PREVIOUS).exists():
+        if previous.exists():
             try:
-                checkpoint = _run_checkpoint(out / PREVIOUS)
+                checkpoint = _run_checkpoint(previous)
             except ValueError:
                 raise error from None
             print(f"{error}; going on from {PREVIOUS}, after step {checkpoint['global_step']}", file=sys.stderr)
-            return checkpoint, out / PREVIOUS
+            return checkpoint, previous
         if isinstance(error, FileNotFoundError) and _has_just_begun(out):
             return None
         raise
 
 
-def take_its_place(path: Path) -> None:
-    """Make the checkpoint `path` of a run its ``last.ckpt``, so that saving does not replace it by a damaged one."""
+def make_last(path: Path, out: Path) -> None:
+    """Make the checkpoint `path` the ``last.ckpt`` of the run in `out`: saving would replace it by a damaged one."""
     if path.name != LAST:
-        os.replace(path, path.with_name(LAST))
+        os.replace(path, (out / LAST).resolve())
 
 
 def _has_just_begun(out: Path) -> bool:

@@ -17,11 +17,8 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, signum: int, saved: bool):
-        super().__init__(signal.Signals(signum).name)
+        super().__init__(_name(signum))
         self.signum, self.saved = signum, saved
-
-    def __str__(self):
-        return "Ctrl-C" if self.signum == signal.SIGINT else signal.Signals(self.signum).name
 
 
 class StopSignals:
@@ -54,12 +51,15 @@ class StopSignals:
     def _note(self, number, frame):
         if self.received is None:
             self.received = number
-            stop = Interrupted(number, saved=True)
             again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
             with suppress(RuntimeError):  # the signal came while a line was being printed
-                print(f"\n{stop}: stopping after this step{again}", file=sys.stderr, flush=True)
+                print(f"\n{_name(number)}: stopping after this step{again}", file=sys.stderr, flush=True)
         elif number == signal.SIGINT:
             raise Interrupted(self.received, saved=False)
+
+
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def _set(number: int, handler) -> None:

@@ -89,6 +89,8 @@ def fit(
             with signals:
                 path = None if resume_step is None else out / LAST
                 trainer.fit(module, datamodule=loaders, ckpt_path=path, weights_only=True)
+                if signals.received is not None:  # after the last step was saved
+                    raise Interrupted(signals.received, saved=True)
         except Interrupted as stop:
             state = f"after step {trainer.global_step}" if stop.saved else "without saving"
             print(f"stopped {state} by {stop}; the same command with --resume continues", file=sys.stderr)
