@@ -16,6 +16,7 @@ from spherenet_fast import _files
 from spherenet_fast.cli import app
 from spherenet_fast.training import Potential, train
 from spherenet_fast.training.checkpoint import read_checkpoint
+from spherenet_fast.training.logs import read_metrics
 from spherenet_fast.training.run import train_to_the_end
 from spherenet_fast.training.saving import newest_checkpoint
 from spherenet_fast.training.signals import Interrupted
@@ -86,6 +87,18 @@ def test_resumed_after_sigterm_it_is_the_uninterrupted_run(uninterrupted, tmp_pa
         assert stop.value.signum == signal.SIGTERM and stop.value.saved
     train(tiny_config(), tmp_path / "run", resume=True)
     same_run(uninterrupted, tmp_path / "run")
+
+
+def test_weights_that_were_not_validated_do_not_replace_the_best(tmp_path, monkeypatch):
+    config = tiny_config(optimizer__lr=0.3, optimizer__schedule="constant", optimizer__ema_decay=None)
+    train(config, tmp_path / "whole")
+    rows = [row for row in read_metrics(tmp_path / "whole" / "metrics.csv") if "val_loss" in row]
+    assert min(rows, key=lambda row: row["val_loss"])["step"] == 5
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, send(signal.SIGTERM))
+        assert train(config, tmp_path / "run") is None
+    train(config, tmp_path / "run", resume=True)
+    same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_sigterm_during_a_validation_waits_for_its_end(uninterrupted, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from .references import check_normalisation
 FORMAT = "spherenet_fast potential 1"
 
 
-def serialised(state: dict) -> bytes:
+def serialized(state: dict) -> bytes:
     """`state` as the bytes of a checkpoint file."""
     buffer = BytesIO()
     torch.save(state, buffer)

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from .._files import write_file
-from .checkpoint import serialised
+from .checkpoint import serialized
 from .module import TrainingModule
 from .saving import LAST
 from .signals import Interrupted, StopSignals
@@ -36,7 +36,7 @@ class RunControl(pl.Callback):
         self.signals = signals
         self.report = report
         self.started = False
-        self.best = float("inf")
+        self.best = math.inf
         self._best_state: dict | None = None
         self._window_began = 0.0
         self._window_graphs = 0
@@ -102,11 +102,10 @@ class RunControl(pl.Callback):
         self.report(row, module)
 
     def _save(self, trainer, module: TrainingModule, val_loss: float | None = None):
-        """last.ckpt, and best.ckpt if `val_loss` is the lowest so far or there is none."""
-        improved = val_loss is None or val_loss < self.best
-        if improved and val_loss is not None:
-            self.best = val_loss
+        """last.ckpt, and best.ckpt if `val_loss` is the lowest so far, or no weights were ever validated."""
+        improved = self.best == math.inf if val_loss is None else val_loss < self.best
         if improved:
+            self.best = self.best if val_loss is None else val_loss
             self._best_state = copy.deepcopy(module.averaged_state())
         for logger in trainer.loggers:
             logger.save()  # the rows of a step are on the disk before its checkpoint
@@ -115,7 +114,7 @@ class RunControl(pl.Callback):
             self._write_best()
 
     def _write_best(self):
-        write_file(self.out / "best.ckpt", serialised(self._best_state))
+        write_file(self.out / "best.ckpt", serialized(self._best_state))
 
     def _stop_if_told(self):
         if self.signals.received is not None:

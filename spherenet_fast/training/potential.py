@@ -7,7 +7,7 @@ from .._files import write_file
 from ..framework import GraphNetwork3D
 from ..inputs import entry
 from ..models import MODELS
-from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialised
+from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
 from .references import Normalisation, check_normalisation
 
 
@@ -155,7 +155,7 @@ class Potential(nn.Module):
 
     def save(self, path) -> None:
         """Write `state()` to `path`, all or nothing. Raises OSError, which says what cannot be written."""
-        write_file(path, serialised(self.state()))
+        write_file(path, serialized(self.state()))
 
     @classmethod
     def load(cls, path, device="cpu") -> "Potential":

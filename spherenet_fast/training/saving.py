@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .._files import PARTIAL, write_file
-from .checkpoint import check_state, read_checkpoint, serialised
+from .checkpoint import check_state, read_checkpoint, serialized
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 # What a run writes before its first checkpoint.
@@ -23,7 +23,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, written all or nothing; the last one stays as ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        write_file(path, serialised(checkpoint), keep=PREVIOUS)
+        write_file(path, serialized(checkpoint), keep=PREVIOUS)
 
     def load_checkpoint(self, path, map_location=None, weights_only=None):
         return read_checkpoint(path)
