@@ -18,28 +18,38 @@ _KEYS = typer.Option(
     metavar="NAME=LABEL,...", help="Names of labels in the data, as energy=REF_energy,forces=REF_forces."
 )
 
-# Exit codes: 2 the input is wrong (the message says what), 130 stopped by Ctrl-C, as shells have it.
+# Exit codes: 2 the input is wrong or a file cannot be read or written (the message says what); 130 stopped by Ctrl-C,
+# 143 by SIGTERM, 128 + its number by another signal, as shells have it.
 
 
 @contextmanager
 def _errors_in_one_line():
-    """Wrong input ends the command with one line and exit code 2; anything else is a bug and keeps its traceback."""
+    """Wrong input ends the command with one line and exit code 2, and so does a file that cannot be read or written.
+
+    Anything else is a bug and keeps its traceback.
+    """
     try:
         yield
-    except (ValueError, TypeError, FileNotFoundError, PermissionError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            raise  # whoever read standard output has left, which is no error
+        text = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
         raise typer.Exit(2) from error
 
 
 def _usable(device: str) -> str:
-    """`device`, if PyTorch can put tensors there; else ValueError."""
+    """`device`, if PyTorch can compute there and bring back the result; else ValueError."""
     import torch
 
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: expected a device that PyTorch finds here, got {device!r}") from error
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
+        raise ValueError(f"--device: expected a device that PyTorch can compute on here, got {device!r}") from error
     return device
+
+
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 
 def _units(given: list[str] | None) -> dict[str, str]:
@@ -68,18 +78,21 @@ def train(
     keys: Annotated[list[str] | None, _KEYS] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
 ):
-    """Train a model; Ctrl-C saves, and --resume continues to the same result."""
+    """Train a model; Ctrl-C saves (so do SIGTERM and SIGUSR1), and --resume continues to the same result."""
     from .data.labels import parse_keys
-    from .training import load_config, train
+    from .training import load_config
     from .training.config_files import run_name
+    from .training.run import train_to_the_end
+    from .training.signals import Interrupted
 
     with _errors_in_one_line():
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
         settings = load_config(config, [*(set_ or []), *named])
         out = out or Path("runs") / run_name(config)
-        done = train(settings, out, resume)
-        if done is None:
-            raise typer.Exit(130)
+        try:
+            train_to_the_end(settings, out, resume)
+        except Interrupted as stop:
+            raise typer.Exit(128 + stop.signum) from stop
         print(f"results in {out}")
 
 
@@ -134,16 +147,17 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    overwrite: _Overwrite = False,
 ):
     """Write energies (eV) and forces (eV/Ang), or other targets in their units, for structures in a file."""
+    from ._files import check_output
     from .data import read_structures
     from .data.labels import parse_keys
     from .training.potential import Potential
     from .training.predict import predict, write_structures
 
     with _errors_in_one_line():
-        if not out.parent.is_dir():
-            raise FileNotFoundError(f"--out: there is no folder {out.parent}")
+        check_output(out, overwrite)
         potential = Potential.load(checkpoint, _usable(device))
         found = read_structures(structures)
         predicted = predict(potential, found, batch_size, forces, parse_keys(keys), str(structures))
@@ -159,6 +173,7 @@ def filters(
     channel: Annotated[
         list[int] | None, typer.Option(help="A filter to draw, from 0; may be repeated [default: six].")
     ] = None,
+    overwrite: _Overwrite = False,
 ):
     """Draw learned torsion filters over distance and angle, for torsions 0 to 7 pi / 4 (the paper's Figure 6).
 
@@ -169,7 +184,7 @@ def filters(
     from .training.potential import Potential
 
     with _errors_in_one_line():
-        check_picture(out)
+        check_picture(out, overwrite)
         save(draw_filters(Potential.load(checkpoint).model, block, channel), out)
         print(f"picture in {out}")
 
@@ -186,6 +201,7 @@ def geometry(
     cutoff: Annotated[
         float | None, typer.Option(min=1e-3, help="Reach of neighbours in Ang [default: 1.3 times the bond].")
     ] = None,
+    overwrite: _Overwrite = False,
 ):
     """Draw the distances, angles and torsions of a bond's neighbours, as SphereNet has them."""
     from .data import read_structures
@@ -193,7 +209,7 @@ def geometry(
     from .pictures.geometry import draw_geometry
 
     with _errors_in_one_line():
-        check_picture(out)
+        check_picture(out, overwrite)
         found = read_structures(structures)
         if not -len(found) <= frame < len(found):
             raise ValueError(f"--frame: expected {-len(found)} to {len(found) - 1}, got {frame}")

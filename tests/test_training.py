@@ -12,31 +12,14 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from training_runs import tiny_config, untrained
+from training_runs import before_step, same_run, tiny_config, untrained
 
 from spherenet_fast.data import conversion, random_split
 from spherenet_fast.training import Potential, train
 from spherenet_fast.training.accuracy import evaluate
 from spherenet_fast.training.logs import read_metrics
-from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.potential import read_checkpoint
 from spherenet_fast.training.prepare import prepare_molecules
-
-
-def same_run(one, two):
-    """Whether two folders hold the same weights, averages, optimizer states and metrics to the last bit."""
-    a, b = (read_checkpoint(folder / "last.ckpt") for folder in (one, two))
-    pairs = [(a["state_dict"], b["state_dict"]), (a["potential"]["weights"], b["potential"]["weights"])]
-    states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (a, b)]
-    pairs += [(states[0][k], states[1][k]) for k in states[0]]
-    clocks = ("minutes", "molecules_per_s")
-    rows = [
-        [{k: v for k, v in row.items() if k not in clocks} for row in read_metrics(folder / "metrics.csv")]
-        for folder in (one, two)
-    ]
-    assert all(torch.equal(left[k], right[k]) for left, right in pairs for k in left)
-    assert rows[0] == rows[1]
-    assert json.loads((one / "results.json").read_text()) == json.loads((two / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +27,6 @@ def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(tiny_config(), out)
     return out
-
-
-def before_step(monkeypatch, number, action):
-    """Make `action` happen inside training step `number`."""
-    plain = TrainingModule.training_step
-
-    def step(self, batch, batch_idx):
-        if self.global_step == number:
-            action()
-        return plain(self, batch, batch_idx)
-
-    monkeypatch.setattr(TrainingModule, "training_step", step)
 
 
 # Steps 4, 9, ... are followed by a validation, 7 is not, and a row of metrics is written every third step.
@@ -107,8 +78,8 @@ def test_resume_of_a_finished_run_can_be_extended(uninterrupted, tmp_path):
 
 
 def test_what_a_run_leaves(uninterrupted):
-    names = {"config.yaml", "split.npz", "metrics.csv", "learning_curve.png", "last.ckpt", "best.ckpt", "results.json"}
-    assert set(os.listdir(uninterrupted)) == names
+    names = {"config.yaml", "split.npz", "metrics.csv", "learning_curve.png", "results.json"}
+    assert set(os.listdir(uninterrupted)) == names | {"last.ckpt", "previous.ckpt", "best.ckpt"}
     rows = read_metrics(uninterrupted / "metrics.csv")
     assert [row["step"] for row in rows if "train_loss" in row] == [3, 6, 9, 12]
     assert [row["step"] for row in rows if "val_loss" in row] == [5, 10, 12]

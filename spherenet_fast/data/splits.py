@@ -1,6 +1,7 @@
 """Which molecules are for training, validation and test."""
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._files import write_file
 from .archives import Archive
 from .molecules import Molecules
 
@@ -20,8 +22,10 @@ class Split(NamedTuple):
     test: Tensor
 
     def save(self, path) -> None:
-        """Write the three index arrays, in the format that `read_split` reads."""
-        np.savez_compressed(path, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+        """Write the three index arrays, in the format that `read_split` reads. Raises OSError."""
+        archive = BytesIO()
+        np.savez_compressed(archive, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+        write_file(path, archive.getvalue())
 
 
 def hold_out(molecules: Molecules, symbols: list[str]) -> Molecules:

@@ -1,12 +1,12 @@
 """Predictions for files of structures."""
 
-import os
-from pathlib import Path
+from io import StringIO
 
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from .._files import write_file
 from ..data.ase_files import from_atoms
 from ..data.checks import check_frames
 from ..data.molecules import Origin
@@ -82,13 +82,9 @@ def _check_elements(potential: Potential, structures: list[Atoms]) -> None:
 
 
 def write_structures(path, structures: list[Atoms]) -> None:
-    """Write an extended XYZ file, all or nothing."""
+    """Write an extended XYZ file, all or nothing. Raises OSError, which says what cannot be written."""
     import ase.io
 
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        ase.io.write(partial, structures, format="extxyz")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    text = StringIO()
+    ase.io.write(text, structures, format="extxyz")
+    write_file(path, text.getvalue().encode())

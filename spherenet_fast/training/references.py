@@ -23,6 +23,24 @@ class Normalisation(NamedTuple):
     scale: Tensor
 
 
+def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
+    """See that references and scale are finite float64 and fit the T targets `names`.
+
+    Raises:
+        ValueError: there is no target, or as many units, or `elements` is not [T, 95], `shift` or `scale` not [T], or
+            a scale is not positive.
+    """
+    if not names or len(units) != len(names):
+        raise ValueError(f"units: expected one for each of at least one target, got {len(units)} for {len(names)}")
+    shapes = {"elements": (len(names), MAX_ATOMIC_NUMBER + 1), "shift": (len(names),), "scale": (len(names),)}
+    for (name, shape), tensor in zip(shapes.items(), (elements, shift, scale), strict=True):
+        if tensor.shape != shape or tensor.dtype != torch.float64:
+            came = f"{tensor.dtype} {list(tensor.shape)}"
+            raise ValueError(f"normalisation: {name}: expected torch.float64 {list(shape)}, got {came}")
+    if not (scale > 0).all():
+        raise ValueError(f"normalisation: scale: expected positive numbers, got {scale.min().item()}")
+
+
 def composition(molecules: Molecules, indices: Tensor) -> Tensor:
     """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
     atoms, batch = molecules.atoms_of(indices)
