@@ -205,8 +205,9 @@ def test_split_file_is_followed(tmp_path):
         ({"data__targets": "[dipole]", "data__forces": False}, ValueError, "expected some of energy, got 'dipole'"),
         ({"data__source": "nowhere.npz"}, FileNotFoundError, "there is no 'nowhere.npz'"),
         ({"data__units": "{energy: parsec}"}, ValueError, "expected one of eV, .* got 'parsec'"),
-        ({"model__use_angle": False}, ValueError, "use_torsion: expected False"),
+        ({"model__use_angle": False}, ValueError, "use_torsion': expected false"),
         ({"model__num_spherical": 99}, ValueError, "num_spherical"),
+        ({"model__cutoff": 1e-3}, ValueError, "'model.cutoff': expected .* neighbors, got 0.001, within which none"),
         ({"data__split": "nowhere.npz"}, FileNotFoundError, "no such split file"),
     ],
 )
@@ -237,9 +238,18 @@ def test_resume_refuses_another_run(uninterrupted, tmp_path):
         train(tiny_config(), tmp_path / "run", resume=True)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="the loss stopped being finite before step .* a smaller optimizer.lr"):
-        train(tiny_config(optimizer__lr=1e30, optimizer__warmup_steps=0), tmp_path / "run")
+@pytest.mark.parametrize(("step", "saved"), [(2, False), (7, True)])
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch, step, saved):
+    plain = TrainingModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        return plain(self, batch, batch_idx) * (math.nan if self.global_step >= step else 1)
+
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    with pytest.raises(FloatingPointError, match="the loss stopped being finite before step .*optimizer.lr") as error:
+        train(tiny_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "last.ckpt").exists() == saved
+    assert ("last.ckpt holds the last saved state" in str(error.value)) == saved
 
 
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
