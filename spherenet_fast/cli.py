@@ -78,6 +78,8 @@ def train(
         if done is None:
             raise typer.Exit(130)
         print(f"results in {out}")
+        if done["note"]:
+            print(f"warning: {done['note']}")
 
 
 @app.command()

@@ -2,17 +2,20 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
 
+from ..data import Split
 from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
 from .potential import Potential, read_checkpoint
 from .prepare import prepare_molecules, prepare_potential, prepare_split
+from .schedule import shortcoming
 from .trainer import eval_batch_size, fit
 
 # What may differ between the parts of a resumed run; anything else would make it another run.
@@ -41,8 +44,9 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
             same to the last bit as without the interruption; only the limits and the display may be changed.
 
     Returns:
-        {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n} of the test molecules with the best averaged
-        weights (empty errors without test molecules), or None if the user stopped the run.
+        {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n, "note": text} of the test molecules with the
+        best averaged weights (empty errors without test molecules), or None if the user stopped the run. The note says
+        that the training was too short to learn much; None where it was not.
 
     Raises:
         FileNotFoundError, ValueError: data or config are wrong (nothing is written), `out` is in use, or the checkpoint
@@ -52,7 +56,7 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
     out = Path(out)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue its run")
+        raise _in_use(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.training.threads or threads)
     try:
@@ -69,24 +73,44 @@ def _train(config: Config, out: Path, checkpoint: dict | None) -> dict | None:
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
         print(f"frames, drawn by whole relaxations: {parts}")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
-    split.save(out / "split.npz")
 
     units = potential.all_units()
     resume_step = None if checkpoint is None else checkpoint["global_step"]
-    done = fit(config, out, molecules, split, potential, device, resume_step)
+    claim = partial(_claim, config, out, split, fresh=checkpoint is None)
+    done = fit(config, out, molecules, split, potential, device, resume_step, claim)
     plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
     if not done:
         return None
     best = Potential.load(out / "best.ckpt", device=device)
     errors = evaluate(best, molecules, split.test, eval_batch_size(config))
-    results = errors._asdict() | {"units": units, "step": read_checkpoint(out / "last.ckpt")["global_step"]}
+    last = read_checkpoint(out / "last.ckpt")
+    step = last["global_step"]
+    results = errors._asdict() | {"units": units, "step": step}
+    results["note"] = shortcoming(config, step, last["run"]["minutes"])
     _write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
     if errors.mae:
         print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, errors)}")
         print_unseen_elements(best, molecules, split.test)
     return results
+
+
+def _claim(config: Config, out: Path, split: Split, fresh: bool) -> None:
+    """Make the folder `out` with config and split; ValueError if it is to be a `fresh` one and a run is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        try:
+            (out / "config.yaml").touch(exist_ok=False)  # of several processes that come at once one succeeds
+        except FileExistsError:
+            raise _in_use(out) from None
+    (out / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
+    split.save(out / "split.npz")
+
+
+def _in_use(out: Path) -> ValueError:
+    rest = ", without a checkpoint to resume from: remove it or choose another"
+    if (out / "last.ckpt").is_file():
+        rest = "; --resume would continue its run"
+    return ValueError(f"--out: expected a new folder, got {out}, which is in use{rest}")
 
 
 def _checkpoint_to_resume(config: Config, out: Path) -> dict:
