@@ -44,12 +44,12 @@ def find_library(package: Path, search: list[str]) -> Path:
         record = library.with_name(SOURCES_RECORD)
         if digest is not None and record.is_file() and record.read_text().strip() == digest:
             return library
-    found = "the compiled library is missing"
-    if installed:
-        found = f"the installed library {installed[0]} was built from other sources than those in {sources}"
+    build = f"build it with: pip install --no-build-isolation {package.parent}"
+    if not installed:
+        raise ImportError(f"spherenet_fast: the compiled library is missing; {build}")
     raise ImportError(
-        f"spherenet_fast: {found}; build it with: pip install --no-build-isolation {package.parent} "
-        "(or leave this folder to use the package that is installed, if there is one)"
+        f"spherenet_fast: the installed library {installed[0]} was built from other sources than those in {sources}; "
+        f"{build} (or use the installed package from another folder)"
     )
 
 

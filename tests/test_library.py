@@ -72,7 +72,7 @@ def test_an_installed_library_of_other_sources_is_refused(clone, tmp_path, diges
 
 
 def test_without_any_library_the_message_says_how_to_build_it(clone):
-    with pytest.raises(ImportError, match=f"is missing; build it with: pip install .* {clone.parent} "):
+    with pytest.raises(ImportError, match=f"is missing; build it with: pip install .* {clone.parent}$"):
         find_library(clone, [str(clone.parent)])
 
 
