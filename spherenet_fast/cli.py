@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import __version__
 from ._freed_memory import keep_freed_memory
 
 app = typer.Typer(
@@ -61,8 +62,18 @@ def _units(given: list[str] | None) -> dict[str, str]:
     return {name: unit for name, _, unit in pairs}
 
 
+def _print_version(wanted: bool):
+    if wanted:
+        print(f"spherenet_fast {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main():
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+):
     keep_freed_memory()
 
 
@@ -71,7 +82,9 @@ def train(
     config: Annotated[
         str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re, paper_md17:toluene, ...")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/<config's name>].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="runs/<config's name>")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
     ] = None,
@@ -90,16 +103,20 @@ def train(
         settings = load_config(config, [*(set_ or []), *named])
         out = out or Path("runs") / run_name(config)
         try:
-            train_to_the_end(settings, out, resume)
+            results = train_to_the_end(settings, out, resume)
         except Interrupted as stop:
             raise typer.Exit(128 + stop.signum) from stop
         print(f"results in {out}")
+        if results["note"]:
+            print(f"warning: {results['note']}")
 
 
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
-    data: Annotated[str | None, typer.Option(help="Data to use instead of the training run's.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data to use.", show_default="those of the training run")
+    ] = None,
     file_units: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=UNIT", help="Unit in --data of a target, or of length or forces: energy=kcal/mol."),
@@ -107,7 +124,7 @@ def evaluate(
     split: Annotated[Path | None, typer.Option(help=".npz file with index arrays train, val, test.")] = None,
     part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
     keys: Annotated[list[str] | None, _KEYS] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ):
     """Print the errors of a trained model.
@@ -145,7 +162,7 @@ def predict(
         list[str] | None,
         typer.Option(metavar="NAME=LABEL,...", help="Names to write, as energy=NN_energy,forces=NN_forces."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     overwrite: _Overwrite = False,
 ):
@@ -171,7 +188,7 @@ def filters(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png or .svg.")],
     block: Annotated[int, typer.Option(help="Interaction block, from 0.")] = 0,
     channel: Annotated[
-        list[int] | None, typer.Option(help="A filter to draw, from 0; may be repeated [default: six].")
+        list[int] | None, typer.Option(help="A filter to draw, from 0; may be repeated.", show_default="six")
     ] = None,
     overwrite: _Overwrite = False,
 ):
@@ -195,11 +212,14 @@ def geometry(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png or .svg.")],
     bond: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="J I", help="The bond j->i, atoms from 0 [default: the shortest without hydrogen]."),
+        typer.Option(
+            metavar="J I", help="The bond j->i, atoms from 0.", show_default="the shortest without hydrogen"
+        ),
     ] = None,
     frame: Annotated[int, typer.Option(help="Structure in the file, from 0; -1 is the last.")] = 0,
     cutoff: Annotated[
-        float | None, typer.Option(min=1e-3, help="Reach of neighbours in Ang [default: 1.3 times the bond].")
+        float | None,
+        typer.Option(min=1e-3, max=1e3, help="Reach of neighbors in Ang.", show_default="1.3 times the bond"),
     ] = None,
     overwrite: _Overwrite = False,
 ):

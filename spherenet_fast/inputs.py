@@ -9,25 +9,10 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ._graph_checks import MAX_STRUCTURES, check_dense
+from ._ranges import MAX_NUM_NEIGHBORS, RANGES
 from .blocks import NUM_ELEMENTS
 
 LARGEST_CUTOFF = 1000.0  # Å
-
-# smallest and largest value of every integer hyper-parameter
-RANGES = {
-    name: (least, most)
-    for least, most, names in (
-        (1, math.inf, "num_layers num_blocks num_interactions hidden_channels out_channels int_emb_size"),
-        (1, math.inf, "basis_emb_size basis_emb_size_dist basis_emb_size_angle basis_emb_size_torsion"),
-        (1, math.inf, "out_emb_channels num_filters num_bilinear envelope_exponent"),
-        (0, math.inf, "num_before_skip num_after_skip num_output_layers"),
-        (0, math.inf, "num_residual_interaction num_residual_atomic num_residual_output"),
-        (2, math.inf, "num_gaussians"),
-        (1, 8, "num_spherical"),
-        (1, 16, "num_radial"),
-    )
-    for name in names.split()
-}
 
 
 class Molecules(NamedTuple):
@@ -56,8 +41,7 @@ def check_hparams(hparams: Mapping[str, Any], largest_cutoff: float = LARGEST_CU
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name}: expected an int, got {value!r}")
         if not low <= value <= high:
-            expected = f"at least {low}" if high == math.inf else f"at least {low}, at most {high}"
-            raise ValueError(f"{name}: expected {expected}, got {value}")
+            raise ValueError(f"{name}: expected {low} to {high}, got {value}")
     for name in ("use_angle", "use_torsion", "kernels"):
         if not isinstance(hparams.get(name, True), bool):
             raise TypeError(f"{name}: expected True or False, got {hparams[name]!r}")
@@ -70,8 +54,9 @@ def check_hparams(hparams: Mapping[str, Any], largest_cutoff: float = LARGEST_CU
         raise ValueError(f"cutoff: expected at most {largest_cutoff:g}, got {cutoff}")
     if neighbors is not None and (not isinstance(neighbors, int) or isinstance(neighbors, bool)):
         raise TypeError(f"max_num_neighbors: expected an int or None, got {neighbors!r}")
-    if neighbors is not None and neighbors < 1:
-        raise ValueError(f"max_num_neighbors: expected at least 1, got {neighbors}")
+    low, high = MAX_NUM_NEIGHBORS
+    if neighbors is not None and not low <= neighbors <= high:
+        raise ValueError(f"max_num_neighbors: expected {low} to {high} or None, got {neighbors}")
     if hparams.get("basis", "paper") not in ("paper", "released"):
         raise ValueError(f'basis: expected "paper" or "released", got {hparams["basis"]!r}')
     if hparams.get("use_torsion") and not hparams.get("use_angle"):

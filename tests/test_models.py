@@ -291,12 +291,12 @@ def test_steps_of_fixed_size(name):
 @pytest.mark.parametrize(
     "model, hparams, error, message",
     [
-        (SchNet, dict(num_gaussians=1), ValueError, "num_gaussians: expected at least 2, got 1"),
-        (SchNet, dict(num_filters=0), ValueError, "num_filters: expected at least 1, got 0"),
+        (SchNet, dict(num_gaussians=1), ValueError, "num_gaussians: expected 2 to 4096, got 1"),
+        (SchNet, dict(num_filters=0), ValueError, "num_filters: expected 1 to 4096, got 0"),
         (SchNet, dict(cutoff=-1.0), ValueError, "cutoff: expected a positive number, got -1.0"),
-        (PhysNet, dict(num_residual_atomic=-1), ValueError, "num_residual_atomic: expected at least 0, got -1"),
+        (PhysNet, dict(num_residual_atomic=-1), ValueError, "num_residual_atomic: expected 0 to 100, got -1"),
         (DimeNet, dict(num_bilinear=1.5), TypeError, "num_bilinear: expected an int, got 1.5"),
-        (DimeNetPlusPlus, dict(num_spherical=9), ValueError, "num_spherical: expected at least 1, at most 8, got 9"),
+        (DimeNetPlusPlus, dict(num_spherical=9), ValueError, "num_spherical: expected 1 to 8, got 9"),
         (DimeNetPlusPlus, dict(kernels="no"), TypeError, "kernels: expected True or False, got 'no'"),
     ],
 )

@@ -68,14 +68,14 @@ def test_initial_weights():
         (dict(cutoff=0.0), ValueError, "cutoff: expected a positive number, got 0.0"),
         (dict(cutoff=math.nan), ValueError, "cutoff: expected a positive number, got nan"),
         (dict(cutoff="5"), TypeError, "cutoff: expected a number, got '5'"),
-        (dict(num_layers=0), ValueError, "num_layers: expected at least 1, got 0"),
-        (dict(num_spherical=9), ValueError, "num_spherical: expected at least 1, at most 8, got 9"),
-        (dict(num_radial=17), ValueError, "num_radial: expected at least 1, at most 16, got 17"),
+        (dict(num_layers=0), ValueError, "num_layers: expected 1 to 100, got 0"),
+        (dict(num_spherical=9), ValueError, "num_spherical: expected 1 to 8, got 9"),
+        (dict(num_radial=17), ValueError, "num_radial: expected 1 to 16, got 17"),
         (dict(hidden_channels=3.5), TypeError, "hidden_channels: expected an int, got 3.5"),
         (dict(basis="dig"), ValueError, 'basis: expected "paper" or "released", got \'dig\''),
         (dict(use_angle=False), ValueError, "use_torsion: expected False where use_angle is False"),
         (dict(use_torsion=1), TypeError, "use_torsion: expected True or False, got 1"),
-        (dict(max_num_neighbors=0), ValueError, "max_num_neighbors: expected at least 1, got 0"),
+        (dict(max_num_neighbors=0), ValueError, "max_num_neighbors: expected 1 to 2147483647 or None, got 0"),
     ],
 )
 def test_wrong_hyper_parameters(hparams, error, message):

@@ -92,9 +92,10 @@ class RunControl(pl.Callback):
         step = trainer.global_step
         # Errors of forces are NaN where no atom was free; whatever else is not finite shows in the loss.
         if not all(math.isfinite(value) for name, value in metrics.items() if name.endswith("_loss")):
+            saved = " last.ckpt holds the last saved state" if (self.out / "last.ckpt").is_file() else ""
             raise FloatingPointError(
                 f"the loss stopped being finite before step {step}; a smaller optimizer.lr or an "
-                "optimizer.gradient_clip may help. last.ckpt holds the last saved state"
+                f"optimizer.gradient_clip may help.{saved}"
             )
         row = {"epoch": step / self.steps_per_epoch, "minutes": module.minutes()} | metrics
         for logger in trainer.loggers:

@@ -4,10 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
 from ..data.checks import check_frames, check_labels
 from ..data.targets import canonical_target, is_total_energy
+from ..framework import GraphNetwork3D
+from ..graph import radius_graph
 from ..models import MODELS
 from .config import Config, DataConfig
 from .config_files import config_to_dict
@@ -61,7 +64,8 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
     """A potential with fresh weights (by `training.seed`) and references and scale fitted to the training molecules.
 
     Raises:
-        ValueError: there are no training molecules, or the model does not take the hyper-parameters.
+        ValueError: there are no training molecules, none of their atoms has a neighbor within the cutoff, or the model
+            does not take the hyper-parameters.
     """
     if len(split.train) == 0:
         raise ValueError("data.train: expected at least 1 training molecule, got 0")
@@ -69,6 +73,7 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
     hparams = asdict(config.model)
     model = MODELS[hparams.pop("name")](out_channels=len(molecules.names), **hparams)
     model = model.to(getattr(torch, config.data.dtype))
+    _check_neighbors(model, molecules, split.train)
     return Potential(
         model,
         fit_normalisation(molecules, split.train, config.loss.references, config.loss.scale),
@@ -77,4 +82,17 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
         forces=molecules.forces is not None,
         elements=molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist(),
         config=config_to_dict(config),
+    )
+
+
+def _check_neighbors(model: GraphNetwork3D, molecules: Molecules, indices: Tensor) -> None:
+    """ValueError if no atom of the molecules `indices` has a neighbor: there would be nothing to learn from."""
+    for part in indices.split(64):  # the first few tell, in all but wrong cases
+        batch = molecules[part]
+        graph = radius_graph(batch.pos, batch.batch, model.cutoff, batch.cell, batch.pbc)
+        if graph.edge_index.numel():
+            return
+    raise ValueError(
+        "config key 'model.cutoff': expected a distance in Ang within which atoms of the training molecules have "
+        f"neighbors, got {model.cutoff:g}, within which none has any"
     )

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
 
 from .._files import remove_partial_files, write_file
+from ..data import Split
 from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
@@ -16,6 +18,7 @@ from .paths import absolute_paths, moved_paths
 from .potential import Potential, read_checkpoint
 from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .saving import LAST, make_last, newest_checkpoint
+from .schedule import shortcoming
 from .signals import Interrupted
 from .trainer import eval_batch_size, fit
 
@@ -46,8 +49,9 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
             same to the last bit as without the interruption; only the limits and the display may be changed.
 
     Returns:
-        {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n} of the test molecules with the best averaged
-        weights (empty errors without test molecules), or None if a signal stopped the run: see `train_to_the_end`.
+        {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n, "note": text} of the test molecules with the
+        best averaged weights (empty errors without test molecules), or None if a signal stopped the run: see
+        `train_to_the_end`. The note says that the training was too short to learn much; None where it was not.
 
     Raises:
         FileNotFoundError, ValueError: data or config are wrong (nothing is written), `out` is in use, or the checkpoint
@@ -66,16 +70,16 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
     out, config = Path(out), absolute_paths(config)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue its run")
+        raise _in_use(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.training.threads or threads)
     try:
-        return _train(config, out, checkpoint)
+        return _train(config, out, checkpoint, fresh=not resume)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None) -> dict:
+def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fresh: bool) -> dict:
     device = _device(config.training.device)
     molecules = prepare_molecules(config.data)
     split = prepare_split(config.data, molecules)
@@ -83,29 +87,46 @@ def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None) -> d
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
         print(f"frames, drawn by whole relaxations: {parts}")
-    out.mkdir(parents=True, exist_ok=True)
-    remove_partial_files(out)
-    if checkpoint is not None:
-        make_last(checkpoint[1], out)
-    write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
-    split.save(out / "split.npz")
 
     units = potential.all_units()
     resume_step = None if checkpoint is None else checkpoint[0]["global_step"]
+    claim = partial(_claim, config, out, split, checkpoint, fresh)
     try:
-        fit(config, out, molecules, split, potential, device, resume_step)
+        fit(config, out, molecules, split, potential, device, resume_step, claim)
     except Interrupted:
         plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
         raise
     plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
     best = Potential.load(out / "best.ckpt", device=device)
     errors = evaluate(best, molecules, split.test, eval_batch_size(config))
-    results = errors._asdict() | {"units": units, "step": read_checkpoint(out / LAST)["global_step"]}
+    last = read_checkpoint(out / LAST)
+    step = last["global_step"]
+    results = errors._asdict() | {"units": units, "step": step}
+    results["note"] = shortcoming(config, step, last["run"]["minutes"])
     write_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     if errors.mae:
         print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, errors)}")
         print_unseen_elements(best, molecules, split.test)
     return results
+
+
+def _claim(config: Config, out: Path, split: Split, checkpoint: tuple[dict, Path] | None, fresh: bool) -> None:
+    """Make the folder `out` with config and split; ValueError if it is to be a `fresh` one and a run is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        try:
+            (out / "config.yaml").touch(exist_ok=False)  # of several processes that come at once one succeeds
+        except FileExistsError:
+            raise _in_use(out) from None
+    remove_partial_files(out)
+    if checkpoint is not None:
+        make_last(checkpoint[1], out)
+    write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
+    split.save(out / "split.npz")
+
+
+def _in_use(out: Path) -> ValueError:
+    return ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue a run there")
 
 
 def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None:

@@ -3,11 +3,13 @@
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from ..data import Molecules, ShuffledBatches, Split, evaluation_loader, training_loader
 from .config import Config
@@ -44,12 +46,14 @@ def fit(
     potential: Potential,
     device: str,
     resume_step: int | None,
+    claim: Callable[[], None],
 ) -> None:
     """Train `potential` and write metrics and checkpoints in `out`.
 
     Args:
         device: "cpu" or "cuda".
         resume_step: the step of ``last.ckpt`` in `out`, from where to go on; None: start afresh.
+        claim: makes the folder; called when nothing but training is left to fail, and before anything is written.
 
     Raises:
         Interrupted: a signal stopped it.
@@ -72,18 +76,20 @@ def fit(
     values = ["loss", *(f"mae_{name}" for name in units)]
     values += [] if potential.within is None else [f"within_{name}" for name in potential.names]
     columns += [f"{part}_{value}" for part in ("train", "val") for value in values]
-    loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
-    if options.tensorboard:
-        loggers.append(TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step or 0))
     with _quiet_lightning():
         trainer = pl.Trainer(
-            accelerator=device, devices=1, max_steps=-1, max_epochs=-1,
+            accelerator=device, devices=1, num_nodes=1, strategy="auto", plugins=[_one_process(), WholeCheckpoints()],
+            max_steps=-1, max_epochs=-1,
             val_check_interval=val_every, check_val_every_n_epoch=None, num_sanity_val_steps=0,
             limit_val_batches=1.0 if len(split.val) else 0, gradient_clip_val=config.optimizer.gradient_clip,
-            logger=loggers, log_every_n_steps=sys.maxsize, callbacks=[control], enable_checkpointing=False,
+            logger=False, log_every_n_steps=sys.maxsize, callbacks=[control, display], enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, inference_mode=False,
-            default_root_dir=out, plugins=[WholeCheckpoints()],
+            default_root_dir=out,
         )  # fmt: skip
+        claim()
+        trainer.loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
+        if options.tensorboard:
+            trainer.loggers.append(TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step or 0))
         loaders = Loaders(molecules, split, batches, eval_batch_size(config), pin=device == "cuda")
         try:
             with signals:
@@ -106,6 +112,13 @@ def fit(
 def eval_batch_size(config: Config) -> int:
     """Molecules per batch where no gradient by the weights is needed."""
     return config.training.eval_batch_size or 4 * config.training.batch_size
+
+
+def _one_process() -> LightningEnvironment:
+    """The process that was started trains, alone, whatever SLURM, torchrun, LSF or MPI say of others."""
+    environment = LightningEnvironment()
+    environment.set_global_rank(0)  # else loggers of a process with RANK or SLURM_PROCID above 0 keep silent
+    return environment
 
 
 @contextmanager
