@@ -1,9 +1,10 @@
-"""Builds one shared library, spherenet_fast/_C.abi3.so, against torch's stable ABI.
+"""Builds one shared library, spherenet_fast/_C.abi3.so (_C.pyd on Windows), against torch's stable ABI.
 
 SPHERENET_FAST_CUDA=auto|0|1 decides about CUDA kernels: built where nvcc is (auto), never (0), or else fail (1).
 """
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -75,8 +76,18 @@ def extension():
     )
 
 
+class BuildWithRecord(cpp_extension.BuildExtension):
+    """Leaves beside the library a digest of its sources, by which a clone knows the installed library as its own."""
+
+    def run(self):
+        super().run()
+        loader = runpy.run_path(str(ROOT / "spherenet_fast/_library.py"))
+        record = Path(self.get_ext_fullpath("spherenet_fast._C")).with_name(loader["SOURCES_RECORD"])
+        record.write_text(loader["sources_digest"](ROOT / "csrc") + "\n")
+
+
 setup(
     ext_modules=[extension()],
-    cmdclass={"build_ext": cpp_extension.BuildExtension},
+    cmdclass={"build_ext": BuildWithRecord},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

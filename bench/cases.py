@@ -117,14 +117,16 @@ def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device
     procedure = mode.removesuffix(REPLAY).removesuffix(CAPTURED)
     if mode.endswith(CAPTURED):
         return captured(model, procedure, data, CUTOFF)
-    if provider == "floor":
-        call = getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), procedure)
-    elif mode.endswith(REPLAY) or (data.cell is not None and data.pos.is_cuda):
-        neighbours = model.neighbours(data) if provider in pyg_models.NEEDS else graph_of(data, model.cutoff)
-        call = partial(PROCEDURES[procedure], model, data, neighbours)
-    else:
-        call = partial(PROCEDURES[procedure], model, data)
-    return recorded(call) if mode.endswith(REPLAY) else call
+
+    def make() -> Call:
+        if provider == "floor":
+            return getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), procedure)
+        if mode.endswith(REPLAY) or (data.cell is not None and data.pos.is_cuda):
+            neighbours = model.neighbours(data) if provider in pyg_models.NEEDS else graph_of(data, model.cutoff)
+            return partial(PROCEDURES[procedure], model, data, neighbours)
+        return partial(PROCEDURES[procedure], model, data)
+
+    return recorded(make, data.pos.device) if mode.endswith(REPLAY) else make()
 
 
 # ---- workloads -------------------------------------------------------------------------------------------------------
@@ -146,16 +148,20 @@ CASES = ("build", *MODEL_CASES, "graph", *OPERATORS)
 PROVIDERS = ("ours", "floor", "reference", *model_zoo.OWN, *pyg_models.NEEDS)
 
 
-def workloads(case: str, providers: list[str], device: str, quick: bool) -> Iterator[Workload]:
-    """The workloads of a case. Those without a provider are left out."""
+def workloads(case: str, providers: list[str], device: str, quick: bool, dry_run: bool = False) -> Iterator[Workload]:
+    """The workloads of a case. Those without a provider are left out.
+
+    dry_run: on any device those of a GPU, in the least size, recorded ones where that is possible.
+    """
+    on_gpu = dry_run or torch.device(device).type == "cuda"
     if case == "build":
         found = _build(providers, device)
     elif case in MODEL_CASES:
-        found = _model_workloads(case, providers, device, quick)
+        found = _model_workloads(case, providers, device, quick, on_gpu, dry_run)
     elif case == "graph":
         found = _graph_workloads(providers, device)
     else:
-        found = _operator_workloads(case, providers, device, quick)
+        found = _operator_workloads(case, providers, device, 1 if dry_run else 8 if quick else 32, on_gpu)
     return (workload for workload in found if workload.prepare)
 
 
@@ -165,12 +171,15 @@ def _build(providers: list[str], device: str) -> Iterator[Workload]:
     yield Workload("build", "build", 0, {name: lambda name=name: partial(build, name, 7, device) for name in chosen})
 
 
-def _model_workloads(case: str, providers: list[str], device: str, quick: bool) -> Iterator[Workload]:
+def _model_workloads(
+    case: str, providers: list[str], device: str, quick: bool, on_gpu: bool, dry_run: bool
+) -> Iterator[Workload]:
     system, modes, num_spherical, sizes = MODEL_CASES[case]
-    on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         modes = [mode + way for mode in modes for way in ("", REPLAY, CAPTURED)]
         sizes = LIQUID_ATOMS_ON_GPU if case == "liquid" else sizes
+    if dry_run:
+        sizes = sizes[:1] if case in ("liquid", "slab") else (1,)
     for size in sizes[:2] if quick else sizes:
         data = system(size).to(device)
         for mode in modes:
@@ -178,6 +187,7 @@ def _model_workloads(case: str, providers: list[str], device: str, quick: bool) 
             prepare = {name: partial(model_call, name, mode, data, num_spherical, device) for name in chosen}
             plain = not mode.endswith((REPLAY, CAPTURED))
             weighed = (mode.endswith("step") or case == "liquid" and plain) and (not quick or size == LIQUID_ATOMS[0])
+            weighed = weighed and not dry_run
             memory = tuple(name for name in chosen if (name in SPHERENETS or case == "models") and weighed)
             parameters = tuple(chosen) if case == "models" else ()
             yield Workload(case, mode, len(data.z), prepare, memory=memory, size=size, parameters=parameters)
@@ -212,12 +222,14 @@ def _graph_workloads(providers: list[str], device: str) -> Iterator[Workload]:
         yield Workload("graph", name, len(data.z), {"ours": lambda call=call: call} if "ours" in providers else {})
 
 
-def _operator_workloads(operator: str, providers: list[str], device: str, quick: bool) -> Iterator[Workload]:
-    data = qm9(8 if quick else 32).to(device)
+def _operator_workloads(
+    operator: str, providers: list[str], device: str, num_molecules: int, on_gpu: bool
+) -> Iterator[Workload]:
+    data = qm9(num_molecules).to(device)
     use = OperatorUse(operator, make_model("ours", 7, device), data.pos, graph_of(data))
     for mode in use.modes:
         prepare = {name: partial(use.call, name, mode) for name in providers if name in SPHERENETS}
         yield Workload(operator, mode, len(data.z), prepare, use.unit, use.per)
-        if data.pos.is_cuda and "ours" in providers:
-            replay = {"ours": lambda mode=mode: recorded(use.call("ours", mode))}
+        if on_gpu and "ours" in providers:
+            replay = {"ours": lambda mode=mode: recorded(partial(use.call, "ours", mode), data.pos.device)}
             yield Workload(operator, mode + REPLAY, len(data.z), replay, use.unit, use.per)

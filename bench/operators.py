@@ -49,25 +49,26 @@ class OperatorUse:
             self.constants = (ops.torsion_reference(vec, graph), graph)
             variables = [x, radial, vec / distance[:, None], *weights]
         self.operator = operator
-        self.variables = [tensor.detach().requires_grad_() for tensor in variables]
+        self.variables = [tensor.detach() for tensor in variables]
 
     def call(self, provider: str, mode: str) -> Callable[[], object]:
-        """The call to measure. A backward costs only that: autograd's graph is made here, and kept."""
+        """The call to measure. A backward costs only that: autograd's graph is made here, of new leaves, and kept."""
         if mode == "forward":
-            return torch.no_grad()(lambda: self._apply(provider))
-        outputs = self._apply(provider)
+            return torch.no_grad()(lambda: self._apply(provider, self.variables))
+        variables = [tensor.detach().requires_grad_() for tensor in self.variables]
+        outputs = self._apply(provider, variables)
         grads = [torch.randn_like(tensor).requires_grad_() for tensor in outputs]
         if mode == "backward":
             fixed = [grad.detach() for grad in grads]
-            return lambda: torch.autograd.grad(outputs, self.variables, fixed, retain_graph=True)
-        slopes = torch.autograd.grad(outputs, self.variables, grads, create_graph=True)
+            return lambda: torch.autograd.grad(outputs, variables, fixed, retain_graph=True)
+        slopes = torch.autograd.grad(outputs, variables, grads, create_graph=True)
         tangents = [torch.randn_like(tensor) for tensor in slopes]
-        return lambda: torch.autograd.grad(slopes, [*self.variables, *grads], tangents, retain_graph=True)
+        return lambda: torch.autograd.grad(slopes, [*variables, *grads], tangents, retain_graph=True)
 
-    def _apply(self, provider: str) -> tuple[Tensor, ...]:
+    def _apply(self, provider: str, variables: list[Tensor]) -> tuple[Tensor, ...]:
         function = getattr(SOURCES[provider], self.operator)
         if self.operator == "gated_sum":
-            x, radial, direction, *weights = self.variables
+            x, radial, direction, *weights = variables
             return (function(x, radial, direction, *self.constants, *weights),)
-        outputs = function(*self.variables, *self.constants)
+        outputs = function(*variables, *self.constants)
         return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,32 +1,30 @@
 """Calls recorded as CUDA graphs: what remains is the work of the GPU."""
 
+import gc
 from collections.abc import Callable
 
 import torch
 
-from spherenet_fast.capture import Capacity, CapturedInference, CapturedTraining, masked_mean
-
-WARM_UP = 3  # calls before the recording
+from spherenet_fast.capture import WARM_UP, Capacity, CapturedInference, CapturedTraining, Recorded, masked_mean
 
 
-def recorded(call: Callable[[], object]) -> Callable[[], object]:
-    """A call that replays what `call` does now. Its tensors are kept; what it returns is lost."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    kept = call  # with the arrays that the graph reads
+def recorded(make: Callable[[], Callable[[], object]], device: torch.device) -> Callable[[], object]:
+    """A call that replays what the call does that `make` returns; on a CPU, that call itself.
 
-    def replay() -> None:
-        graph.replay()
+    `make` runs on the stream that is recorded, so that all of autograd's graph belongs to it. What the call keeps is
+    kept, what it returns is lost.
+    """
+    calls = []
 
-    replay.kept = kept
-    return replay
+    def first_make_then_call() -> None:
+        calls[:] = calls or [make()]
+        calls[0]()
+
+    gc.collect()  # a graph of another stream that still knows the parameters would be in the way
+    run = Recorded(first_make_then_call, device)
+    for _ in range(calls_until_recorded(device)):
+        run()
+    return run if run.graph is None else lambda: run.graph.replay()
 
 
 def captured(model, procedure: str, data, cutoff: float) -> Callable[[], object]:
@@ -46,9 +44,13 @@ def captured(model, procedure: str, data, cutoff: float) -> Callable[[], object]
         )
         step = CapturedTraining(model, _loss, optimizer, capacity, forces, atom_labels=(), graph_labels=())
         call = lambda: step(data)  # noqa: E731
-    for _ in range(WARM_UP + 1):
+    for _ in range(calls_until_recorded(data.pos.device)):
         call()
     return call
+
+
+def calls_until_recorded(device: torch.device) -> int:
+    return WARM_UP + 1 if device.type == "cuda" else 1
 
 
 def _loss(energy, forces, batch):

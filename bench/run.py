@@ -25,6 +25,7 @@ from spherenet_fast import keep_freed_memory
 SLOW = 5.0  # seconds: a call that takes longer is measured once, cold
 NOT_QUICK = ("reference", "pyg_dimenet++", "pyg_dimenet")  # ten times slower than the others; take 15 s to build
 SLOW_PROCESS = 8.0  # seconds: a measurement of memory that takes longer is done once
+DRY_RUN = "dry run"  # in the column of the device
 SCALES = {"ms": 1e3, "ns/edge": 1e9, "ns/triplet": 1e9}
 
 
@@ -36,16 +37,26 @@ def main() -> None:
         memory.limit_to_this_machine()
         keep_freed_memory()
     environment = table.environment(arguments.device)
+    if arguments.dry_run:
+        environment["device"] = DRY_RUN
     rows, failures = [], []
     for case in arguments.cases:
         found = []
-        for workload in workloads(case, arguments.providers, arguments.device, arguments.quick):
-            try:
-                found += measure(workload, arguments.device, arguments.quick, environment, arguments.budget)
-            except Exception:  # what else can be measured is
-                failures.append(f"{workload.case} {workload.mode} {workload.x}")
-                traceback.print_exc()
-            gc.collect()
+        what = case
+        try:
+            for workload in workloads(case, arguments.providers, arguments.device, arguments.quick, arguments.dry_run):
+                what = f"{workload.case} {workload.mode} {workload.x}"
+                try:
+                    found += measure(
+                        workload, arguments.device, arguments.quick, environment, arguments.budget, arguments.dry_run
+                    )
+                except Exception:  # what else can be measured is
+                    failures.append(what)
+                    traceback.print_exc()
+                gc.collect()
+        except Exception:  # in making a workload: the other cases go on
+            failures.append(f"what follows {what}")
+            traceback.print_exc()
         if arguments.out is not None:
             table.update(arguments.out / table.file_name(environment, arguments.device), found, CASES)
         rows += found
@@ -69,10 +80,14 @@ def parse() -> argparse.Namespace:
     budget = "seconds for the repetitions of a line; 12, or 1 if --quick or on a GPU"
     parser.add_argument("--budget", type=float, help=budget)
     parser.add_argument("--threads", type=int, help="torch's default if not given")
+    dry_run = "what is measured on a GPU, on any device, once and in the least size: numbers without meaning"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
     quick = "few repetitions, fewer sizes; writes no file unless --out is given"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", type=Path, help="folder of the result file; bench/results by default")
     arguments = parser.parse_args()
+    if arguments.dry_run and arguments.out is None:
+        parser.error("--dry-run: expected --out beside it, a folder for numbers without meaning, got none")
     if arguments.threads is not None and arguments.threads < 1:
         parser.error(f"--threads: expected at least 1, got {arguments.threads}")
     on_gpu = torch.device(arguments.device).type == "cuda"
@@ -90,11 +105,11 @@ def parse() -> argparse.Namespace:
 
 
 def measure(
-    workload: Workload, device: str, quick: bool, environment: table.Row, budget: float = 12.0
+    workload: Workload, device: str, quick: bool, environment: table.Row, budget: float = 12.0, once: bool = False
 ) -> list[table.Row]:
     """The rows of one workload, printed as they come. Its calls are let go at the end, with all that they hold."""
     least, most = (2, 10) if quick else (3, 50)
-    times, calls = interleaved(workload.prepare, device, budget, least, most)
+    times, calls = interleaved(workload.prepare, device, budget, least, most, 0.0 if once else SLOW)
     rows = []
 
     def add(provider: str, metric: str, unit: str, values: list[float] | None) -> None:
@@ -138,18 +153,19 @@ def megabytes(workload: Workload, provider: str, quick: bool) -> list[float] | N
 
 
 def interleaved(
-    prepare: dict[str, Callable[[], Call]], device: str, budget: float, least: int, most: int
+    prepare: dict[str, Callable[[], Call]], device: str, budget: float, least: int, most: int, patience: float = SLOW
 ) -> tuple[dict[str, list[float] | None], dict[str, Call | None]]:
     """Seconds of every repetition of every provider's call, or None where it ran out of memory; and the calls.
 
     Each call runs twice to warm up. Then the calls take turns, so that a slow spell of the machine meets all of them;
-    `budget` seconds are shared equally, with `least` to `most` repetitions each.
+    `budget` seconds are shared equally, with `least` to `most` repetitions each. A call of more than `patience` seconds
+    is measured once, cold.
     """
     calls, times, repetitions = {}, {}, {}
     for name, make in prepare.items():
         calls[name] = unless_out_of_memory(make)
         first = seconds(calls[name], device)
-        slow = first is not None and first > SLOW
+        slow = first is not None and first > patience
         second = first if slow else seconds(calls[name], device)
         times[name] = None if second is None else [first] if slow else []
         repetitions[name] = 0 if second is None or slow else clamp(budget / len(prepare) / second, least, most)

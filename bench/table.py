@@ -1,6 +1,7 @@
 """The rows of a result file, and where and on what they were measured."""
 
 import csv
+import os
 import platform
 import re
 import subprocess
@@ -53,13 +54,17 @@ def device_name(device: str) -> str:
 
 
 def commit() -> str:
-    """The commit of this working tree, with "-dirty" if files differ from it; "unknown" outside of git."""
+    """The commit of this working tree, with "-dirty" if files differ from it.
+
+    Outside of git, where only the files have been copied, what COMMIT in the environment says, or "unknown".
+    """
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    elsewhere = os.environ.get("COMMIT", "unknown")
     try:
         process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     except FileNotFoundError:
-        return "unknown"
-    return process.stdout.strip() if process.returncode == 0 else "unknown"
+        return elsewhere
+    return process.stdout.strip() if process.returncode == 0 else elsewhere
 
 
 def file_name(row: Row, device: str) -> str:

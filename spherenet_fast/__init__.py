@@ -9,12 +9,20 @@
 >>> energy, forces = SphereNet().eval().energy_and_forces(water)
 >>> energy.shape, forces.shape
 (torch.Size([1, 1]), torch.Size([3, 3]))
+
+PyTorch is imported, and the operators registered as ``torch.ops.spherenet_fast``, when a name is first used; `import
+spherenet_fast.ops` does so at once.
 """
 
-from ._freed_memory import keep_freed_memory
-from .framework import GraphNetwork3D, SphericalMessagePassing
-from .graph import Graph, build_graph, edge_vectors, radius_graph
-from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ._freed_memory import keep_freed_memory
+    from .framework import GraphNetwork3D, SphericalMessagePassing
+    from .graph import Graph, build_graph, edge_vectors, radius_graph
+    from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,3 +39,11 @@ __all__ = [
     "keep_freed_memory",
     "radius_graph",
 ]
+
+_MODULES = {
+    "_freed_memory": ("keep_freed_memory",),
+    "framework": ("GraphNetwork3D", "SphericalMessagePassing"),
+    "graph": ("Graph", "build_graph", "edge_vectors", "radius_graph"),
+    "models": ("DimeNet", "DimeNetPlusPlus", "PhysNet", "SchNet", "SphereNet"),
+}
+__getattr__, __dir__ = lazy_names(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -6,6 +6,9 @@ import numbers
 import torch
 from torch import Tensor
 
+MAX_STRUCTURES = 2**24  # in a batch; more are a mistake, found before memory is asked for in their number
+MAX_ATOMS = 2**31 - 1
+
 
 def check_forms(pos: Tensor, batch: Tensor | None) -> None:
     """Positions [N,3] and batch [N] or None, whatever their values: nothing waits for a GPU."""
@@ -21,6 +24,7 @@ def check_forms(pos: Tensor, batch: Tensor | None) -> None:
 
 def check_pos(pos: Tensor) -> Tensor:
     """Finite positions [N,3] as float64, detached."""
+    _readable("pos", pos)
     place = pos.detach().double()
     finite = place.isfinite()
     if not finite.all():
@@ -56,6 +60,8 @@ def check_batch(batch: Tensor | None, pos: Tensor) -> tuple[Tensor, int]:
         raise ValueError(f"batch: expected sorted, got {int(batch[atom])} after {int(batch[atom - 1])} at atom {atom}")
     if batch[0] < 0:
         raise ValueError(f"batch: expected no negative numbers, got {int(batch[0])}")
+    if batch[-1] >= MAX_STRUCTURES:
+        raise ValueError(f"batch: expected numbers below {MAX_STRUCTURES}, got {int(batch[-1])}")
     return batch, int(batch[-1]) + 1
 
 
@@ -101,9 +107,10 @@ def check_periodicity(
 def check_edges(edge_index: Tensor, num_nodes: int, shift: Tensor | None) -> None:
     """Edges [2,E] between num_nodes atoms, sorted by receiver, none from an atom to itself; shift [E,3] or None."""
     _tensor("edge_index", edge_index, (torch.int64,))
+    _readable("edge_index", edge_index)
     if edge_index.dim() != 2 or len(edge_index) != 2:
         raise ValueError(f"edge_index: expected shape [2,E], got {list(edge_index.shape)}")
-    _integer("num_nodes", num_nodes, 0)
+    _integer("num_nodes", num_nodes, 0, MAX_ATOMS)
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
         raise ValueError(
             f"edge_index: expected atoms from 0 to {num_nodes - 1} (num_nodes - 1), got {int(edge_index.min())} to "
@@ -128,17 +135,32 @@ def check_edges(edge_index: Tensor, num_nodes: int, shift: Tensor | None) -> Non
         raise ValueError(f"edge_index: expected edges between two atoms, got {int(sender[edge])} twice at edge {edge}")
 
 
-def _tensor(name: str, value: Tensor, dtypes: tuple[torch.dtype, ...], device: torch.device | None = None) -> None:
+def check_dense(name: str, value: Tensor) -> None:
+    """TypeError for anything but a tensor that holds all its numbers, one after the other: none sparse, none nested."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        found = "a nested one" if value.is_nested else str(value.layout)
+        raise TypeError(f"{name}: expected a dense tensor, got {found}")
+
+
+def _readable(name: str, value: Tensor) -> None:
+    if value.is_meta:
+        raise ValueError(f"{name}: expected a tensor that has values, got one on the device meta")
+
+
+def _tensor(name: str, value: Tensor, dtypes: tuple[torch.dtype, ...], device: torch.device | None = None) -> None:
+    check_dense(name, value)
     if value.dtype not in dtypes:
         raise TypeError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {value.dtype}")
     if device is not None and value.device != device:
         raise ValueError(f"{name}: expected device {device}, got {value.device}")
 
 
-def _integer(name: str, value: int, least: int) -> None:
+def _integer(name: str, value: int, least: int, most: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"{name}: expected at most {most}, got {value}")

@@ -1,25 +1,75 @@
 """Loads the compiled operators into ``torch.ops.spherenet_fast``."""
 
+import hashlib
+import sys
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 
 _OLDEST_TORCH = (2, 11)
+_PACKAGE = Path(__file__).parent
+SOURCES_RECORD = "_C.sources"  # beside the library: `sources_digest` of what it was built from
+
+# Operators with a kernel for the CPU alone; every other one has one for each device that the library was built for.
+# On a GPU the products of linear layers and of their derivatives are torch's.
+CPU_ALONE = frozenset({"spherenet_fast::product", "spherenet_fast::outer_sum"})
 
 
 def load() -> None:
-    """Registers the operators; raises ImportError where torch is too old or the library was not built."""
+    """Registers the operators; raises ImportError where torch is too old or there is no library for these sources."""
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _OLDEST_TORCH:
         raise ImportError(f"spherenet_fast: needs torch 2.11 or newer, found {torch.__version__}")
-    path = Path(__file__).with_name("_C.abi3.so")
-    if not path.exists():
-        raise ImportError(
-            f"spherenet_fast: the compiled library {path.name} is missing beside {path.parent}; "
-            "build it with: pip install --no-build-isolation ."
-        )
-    torch.ops.load_library(str(path))
+    torch.ops.load_library(str(find_library(_PACKAGE, sys.path)))
+
+
+def find_library(package: Path, search: list[str]) -> Path:
+    """The compiled library in the folder `package`, else an installed one that was built from the sources beside it.
+
+    In a clone Python finds the source folder before the installed package. Its library serves the source folder, too,
+    as long as the C++ in both is the same.
+
+    Args:
+        package: folder of the Python files that are to use the library.
+        search: folders in which the package may be installed, as `sys.path`.
+
+    Raises:
+        ImportError: there is none, or only one that was built from other sources.
+    """
+    if library := _library_in(package):
+        return library
+    sources = package.parent / "csrc"
+    installed = [_library_in(Path(folder) / package.name) for folder in search]
+    installed = [library for library in installed if library is not None]
+    digest = sources_digest(sources) if installed and sources.is_dir() else None
+    for library in installed:
+        record = library.with_name(SOURCES_RECORD)
+        if digest is not None and record.is_file() and record.read_text().strip() == digest:
+            return library
+    build = f"build it with: pip install --no-build-isolation {package.parent}"
+    if not installed:
+        raise ImportError(f"spherenet_fast: the compiled library is missing; {build}")
+    raise ImportError(
+        f"spherenet_fast: the installed library {installed[0]} was built from other sources than those in {sources}; "
+        f"{build} (or use the installed package from another folder)"
+    )
+
+
+def _library_in(package: Path) -> Path | None:
+    """_C.abi3.so on Linux and macOS, _C.pyd on Windows, or with the name of one Python, as setuptools chooses."""
+    paths = (package / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def sources_digest(folder: Path) -> str:
+    """A digest of all C++ and CUDA files in `folder`, names and contents."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".h", ".cpp", ".cu")):
+        content = path.read_bytes()
+        total.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return total.hexdigest()
 
 
 @cache

@@ -47,6 +47,17 @@ def spherical_bessel_scale(roots: np.ndarray) -> np.ndarray:
     return np.sqrt(2) / np.abs([_bessel(order + 1, row)[0] for order, row in enumerate(roots)])
 
 
+def constant_of_bessel(roots: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The weights [K] of scale_0n j_0(roots_0n x) whose sum is near 1 for x from 0.15 to 0.95: regularized least squares.
+
+    All of these functions are 0 at x = 1, so that an exact fit would need large weights. roots, scale: [L, K].
+    """
+    x = np.linspace(0.15, 0.95, 33)[:, None] * roots[0]
+    values = scale[0] * np.sin(x) / x
+    ridge = 1e-2 * len(values) * np.eye(len(roots[0]))
+    return np.linalg.solve(values.T @ values + ridge, values.sum(0))
+
+
 def spherical_bessel_constants(num_spherical: int, num_radial: int, basis: str) -> tuple[np.ndarray, np.ndarray]:
     """Roots and scale, [L, K] float64 each, of the radial functions in basis "paper" or "released".
 

@@ -7,6 +7,7 @@ N atoms, E edges j->i sorted by receiver, H hidden channels, C channels of the g
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -130,6 +131,7 @@ class RadialBasis(nn.Module):
             self.register_buffer(name, torch.empty(num_spherical, num_radial), persistent=False)
         self._refresh_constants()
 
+    @torch.inference_mode(False)  # a model that is moved inside inference mode can still be trained outside
     def _refresh_constants(self) -> None:
         for name, exact in zip(("roots", "scale"), self.constants, strict=True):
             setattr(self, name, torch.tensor(exact, dtype=torch.float64, device=getattr(self, name).device))
@@ -234,18 +236,15 @@ class Interaction(EdgeUpdate):
         self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
 
     @torch.no_grad()
-    def start_near_one(self, radial: Tensor) -> None:
+    def start_near_one(self, constant: np.ndarray) -> None:
         """Let the factor of the torsions start near 1, so that messages pass it and it learns what differs.
 
         One basis channel begins as a constant and goes into all channels with weight 1; the others begin at random.
-        radial [distances, K]: the radial functions of degree 0 at the distances where the constant is wanted.
+        constant [K]: weights of the radial functions of degree 0 whose sum is near 1 over distances.
         """
-        flat = radial.double() / math.sqrt(4 * math.pi)  # times Y_00
-        count = radial.shape[1]
-        ridge = 1e-3 * len(flat) * torch.eye(count, dtype=flat.dtype)
-        fit = torch.linalg.solve(flat.T @ flat + ridge, flat.sum(0))
+        row = torch.from_numpy(constant * math.sqrt(4 * math.pi))  # Y_00 = 1 / sqrt(4 pi)
         self.lin_t1.weight[0] = 0
-        self.lin_t1.weight[0, :count] = fit.to(self.lin_t1.weight)
+        self.lin_t1.weight[0, : len(row)] = row.to(self.lin_t1.weight)
         self.lin_t2.weight[:, 0] = 1
 
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:

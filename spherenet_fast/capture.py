@@ -17,11 +17,13 @@ next one records. From then on the model's weights must stay where they are in m
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._given_graph import check_graph, checks_are_on
 from .blocks import NUM_ELEMENTS
 from .framework import GraphNetwork3D
 from .graph import Graph, radius_graph
@@ -39,40 +41,95 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (row / mask.sum()).mean()
 
 
-class _Recorded:
+class Recorded:
     """A function of tensors that stay in place, called as it is at first and then replayed as CUDA graph.
 
-    What it returns is overwritten by the next call.
+    Every call before the replays runs on one stream of its own, the one that is recorded: autograd remembers the stream
+    of each node, and a node of another stream would tie that stream to the recording, which CUDA refuses.
+    On a CPU the function is called as it is, always. What it returns is overwritten by the next call.
     """
 
     def __init__(self, function: Callable[[], Any], device: torch.device):
         self.function, self.device = function, device
-        self.calls, self.graph, self.result = 0, None, None
+        self.calls, self.result = 0, None
+        self.stream, self.pool, self.graph = None, None, None
 
-    def __call__(self) -> Any:
+    def __call__(self, may_record: bool = True) -> Any:
+        """may_record: False as long as something that the function reads may still move.
+
+        Raises RuntimeError if the function cannot be recorded; the next calls start again with the warm-up.
+        """
         if self.device.type != "cuda":
             return self.function()
         with torch.cuda.device(self.device):
-            if self.graph is not None:
-                self.graph.replay()
-            elif self.calls < WARM_UP:
+            if self.stream is None:
+                self.stream = torch.cuda.Stream()
+            if self.graph is None and (self.calls < WARM_UP or not may_record):
                 self._warm_up()
+                self.calls += 1
             else:
-                graph = torch.cuda.CUDAGraph()
-                # thread_local: other threads, such as one that pins memory, may go on with their work
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                    self.result = self.function()
-                self.graph = graph  # recording computes nothing
-                graph.replay()
-        self.calls += 1
+                if self.graph is None:
+                    self._record()  # which computes nothing
+                self.graph.replay()
         return self.result
 
     def _warm_up(self) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self.result = self.function()
-        torch.cuda.current_stream().wait_stream(stream)
+        caller = torch.cuda.current_stream()
+        self.stream.wait_stream(caller)
+        try:
+            with torch.cuda.stream(self.stream):
+                self.result = self.function()
+        finally:
+            caller.wait_stream(self.stream)
+
+    def _record(self) -> None:
+        graph, self.pool = torch.cuda.CUDAGraph(), self.pool or torch.cuda.graph_pool_handle()
+        cause = None
+        try:
+            # The outer context ends on the caller's stream even where the inner one fails to end.
+            # thread_local: other threads, such as one that pins memory, may go on with their work.
+            with (
+                torch.cuda.stream(self.stream),
+                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
+            ):
+                try:
+                    self.result = self.function()
+                except BaseException as error:
+                    cause = error
+                    raise
+        except BaseException as error:
+            self.calls, self.result = 0, None
+            if error is cause:  # the capture has come to its end, and the pool goes with the graph
+                self.pool = None
+            else:
+                _abandon(graph, self.pool, self.stream)
+            cause = cause or error
+            if not isinstance(cause, Exception):
+                raise cause
+            reason = (str(cause) or type(cause).__name__).splitlines()[0]
+            raise RuntimeError(f"the step cannot be recorded as a CUDA graph: {reason}") from cause
+        self.graph = graph
+
+
+_abandoned: list[Any] = []
+
+
+def _abandon(graph: Any, pool: tuple[int, int], stream: Any) -> None:
+    """Makes torch usable after a capture whose end has failed.
+
+    The first error of `CUDAGraph.capture_end` leaves the rest of it undone. How much that is depends on the version:
+    the allocator takes the capture for one that goes on, so that no memory can be freed and no other capture begin, and
+    the generator of random numbers refuses every call outside of a capture. The pool stays with the graph, which has to
+    be kept, because torch's allocator of pinned memory may still ask it; the next attempt takes the memory in it.
+    """
+    _abandoned.append(graph)
+    with suppress(RuntimeError):  # this version has done that
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    # A capture that comes to its end takes the generator along. After an error of the device it fails, too, and the
+    # first error is the one that counts.
+    with suppress(RuntimeError), torch.cuda.stream(stream):
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
+            torch.zeros(1, device=stream.device)
 
 
 class _Step:
@@ -113,6 +170,8 @@ class _Step:
                 graph = self.model.neighbours(molecules)
             if len(graph.in_ptr) != len(z) + 1:
                 raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+            if checks_are_on(pos):
+                check_graph(graph, molecules, self.cutoff, self.model.hparams.get("max_num_neighbors"))
             graph = padded_graph(_with_shift(graph, cell is not None), self.capacity)
         self.batch.fill(z, pos, batch, num_graphs, cell, labels)
         if not self.searches:
@@ -172,13 +231,14 @@ class CapturedInference:
         self.step, self.forces = _Step(model, capacity), forces
         if model.training:
             raise ValueError("model: expected one in evaluation mode, model.eval(), got one that is training")
-        self.run = _Recorded(self._compute, self.step.weight.device)
+        self.run = Recorded(self._compute, self.step.weight.device)
 
     def _compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
         status = self.step.find()
         with torch.no_grad():
             return status, *self.step.predict(self.forces)
 
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
     def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor] | Tensor:
         """energy [graphs, out_channels] and forces [N, 3], or energy alone.
 
@@ -195,6 +255,20 @@ class CapturedInference:
         return (energy, forces[: len(molecules.z)].clone()) if self.forces else energy
 
 
+class _LossOf(torch.nn.Module):
+    """The loss as the call of a module, which can be made with other tensors for the weights.
+
+    inputs: what the loss is called with. A loss that is a module may have weights of its own.
+    """
+
+    def __init__(self, model: GraphNetwork3D, loss: Callable[..., Tensor], inputs: Callable[[], tuple]):
+        super().__init__()
+        self.model, self.loss, self.inputs = model, loss, inputs
+
+    def forward(self) -> Tensor:
+        return self.loss(*self.inputs())
+
+
 class CapturedTraining:
     """One optimizer step: predictions, loss, gradients, and the change of the weights.
 
@@ -206,6 +280,8 @@ class CapturedTraining:
 
     The search for neighbours is a recorded graph of its own, and its sizes are read before the rest runs, so a batch
     that does not fit, or that is wrong, raises an error and changes nothing.
+
+    The gradients are those of copies of the parameters and end in `parameter.grad`; hooks of parameters are not called.
 
     Args:
         model: with its fused kernels, in training mode.
@@ -228,21 +304,32 @@ class CapturedTraining:
         graph_labels: tuple[str, ...] = ("y",),
     ):
         self.step = _Step(model, capacity, atom_labels if forces else (), graph_labels)
-        self.loss, self.optimizer, self.forces = loss, optimizer, forces
+        self.optimizer = optimizer
         if not model.training:
             raise ValueError("model: expected one in training mode, model.train(), got one in evaluation mode")
         device = self.step.weight.device
         if device.type == "cuda" and not all(group.get("capturable", True) for group in optimizer.param_groups):
             raise ValueError("optimizer: expected capturable=True in all groups, got False")
-        self.find, self.change = _Recorded(self.step.find, device), _Recorded(self._change, device)
+        self.loss_of = _LossOf(model, loss, lambda: (*self.step.predict(forces), self.step.batch))
+        self.find, self.change = Recorded(self.step.find, device), Recorded(self._change, device)
 
     def _change(self) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        value = self.loss(*self.step.predict(self.forces), self.step.batch)
+        # The gradients of leaves made here are summed on this stream. Those of the parameters themselves would be on
+        # the stream of the oldest autograd graph that is still alive, and CUDA cannot record the default stream.
+        parameters = {name: p for name, p in self.loss_of.named_parameters() if p.requires_grad}
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        value = torch.func.functional_call(self.loss_of, leaves, ())
         value.backward()
+        for name, parameter in parameters.items():
+            if parameter.grad is None:
+                parameter.grad = leaves[name].grad
+            elif leaves[name].grad is not None:  # the optimizer has not that one, or the loss took it from elsewhere
+                parameter.grad.add_(leaves[name].grad)
         self.optimizer.step()
         return value.detach()
 
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
     def __call__(self, data: Any, graph: Graph | None = None) -> Tensor:
         """The loss before the step, 0-dimensional.
 
@@ -250,7 +337,8 @@ class CapturedTraining:
         """
         molecules = self.step.put(data, graph, self.find.graph is not None)
         self.step.raise_if_wrong(self.find(), data, molecules)
-        return self.change().clone()
+        # the neighbours stay in place once their search is recorded
+        return self.change(may_record=self.find.graph is not None).clone()
 
 
 def _label(data: Any, name: str) -> Tensor:

@@ -32,9 +32,8 @@ def energy_and_forces(
     Raises:
         ValueError, TypeError: data is wrong; see `read_molecules`.
     """
-    inference = _in_inference_mode()
     with torch.inference_mode(False), torch.enable_grad():
-        molecules, graph = _read(data, weight, graph, inference)
+        molecules = _read(data, weight)
         energy = predict(molecules, graph)
         (slope,) = torch.autograd.grad(energy.sum(), molecules.pos, create_graph=training)
     return (energy, -slope) if training else (energy.detach(), -slope)
@@ -57,9 +56,8 @@ def energy_forces_stress(
             in no direction; or as above.
         TypeError: as above.
     """
-    inference = _in_inference_mode()
     with torch.inference_mode(False), torch.enable_grad():
-        molecules, graph = _read(data, weight, graph, inference)
+        molecules = _read(data, weight)
         cell, volume = _cell_and_volume(molecules)
         strain = cell.new_zeros(cell.shape, requires_grad=True)
         strained = _strained(molecules._replace(cell=cell), (strain + strain.mT) / 2)
@@ -72,26 +70,12 @@ def energy_forces_stress(
     return (energy, -slope, stress) if training else (energy.detach(), -slope, stress.detach())
 
 
-def _in_inference_mode() -> bool:
-    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-
-
-def _read(data: Any, weight: Tensor, graph: Graph | None, inference: bool) -> tuple[Molecules, Graph | None]:
-    """Checked molecules whose positions require a gradient, and a graph, to be differentiated.
-
-    inference: whether they may come from inference mode, whose tensors cannot take part in a derivative; copies can.
-    """
+def _read(data: Any, weight: Tensor) -> Molecules:
+    """Checked molecules whose positions require a gradient."""
     molecules = read_molecules(data, weight)
-    if inference:
-        molecules = Molecules(*map(_copy, molecules))
-        graph = graph and Graph(*map(_copy, graph))
     if not molecules.pos.requires_grad:
         molecules = molecules._replace(pos=molecules.pos.detach().requires_grad_())
-    return molecules, graph
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+    return molecules
 
 
 def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
@@ -106,8 +90,6 @@ def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
         )
     if cell.dim() == 2:
         cell = cell.expand(count, 3, 3)
-    if len(cell) != count:
-        raise ValueError(f"data.cell: expected one for each of {count} structures, got {len(cell)}")
     volume = torch.linalg.det(cell).abs()
     if may_read_values(cell):
         if molecules.pbc is not None and not (repeats := molecules.pbc.reshape(-1, 3).any(1)).all():

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from . import derivatives, ops, reference
+from ._given_graph import check_graph, checks_are_on
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
 from .graph import Graph, edge_vectors, radius_graph
-from .inputs import Molecules, check_hparams, read_molecules
+from .inputs import LARGEST_CUTOFF, Molecules, check_hparams, outside_inference, read_molecules
 
 
 class System(NamedTuple):
@@ -66,12 +67,17 @@ class GraphNetwork3D(nn.Module):
             "cutoff" is needed; "max_num_neighbors" (default None) and "kernels" (default True) are obeyed.
         num_layers: how often Eq. (1) is applied.
 
+    An untrained model of this package predicts 0, so that training starts with the errors of the mean: its last layers
+    have no weights yet. Let one of yours start so, too.
+
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """
 
+    largest_cutoff = LARGEST_CUTOFF  # Å; a subclass may take less
+
     def __init__(self, hparams: Mapping[str, Any], num_layers: int):
         super().__init__()
-        check_hparams(hparams)
+        check_hparams(hparams, self.largest_cutoff)
         self.hparams = dict(hparams)
         self.cutoff = float(hparams["cutoff"])
         self.num_layers = num_layers
@@ -126,7 +132,9 @@ class GraphNetwork3D(nn.Module):
         data: anything with z [N] int64 (atomic numbers 1 to 94), pos [N, 3] (Å, dtype of the model), batch [N] int64
         ascending (None: one molecule), and optionally cell [B, 3, 3] or [3, 3] (Å), pbc [B, 3] or [3] bool, num_graphs
         (int; else counted from batch). A PyTorch Geometric Data or Batch, or a dict, will do.
-        graph: the neighbours, where they are known already; else found with `radius_graph`.
+        graph: the neighbours, where they are known already; else found with `radius_graph`. A given graph is trusted:
+        the one of other atoms, or of other positions of the same atoms, gives other numbers without a word. With
+        SPHERENET_FAST_CHECKS=1 in the environment it is checked, which takes longer than finding it.
         Returns [num_graphs, out_channels]. Raises ValueError or TypeError naming what is wrong with data.
         """
         return self._predict(read_molecules(data, self.like()), graph)
@@ -165,6 +173,10 @@ class GraphNetwork3D(nn.Module):
             graph = self.neighbours(molecules)
         elif len(graph.in_ptr) != len(z) + 1:
             raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+        else:
+            graph = Graph(*map(outside_inference, graph))
+            if checks_are_on(pos):
+                check_graph(graph, molecules, self.cutoff, self.hparams.get("max_num_neighbors"))
         operators = ops if self.hparams.get("kernels", True) else reference
         first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
         with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision

@@ -12,6 +12,7 @@ from spherenet_fast._graph_checks import (
     check_batch,
     check_cell,
     check_cutoff,
+    check_dense,
     check_edges,
     check_forms,
     check_max_num_neighbors,
@@ -31,6 +32,10 @@ class Graph(NamedTuple):
     pair_ptr[j] + (q - in_ptr[j]) * |out(j)| + (position of e in out(j)).
 
     All tensors are on the device of the positions, all indices int64.
+
+    Operators and models trust the arrays to belong together: wrong numbers within range give wrong results in silence.
+    With SPHERENET_FAST_CHECKS=1 in the environment, operators compare those that they take with each other, and models
+    all of them with the edges, and the edges with the molecules and the cutoff.
 
     A graph may have room for more than it holds: rows of the arrays over edges past in_ptr[N] are padding, edges of no
     atom, and num_pairs is at least pair_ptr[N]. The operators give such edges zeros and take none of their derivatives.
@@ -155,6 +160,7 @@ def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: T
     Raises:
         TypeError, ValueError: dtype, device or shape do not fit each other; periodic edges without a cell.
     """
+    check_dense("pos", pos)
     num_nodes = len(graph.in_ptr) - 1
     if pos.shape != (num_nodes, 3):
         raise ValueError(f"pos: expected shape [{num_nodes},3] as in the graph, got {list(pos.shape)}")

@@ -8,23 +8,11 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ._graph_checks import MAX_STRUCTURES, check_dense
+from ._ranges import MAX_NUM_NEIGHBORS, RANGES
 from .blocks import NUM_ELEMENTS
 
-# smallest and largest value of every integer hyper-parameter
-RANGES = {
-    name: (least, most)
-    for least, most, names in (
-        (1, math.inf, "num_layers num_blocks num_interactions hidden_channels out_channels int_emb_size"),
-        (1, math.inf, "basis_emb_size basis_emb_size_dist basis_emb_size_angle basis_emb_size_torsion"),
-        (1, math.inf, "out_emb_channels num_filters num_bilinear envelope_exponent"),
-        (0, math.inf, "num_before_skip num_after_skip num_output_layers"),
-        (0, math.inf, "num_residual_interaction num_residual_atomic num_residual_output"),
-        (2, math.inf, "num_gaussians"),
-        (1, 8, "num_spherical"),
-        (1, 16, "num_radial"),
-    )
-    for name in names.split()
-}
+LARGEST_CUTOFF = 1000.0  # Å
 
 
 class Molecules(NamedTuple):
@@ -43,7 +31,7 @@ def arguments(local_names: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
 
 
-def check_hparams(hparams: Mapping[str, Any]) -> None:
+def check_hparams(hparams: Mapping[str, Any], largest_cutoff: float = LARGEST_CUTOFF) -> None:
     """Raise ValueError, or TypeError for a wrong type, naming the first hyper-parameter that is out of range.
 
     Those of an unknown name are left to the model.
@@ -53,8 +41,7 @@ def check_hparams(hparams: Mapping[str, Any]) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name}: expected an int, got {value!r}")
         if not low <= value <= high:
-            expected = f"at least {low}" if high == math.inf else f"at least {low}, at most {high}"
-            raise ValueError(f"{name}: expected {expected}, got {value}")
+            raise ValueError(f"{name}: expected {low} to {high}, got {value}")
     for name in ("use_angle", "use_torsion", "kernels"):
         if not isinstance(hparams.get(name, True), bool):
             raise TypeError(f"{name}: expected True or False, got {hparams[name]!r}")
@@ -63,10 +50,13 @@ def check_hparams(hparams: Mapping[str, Any]) -> None:
         raise TypeError(f"cutoff: expected a number, got {cutoff!r}")
     if not 0 < cutoff < math.inf:
         raise ValueError(f"cutoff: expected a positive number, got {cutoff}")
+    if cutoff > largest_cutoff:
+        raise ValueError(f"cutoff: expected at most {largest_cutoff:g}, got {cutoff}")
     if neighbors is not None and (not isinstance(neighbors, int) or isinstance(neighbors, bool)):
         raise TypeError(f"max_num_neighbors: expected an int or None, got {neighbors!r}")
-    if neighbors is not None and neighbors < 1:
-        raise ValueError(f"max_num_neighbors: expected at least 1, got {neighbors}")
+    low, high = MAX_NUM_NEIGHBORS
+    if neighbors is not None and not low <= neighbors <= high:
+        raise ValueError(f"max_num_neighbors: expected {low} to {high} or None, got {neighbors}")
     if hparams.get("basis", "paper") not in ("paper", "released"):
         raise ValueError(f'basis: expected "paper" or "released", got {hparams["basis"]!r}')
     torsion = hparams.get("torsion")
@@ -90,13 +80,15 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
 
     weight: of the model, any shape; pos must have its dtype and device. batch None is one molecule. num_graphs is
     counted from batch where `data` does not say it. values: False to look at dtypes, shapes and devices alone, which
-    waits for no GPU if num_graphs is known. Raises ValueError, or TypeError for a wrong type or dtype, naming
-    the argument.
+    waits for no GPU if num_graphs is known. Tensors of inference mode are copied outside of it, where no derivative
+    could be taken with them. Raises ValueError, or TypeError for a wrong type or dtype, naming the argument.
     """
-    z, pos = entry(data, "z"), entry(data, "pos")
+    check_differentiable(weight)
+    z, pos, batch, cell, pbc = (_given(data, name) for name in ("z", "pos", "batch", "cell", "pbc"))
+    num_graphs = entry(data, "num_graphs")
     for name, value in (("z", z), ("pos", pos)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"data.{name}: expected a tensor, got {type(value).__name__}")
+        if value is None:
+            raise TypeError(f"data.{name}: expected a tensor, got NoneType")
     if z.dtype != torch.int64:
         raise TypeError(f"data.z: expected int64, got {z.dtype}")
     if z.dim() != 1:
@@ -107,12 +99,11 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
         raise ValueError(f"data.pos: expected device {weight.device}, that of the model, got {pos.device}")
     if pos.shape != (len(z), 3):
         raise ValueError(f"data.pos: expected shape [{len(z)}, 3] to go with z, got {list(pos.shape)}")
-    batch, num_graphs = entry(data, "batch"), entry(data, "num_graphs")
     if batch is None:
         batch = torch.zeros_like(z)
         num_graphs = 1 if num_graphs is None else num_graphs
-    if not isinstance(batch, Tensor) or batch.dtype != torch.int64:
-        raise TypeError(f"data.batch: expected an int64 tensor, got {getattr(batch, 'dtype', type(batch).__name__)}")
+    if batch.dtype != torch.int64:
+        raise TypeError(f"data.batch: expected int64, got {batch.dtype}")
     if batch.shape != z.shape:
         raise ValueError(f"data.batch: expected shape [{len(z)}] to go with z, got {list(batch.shape)}")
     for name, tensor in (("z", z), ("batch", batch)):
@@ -120,12 +111,15 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
             raise ValueError(f"data.{name}: expected device {pos.device} as for pos, got {tensor.device}")
     if num_graphs is None:
         num_graphs = int(batch.max()) + 1 if len(batch) else 0
+        if num_graphs > MAX_STRUCTURES:
+            raise ValueError(f"data.batch: expected molecule numbers below {MAX_STRUCTURES}, got {num_graphs - 1}")
     least = 1 if len(batch) else 0
-    if not isinstance(num_graphs, int) or num_graphs < least:
-        raise ValueError(f"data.num_graphs: expected an int of at least {least}, got {num_graphs!r}")
+    if not isinstance(num_graphs, int) or isinstance(num_graphs, bool) or not least <= num_graphs <= MAX_STRUCTURES:
+        raise ValueError(f"data.num_graphs: expected an int from {least} to {MAX_STRUCTURES}, got {num_graphs!r}")
     if values and len(z) and may_read_values(pos):
         _check_values(z, pos, batch, num_graphs)
-    return Molecules(z, pos, batch, num_graphs, *_read_cell(data))
+    cell, pbc = _apart(cell, "cell", (3, 3), num_graphs), _apart(pbc, "pbc", (3,), num_graphs)
+    return Molecules(z, pos, batch, num_graphs, cell, pbc)
 
 
 def entry(data: Any, name: str) -> Any:
@@ -156,22 +150,44 @@ def _check_values(z: Tensor, pos: Tensor, batch: Tensor, num_graphs: int) -> Non
         )
 
 
-def _read_cell(data: Any) -> tuple[Tensor | None, Tensor | None]:
-    """cell [B, 3, 3] and pbc [B, 3], or [3, 3] and [3] for all molecules.
+def _given(data: Any, name: str) -> Tensor | None:
+    """The tensor of that name, which can take part in a derivative; None where there is none."""
+    value = entry(data, name)
+    if value is None:
+        return None
+    check_dense(f"data.{name}", value)
+    return outside_inference(value)
+
+
+def outside_inference(value: Any) -> Any:
+    """A copy of a tensor of inference mode outside of it, where no derivative is taken with the tensor itself."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return value
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def check_differentiable(weight: Tensor) -> None:
+    """ValueError for a model made in inference mode, outside of it where derivatives are on."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        return
+    if weight.is_inference():
+        raise ValueError(
+            "model: expected weights made outside of torch.inference_mode(), to take derivatives with, got weights "
+            "made inside it; copy.deepcopy(model) outside makes others"
+        )
+
+
+def _apart(value: Tensor | None, name: str, shape: tuple[int, ...], num_graphs: int) -> Tensor | None:
+    """cell or pbc as one for every molecule, [B, 3, 3] or [B, 3], or as one for all, [3, 3] or [3].
 
     PyTorch Geometric joins the cells of a batch to [3 B, 3], and their pbc to [3 B]; both are taken apart again.
     """
-    return _apart(entry(data, "cell"), "cell", (3, 3)), _apart(entry(data, "pbc"), "pbc", (3,))
-
-
-def _apart(value: Any, name: str, shape: tuple[int, ...]) -> Tensor | None:
-    if value is None:
-        return None
-    if not isinstance(value, Tensor):
-        raise TypeError(f"data.{name}: expected a tensor, got {type(value).__name__}")
-    if value.shape == shape:
+    if value is None or value.shape == shape:
         return value
     if value.dim() not in (len(shape), len(shape) + 1) or value.numel() % math.prod(shape):
         many = ", ".join(["B", *map(str, shape)])
         raise ValueError(f"data.{name}: expected shape {list(shape)} or [{many}], got {list(value.shape)}")
-    return value.reshape(-1, *shape)
+    value = value.reshape(-1, *shape)
+    if len(value) != num_graphs:
+        raise ValueError(f"data.{name}: expected one for each of {num_graphs} structures, got {len(value)}")
+    return value

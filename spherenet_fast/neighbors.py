@@ -211,13 +211,19 @@ def is_flat(cell: Tensor) -> Tensor:
     return ~(torch.linalg.det(cell).abs() > FLAT * cell.norm(dim=2).prod(1))
 
 
-def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
+def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
     """Cells [B,3,3] whose open directions (pbc [B,3] False) are unit vectors across the periodic ones."""
-    complete = cell.clone()
-    for structure in (~pbc).any(1).nonzero()[:, 0].tolist():
+    complete = torch.where(pbc.any(1)[:, None, None], cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
+    for structure in ((~pbc).any(1) & pbc.any(1)).nonzero()[:, 0].tolist():
         repeats = pbc[structure]
         across = torch.linalg.svd(cell[structure][repeats], full_matrices=True).Vh[int(repeats.sum()) :]
         complete[structure, ~repeats] = across
+    return complete
+
+
+def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
+    """`complete_cell`; ValueError for a structure whose periodic directions are linearly dependent."""
+    complete = complete_cell(cell, pbc)
     flat = is_flat(complete)
     if flat.any():
         structure = int(flat.nonzero()[0])

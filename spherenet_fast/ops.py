@@ -4,6 +4,9 @@ Equivalent to the functions of the same name in `reference.py`, which say what i
 Floating-point arguments share one dtype, float32 or float64; under autocast the operators run in float32, but for the
 products of linear layers, which are what autocast is for. A bad argument raises RuntimeError with its name, what was
 expected and what came. Third derivatives raise RuntimeError.
+
+Arrays that describe a graph, or an index and its transpose, are trusted to belong together; with
+SPHERENET_FAST_CHECKS=1 in the environment they are compared, on CPU and GPU alike, which takes time.
 """
 
 import torch

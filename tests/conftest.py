@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from gpu import DEVICE
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that each use all cores slow each other down many times
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -12,7 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that each use all cores slo
 
 
 def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
+    if DEVICE == "cuda" and not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))

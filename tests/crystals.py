@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from graph_oracles import random_crystal
-from molecules import rattled
+from molecules import rattled, with_outputs
 
 from spherenet_fast.models import SphereNet
 
@@ -70,4 +70,4 @@ def small_model(**hparams):
         num_layers=2, hidden_channels=8, int_emb_size=6, basis_emb_size_dist=3, basis_emb_size_angle=3,
         basis_emb_size_torsion=3, out_emb_channels=8, num_spherical=3, num_radial=3, num_output_layers=1,
     )  # fmt: skip
-    return SphereNet(**{**widths, "cutoff": CUTOFF, **hparams}).double().eval()
+    return with_outputs(SphereNet(**{**widths, "cutoff": CUTOFF, **hparams})).double().eval()

@@ -26,16 +26,20 @@ IMPLEMENTATIONS = [(name, kernels) for name in _HPARAMS for kernels in (True, Fa
 IDS = [name if kernels else f"{name}, reference" for name, kernels in IMPLEMENTATIONS]
 
 
-def small_model(name, kernels=True, **changes):
-    """A model in float64 and training mode."""
+def untrained_model(name, kernels=True, **changes):
+    """A model as it starts."""
     torch.manual_seed(0)
     if name == EXAMPLE:
-        model = AttentionNet(num_layers=2, hidden_channels=10, num_radial=3)
-    else:
-        model = MODELS[name.split()[0]](**_HPARAMS[name] | dict(kernels=kernels) | changes)
+        return AttentionNet(num_layers=2, hidden_channels=10, num_radial=3)
+    return MODELS[name.split()[0]](**_HPARAMS[name] | dict(kernels=kernels) | changes)
+
+
+def small_model(name, kernels=True, **changes):
+    """A model in float64 and training mode."""
+    model = untrained_model(name, kernels, **changes)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
-        if (parameter == 0).all():  # a PhysNet starts with outputs of 0
+        if (parameter == 0).all():  # the last layers, and PhysNet's masks, start at 0
             parameter.data.normal_(std=0.3, generator=generator)
     if name == "DimeNet":  # whose bilinear forms are made for 128 channels: with 10 they would grow from layer to layer
         for block in model.update_es:

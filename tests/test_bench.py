@@ -1,7 +1,6 @@
 """The benchmarks run, write what they promise, and the linear floor has the products that it claims."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -251,19 +250,6 @@ cases.model_call("ours", "energy_and_forces", cases.ethanol(1), 7, "cpu")()
     # away from the source tree, which would be imported instead of the installed package
     process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says where there is no GPU")
-def test_the_gpu_script_stops_where_there_is_none(tmp_path):
-    environment = os.environ | {"PYTHON": sys.executable}
-    process = subprocess.run(
-        ["bash", str(BENCH / "gpu.sh"), str(tmp_path / "out")], capture_output=True, text=True, env=environment
-    )
-    assert process.returncode == 1
-    assert "expected a CUDA device" in process.stdout and "FAILED: environment" in process.stderr
-    assert "environment" in (tmp_path / "out/steps.csv").read_text()
-    usage = subprocess.run(["bash", str(BENCH / "gpu.sh")], capture_output=True, text=True)
-    assert usage.returncode == 2 and "bench/gpu.sh OUT" in usage.stderr
 
 
 def test_pyg_models_with_given_neighbours(bench):

@@ -1,5 +1,7 @@
 """The ASE calculator: units, derivatives, cells."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,12 @@ from spherenet_fast.models import SphereNet
 from spherenet_fast.training import Potential
 from spherenet_fast.training.references import Normalisation
 
+pytestmark = pytest.mark.filterwarnings("ignore:the energy of a model with the paper's torsion")
 
-def potential(names=("energy",), units=("kcal/mol",), dtype=torch.float64, elements=None, seed=0):
+
+def potential(names=("energy",), units=("kcal/mol",), dtype=torch.float64, elements=None, seed=0, **hparams):
     torch.manual_seed(seed)
-    model = SphereNet(out_channels=len(names), **TINY_MODEL).to(dtype)
+    model = SphereNet(out_channels=len(names), **TINY_MODEL, **hparams).to(dtype)
     with torch.no_grad():  # the last layers start at 0, which would make every energy the same
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -181,6 +185,22 @@ def test_what_a_calculator_cannot_be_made_of():
     assert SphereNetCalculator(potential(units=(None,)), unit="eV")
     with pytest.raises(FileNotFoundError):
         SphereNetCalculator("nowhere.ckpt")
+
+
+def test_a_model_whose_energy_jumps_is_said_to_be_one_once(tmp_path):
+    first, path = potential(), tmp_path / "best.ckpt"
+    first.save(path)
+    message = "torsion jumps .* up to 110 meV .*: .* train with model.torsion=smooth"
+    for given in (first, path):
+        with pytest.warns(UserWarning, match=message):
+            SphereNetCalculator(given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            SphereNetCalculator(given if given is first else str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SphereNetCalculator(potential(use_torsion=False))
+        SphereNetCalculator(potential(use_torsion=False, use_angle=False))
 
 
 def test_unknown_elements_are_refused():

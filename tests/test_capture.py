@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from graph_oracles import random_crystal
-from molecules import SMALL, as_data, labelled_batch
+from molecules import SMALL, as_data, labelled_batch, with_outputs
 from operator_cases import assert_close
 
 from spherenet_fast.capture import Capacity, CapacityError, CapturedInference, CapturedTraining, masked_mean
@@ -29,7 +29,7 @@ def named(result):
 
 def small_model(**changes):
     torch.manual_seed(0)
-    return SphereNet(**SMALL | changes).double()
+    return with_outputs(SphereNet(**SMALL | changes)).double()
 
 
 # ---- inference -------------------------------------------------------------------------------------------------------

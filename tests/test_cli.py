@@ -37,7 +37,9 @@ def overrides(**changes):
 def ethanol_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "ethanol"
     code, output, _ = call("train", "ethanol", "--out", out, *overrides())
-    assert code == 0 and "test set, 4 molecules" in output and f"results in {out}" in output
+    assert code == 0 and "test set, 4 molecules" in output
+    *_, where, last = output.splitlines()
+    assert where == f"results in {out}" and last.startswith("warning: training ended after 12 steps, too few to learn")
     return out
 
 
@@ -103,6 +105,17 @@ def test_predict_writes_energies_and_forces_in_electronvolt(ethanol_run, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["in.extxyz", "out.extxyz"]
 
 
+def test_an_output_is_replaced_when_asked_to(ethanol_run, tmp_path):
+    ase.io.write(tmp_path / "in.xyz", molecule("H2O"))
+    for command, given, name in (("predict", ["RUN", "in.xyz"], "o.xyz"), ("geometry", ["in.xyz"], "o.png")):
+        given = [ethanol_run / "best.ckpt" if part == "RUN" else tmp_path / part for part in given]
+        (tmp_path / name).write_text("before")
+        assert call(command, *given, "-o", tmp_path / name)[0] == 2
+        assert (tmp_path / name).read_text() == "before"
+        assert call(command, *given, "-o", tmp_path / name, "--overwrite")[0] == 0
+        assert (tmp_path / name).stat().st_size > 6
+
+
 def load_structure(atoms):
     from spherenet_fast.data import from_atoms
 
@@ -148,6 +161,17 @@ def test_predict_without_forces_and_of_other_targets(ethanol_run, qm9_run, tmp_p
             "structure 0: z: expected elements of the training set",
         ),
         (["predict", "RUN/best.ckpt", "silane.xyz", "-o", "away/o.xyz"], "there is no folder away"),
+        (["predict", "RUN/best.ckpt", "silane.xyz", "-o", "silane.xyz"], "silane.xyz is there already; --overwrite"),
+        (["predict", "RUN/best.ckpt", "silane.xyz", "-o", "RUN"], "cannot be written: expected a file, got a folder"),
+        (["predict", "RUN/best.ckpt", "silane.xyz", "-o", "n" * 300], "nnn: cannot be written: File name too long"),
+        (["predict", "RUN/best.ckpt", "n" * 300, "-o", "o.xyz"], "nnn: File name too long"),
+        (["filters", "RUN/best.ckpt", "-o", "n" * 300 + ".png"], "nnn.png: cannot be written: File name too long"),
+        (["geometry", "silane.xyz", "-o", "RUN/learning_curve.png"], "learning_curve.png is there already"),
+        (["train", "ethanol", "--out", "n" * 300], "nnn: File name too long"),
+        (["train", "ethanol", "--out", "silane.xyz/run", *overrides()], "silane.xyz/run: Not a directory"),
+        (["evaluate", "RUN"], "expected the file of a checkpoint, got a folder"),
+        (["evaluate", "n" * 300], "nnn: File name too long"),
+        (["evaluate", "RUN/best.ckpt", "--device", "meta"], "--device: expected a device .* got 'meta'"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(ethanol_run, tmp_path, monkeypatch, arguments, message):

@@ -6,7 +6,7 @@ part. Inductor would then translate torch's own operations to C++, which takes h
 
 import pytest
 import torch
-from molecules import SMALL, as_data, in_dtype, rattled_batch
+from molecules import SMALL, as_data, in_dtype, rattled_batch, with_outputs
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -32,7 +32,7 @@ def nothing_compiled():
 
 @pytest.mark.parametrize("gates", [dict(), dict(use_torsion=False)], ids=["torsion", "angle"])
 def test_inference_of_molecules_of_any_size(gates):
-    model = SphereNet(**ONE_LAYER, **gates).eval()
+    model = with_outputs(SphereNet(**ONE_LAYER, **gates)).eval()
     count = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
     compilations = []
@@ -45,7 +45,7 @@ def test_inference_of_molecules_of_any_size(gates):
 
 
 def test_energy_training_step():
-    model = SphereNet(**ONE_LAYER).train()
+    model = with_outputs(SphereNet(**ONE_LAYER)).train()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     data, graph = molecules((6, 4))
     losses = [function(data, graph).square().sum() for function in (model, compiled)]
@@ -55,13 +55,13 @@ def test_energy_training_step():
 
 
 def test_no_graph_breaks():
-    explanation = torch._dynamo.explain(SphereNet(**ONE_LAYER).eval())(*molecules((5, 3)))
+    explanation = torch._dynamo.explain(with_outputs(SphereNet(**ONE_LAYER)).eval())(*molecules((5, 3)))
     assert explanation.graph_break_count == 0 and explanation.graph_count == 1
 
 
 def test_force_training_step_traced_by_make_fx():
     """Training on forces differentiates twice, which torch.compile does not capture by itself; make_fx does."""
-    model = SphereNet(**ONE_LAYER).train()
+    model = with_outputs(SphereNet(**ONE_LAYER)).train()
     data, graph = molecules((5, 4))
 
     def step(pos):

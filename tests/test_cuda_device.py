@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from molecules import SMALL, labelled_batch, moved
+from gpu import DEVICE
+from molecules import SMALL, labelled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -55,9 +56,10 @@ def gated_on(device, vec, graph, inputs, dtype, basis="paper"):
 
 
 def test_the_kernels_are_there():
-    assert _library.has_cuda_kernels()
-    registered = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("spherenet_fast::")]
-    assert registered and all(torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") for name in registered)
+    registered = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("spherenet_fast::")}
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    missing = {name for name in registered if not has_kernel(name, DEVICE.upper())}
+    assert registered and missing == (_library.CPU_ALONE if DEVICE == "cuda" else set())
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
@@ -67,7 +69,7 @@ def test_gated_sum_of_every_graph(name, shape, dtype, tolerance):
     vec, graph = ALL_GRAPHS[name]
     inputs = cast(gated_inputs(vec, **shape), dtype)
     expected = derivatives(gated_function(reference, vec, graph), cast(inputs, torch.float64))
-    assert_close(gated_on("cuda", vec, graph, inputs, dtype), expected, tolerance)
+    assert_close(gated_on(DEVICE, vec, graph, inputs, dtype), expected, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
@@ -78,7 +80,7 @@ def test_gated_sum_of_every_size(shape, gates, basis, dtype, tolerance):
     vec, graph = GRAPHS["batch"]
     inputs = cast(gated_inputs(vec, **shape, **gates), dtype)
     expected = derivatives(gated_function(reference, vec, graph, basis), cast(inputs, torch.float64))
-    assert_close(gated_on("cuda", vec, graph, inputs, dtype, basis), expected, tolerance)
+    assert_close(gated_on(DEVICE, vec, graph, inputs, dtype, basis), expected, tolerance)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=lambda shape: "-".join(map(str, shape.values())))
@@ -86,14 +88,14 @@ def test_gated_sum_with_tf32_where_torch_may_use_it(shape):
     vec, graph = crowd()
     inputs = cast(gated_inputs(vec, **shape), torch.float32)
     expected = derivatives(gated_function(reference, vec, graph), cast(inputs, torch.float64))
-    exact = gated_on("cuda", vec, graph, inputs, torch.float32)
+    exact = gated_on(DEVICE, vec, graph, inputs, torch.float32)
     torch.set_float32_matmul_precision("high")
-    rounded = gated_on("cuda", vec, graph, inputs, torch.float32)
+    rounded = gated_on(DEVICE, vec, graph, inputs, torch.float32)
     assert_close(rounded, expected, TF32)
     assert_close(exact, expected, 1e-5)
-    doubled = [gated_on("cuda", vec, graph, inputs, torch.float64) for _ in range(2)]
+    doubled = [gated_on(DEVICE, vec, graph, inputs, torch.float64) for _ in range(2)]
     torch.set_float32_matmul_precision("highest")
-    assert_close(doubled[0], gated_on("cuda", vec, graph, inputs, torch.float64), 0)  # float64 is never rounded
+    assert_close(doubled[0], gated_on(DEVICE, vec, graph, inputs, torch.float64), 0)  # float64 is never rounded
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
@@ -108,7 +110,7 @@ def test_radial_basis(edges, num_spherical, num_radial, dtype, tolerance):
     def function(operators, device):
         return lambda *inputs: operators.radial_basis(*inputs, roots.to(device), scale.to(device), 5.0, 5)
 
-    found = derivatives(function(ops, "cuda"), cast(given, dtype, "cuda"))
+    found = derivatives(function(ops, DEVICE), cast(given, dtype, DEVICE))
     assert_close(found, derivatives(function(reference, "cpu"), cast(given, torch.float64)), tolerance)
 
 
@@ -116,7 +118,7 @@ def test_radial_basis(edges, num_spherical, num_radial, dtype, tolerance):
 @pytest.mark.parametrize("name", ALL_GRAPHS)
 def test_torsion_references(name, dtype):
     vec, graph = ALL_GRAPHS[name]
-    found = ops.torsion_reference(vec.to("cuda", dtype), on_device(graph, "cuda"))
+    found = ops.torsion_reference(vec.to(DEVICE, dtype), on_device(graph, DEVICE))
     assert torch.equal(found.cpu(), ops.torsion_reference(vec.to(dtype), graph))
 
 
@@ -124,23 +126,23 @@ def test_torsion_references(name, dtype):
 def test_sums_gathers_and_activation(dtype, tolerance):
     for vec, graph in (GRAPHS["batch"], GRAPHS["star"], GRAPHS["no edges"]):
         given = {"x": torch.randn(len(vec), 20).to(dtype)}
-        room = on_device(graph, "cuda")
+        room = on_device(graph, DEVICE)
         for name in ("in_ptr", "out_ptr"):
             perm = None if name == "in_ptr" else "out_edge"
 
             def sums(operators, graph, name=name, perm=perm):
                 return lambda x: operators.segment_sum(x**2, getattr(graph, name), perm and getattr(graph, perm))
 
-            found = derivatives(sums(ops, room), cast(given, dtype, "cuda"))
+            found = derivatives(sums(ops, room), cast(given, dtype, DEVICE))
             assert_close(found, derivatives(sums(reference, graph), cast(given, torch.float64)), tolerance)
-        found = derivatives(ops.silu, cast(given, dtype, "cuda"))
+        found = derivatives(ops.silu, cast(given, dtype, DEVICE))
         assert_close(found, derivatives(reference.silu, cast(given, torch.float64)), tolerance)
 
 
 def test_second_derivatives_numerically():
     vec, graph = small_graph()
-    function = gated_function(ops, vec.cuda(), on_device(graph, "cuda"))
-    inputs = cast(gated_inputs(vec, num_spherical=2, num_radial=2, channels=3), torch.float64, "cuda")
+    function = gated_function(ops, vec.to(DEVICE), on_device(graph, DEVICE))
+    inputs = cast(gated_inputs(vec, num_spherical=2, num_radial=2, channels=3), torch.float64, DEVICE)
     leaves = [value.requires_grad_() for value in inputs.values()]
     assert torch.autograd.gradcheck(function, leaves, nondet_tol=0)
     assert torch.autograd.gradgradcheck(function, leaves, nondet_tol=0)
@@ -153,11 +155,11 @@ def test_second_derivatives_numerically():
 @pytest.mark.parametrize("shape", [SMALL, dict(num_layers=2)], ids=["small", "default"])
 def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
     torch.manual_seed(0)
-    model = SphereNet(**shape).double().train()
+    model = with_outputs(SphereNet(**shape)).double().train()
     data = labelled_batch((9, 12, 1, 4))
-    twin = copy.deepcopy(model).to("cuda", dtype)
+    twin = copy.deepcopy(model).to(DEVICE, dtype)
     results = []
-    for one, given in ((twin, moved(data, "cuda", dtype)), (model, data)):
+    for one, given in ((twin, moved(data, DEVICE, dtype)), (model, data)):
         energy, forces = one.energy_and_forces(given)
         (energy.square().sum() + forces.square().sum()).backward()
         results.append({"energy": energy.detach(), "forces": forces.detach()})
@@ -166,18 +168,18 @@ def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
 
 
 def test_autocast_runs_the_operators_in_float32():
-    model = SphereNet(**SMALL).cuda()
-    data = moved(labelled_batch((9, 12)), "cuda", torch.float32)
+    model = with_outputs(SphereNet(**SMALL)).to(DEVICE)
+    data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
     expected = model(data)
-    with torch.autocast("cuda", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         # bfloat16 has 8 bits, 4e-3, and there are some ten layers with numbers of order 1
         torch.testing.assert_close(model(data), expected, rtol=0.05, atol=0.05)
 
 
 def test_the_same_bits_on_every_run():
     torch.manual_seed(0)
-    model = SphereNet(**SMALL).cuda().train()
-    data = moved(labelled_batch((20, 25, 13)), "cuda", torch.float32)
+    model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
+    data = moved(labelled_batch((20, 25, 13)), DEVICE, torch.float32)
 
     def run():
         model.zero_grad()
@@ -199,7 +201,7 @@ def test_the_same_graph_as_on_the_cpu(sizes, dtype):
     generator = torch.Generator().manual_seed(0)
     pos = 4 * torch.rand(sum(sizes), 3, generator=generator, dtype=dtype)
     batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    found, expected = radius_graph(pos.cuda(), batch.cuda(), 1.5), radius_graph(pos, batch, 1.5)
+    found, expected = radius_graph(pos.to(DEVICE), batch.to(DEVICE), 1.5), radius_graph(pos, batch, 1.5)
     for name, value in expected._asdict().items():
         mine = getattr(found, name)
         assert torch.equal(mine.cpu(), value) if isinstance(value, torch.Tensor) else mine == value, name
@@ -216,6 +218,6 @@ def test_the_same_graph_as_on_the_cpu(sizes, dtype):
 )
 def test_wrong_positions_get_the_errors_of_the_cpu(change, message):
     given = dict(pos=torch.eye(3), batch=torch.zeros(3, dtype=torch.int64)) | change
-    for device in ("cpu", "cuda"):
+    for device in ("cpu", DEVICE):
         with pytest.raises(ValueError, match=message):
             radius_graph(given["pos"].to(device), given["batch"].to(device), 5.0)

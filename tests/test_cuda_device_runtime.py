@@ -5,7 +5,8 @@ import threading
 
 import pytest
 import torch
-from molecules import SMALL, labelled_batch, moved
+from gpu import DEVICE, needs_gpu
+from molecules import SMALL, labelled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -31,11 +32,12 @@ SHAPE = dict(num_spherical=7, num_radial=6, channels=64, angle_size=8, torsion_s
 # ---- streams, threads, devices ---------------------------------------------------------------------------------------
 
 
+@needs_gpu
 def test_work_follows_the_current_stream():
     """The operators run behind a kernel that takes long and makes their input: on any other stream too early."""
     vec, graph = GRAPHS["batch"]
-    inputs = cast(gated_inputs(vec, **SHAPE), torch.float64, "cuda")
-    function = gated_function(ops, vec.cuda(), on_device(graph, "cuda"))
+    inputs = cast(gated_inputs(vec, **SHAPE), torch.float64, DEVICE)
+    function = gated_function(ops, vec.to(DEVICE), on_device(graph, DEVICE))
     expected = function(*inputs.values())
     x = torch.zeros_like(inputs["x"])
     torch.cuda.synchronize()
@@ -49,9 +51,10 @@ def test_work_follows_the_current_stream():
     assert torch.equal(found, expected) and torch.equal(late, ops.silu(inputs["x"]))
 
 
+@needs_gpu
 def test_nothing_waits_for_the_gpu():
-    model = SphereNet(**SMALL).cuda().train()
-    data = moved(labelled_batch((9, 12)), "cuda", torch.float32)
+    model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
+    data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
     capacity = Capacity(2, len(data.z), 400, 8000)
     graph = radius_graph(data.pos, data.batch, 5.0)
     model.energy_and_forces(data, graph)
@@ -73,9 +76,10 @@ def test_nothing_waits_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
+@needs_gpu
 def test_several_threads_with_streams_of_their_own():
-    model = SphereNet(**SMALL).double().cuda().eval()
-    batches = [moved(labelled_batch((6, 5), seed), "cuda") for seed in range(4)]
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).eval()
+    batches = [moved(labelled_batch((6, 5), seed), DEVICE) for seed in range(4)]
     expected = [model.energy_and_forces(data) for data in batches]
     torch.cuda.synchronize()
     found, errors = [None] * len(batches), []
@@ -103,7 +107,7 @@ def test_several_threads_with_streams_of_their_own():
 
 @two_gpus
 def test_a_device_that_is_not_the_current_one():
-    model = SphereNet(**SMALL).double().eval()
+    model = with_outputs(SphereNet(**SMALL)).double().eval()
     data = labelled_batch((6, 5))
     expected = dict(zip(("energy", "forces"), model.energy_and_forces(data), strict=True))
     with torch.cuda.device(0):
@@ -121,10 +125,11 @@ def test_tensors_on_two_gpus_are_an_error():
 # ---- CUDA graphs -----------------------------------------------------------------------------------------------------
 
 
+@needs_gpu
 def test_an_operator_is_replayed():
     vec, graph = GRAPHS["batch"]
-    inputs = cast(gated_inputs(vec, **SHAPE), torch.float32, "cuda")
-    function = gated_function(ops, vec.cuda(), on_device(graph, "cuda"))
+    inputs = cast(gated_inputs(vec, **SHAPE), torch.float32, DEVICE)
+    function = gated_function(ops, vec.to(DEVICE), on_device(graph, DEVICE))
     x = inputs["x"].clone().requires_grad_()
 
     def run():
@@ -137,7 +142,7 @@ def test_an_operator_is_replayed():
         run()
     torch.cuda.current_stream().wait_stream(stream)
     recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
+    with torch.cuda.graph(recorded, stream=stream):
         results = run()
     for _ in range(3):
         with torch.no_grad():
@@ -151,28 +156,28 @@ BATCHES = [((6, 9, 1, 4), 0), ((5,), 1), ((9, 9, 9), 2), ((1, 1), 3)] * 3
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_captured_inference(forces):
-    model = SphereNet(**SMALL).double().cuda().eval()
-    batches = [moved(labelled_batch(sizes, seed), "cuda") for sizes, seed in BATCHES]
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).eval()
+    batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
     predict = CapturedInference(model, Capacity.of(batches, 5.0), forces)
     for data in batches:
         found, expected = predict(data), model.energy_and_forces(data) if forces else model(data)
         found, expected = (result if forces else (result,) for result in (found, expected))
         # the same sums in matrix products of other sizes
         assert_close(dict(enumerate(found)), dict(enumerate(t.detach() for t in expected)), 1e-11)
-    assert predict.run.graph is not None
+    assert (predict.run.graph is not None) == (DEVICE == "cuda")
 
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_captured_training(forces):
-    model = SphereNet(**SMALL).double().cuda().train()
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train()
     twin = copy.deepcopy(model)
-    batches = [moved(labelled_batch(sizes, seed), "cuda") for sizes, seed in BATCHES]
+    batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
 
     def masked_loss(energy, force, batch):
         loss = masked_mean((energy - batch.y).square(), batch.graph_mask)
         return loss if force is None else loss + masked_mean((force - batch.forces).square(), batch.atom_mask)
 
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-3, capturable=True) for m in (model, twin)]
+    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-3, capturable=DEVICE == "cuda") for m in (model, twin)]
     step = CapturedTraining(model, masked_loss, optimizers[0], Capacity.of(batches, 5.0), forces)
     for data in batches:
         loss = step(data)
@@ -182,12 +187,12 @@ def test_captured_training(forces):
         expected.backward()
         optimizers[1].step()
         assert_close({"loss": loss}, {"loss": expected.detach()}, 1e-6)  # after up to 12 steps from the same start
-    assert step.change.graph is not None
+    assert (step.change.graph is not None) == (DEVICE == "cuda")
 
 
 def test_a_recorded_step_says_what_does_not_fit():
-    batches = [moved(labelled_batch(sizes, seed), "cuda") for sizes, seed in BATCHES]
-    model = SphereNet(**SMALL).double().cuda().train()
+    batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train()
     small = Capacity.of(batches[1:2], 5.0, spare=0)._replace(atoms=40, graphs=4)
     step = CapturedTraining(
         model, lambda energy, forces, batch: forces.square().sum(), torch.optim.SGD(model.parameters(), lr=1e-9), small
@@ -205,14 +210,40 @@ def test_a_recorded_step_says_what_does_not_fit():
     step(batches[1])
 
 
+def sum_of_squares(energy, forces, batch):
+    return energy.square().sum() + forces.square().sum()
+
+
+def training_step(model, data, loss):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    return CapturedTraining(model, loss, optimizer, Capacity.of([data], 5.0), graph_labels=(), atom_labels=())
+
+
+def test_a_step_is_recorded_beside_eager_graphs():
+    """Which keep autograd's nodes for the parameters alive, on the default stream."""
+    model = SphereNet(**SMALL).double().to(DEVICE).train()
+    data = moved(labelled_batch((6, 5)), DEVICE)
+    held = sum_of_squares(*model.energy_and_forces(data), None)
+    expected = torch.autograd.grad(held, list(model.parameters()), retain_graph=True)
+    step = training_step(model, data, sum_of_squares)
+    for _ in range(6):
+        loss = step(data)
+    assert (step.change.graph is not None) == (DEVICE == "cuda")
+    # the same sums in matrix products of other sizes
+    assert_close({"loss": loss}, {"loss": held.detach()}, 1e-10)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert_close(dict(enumerate(gradients)), dict(enumerate(expected)), 1e-10)
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
+@needs_gpu
 def test_shapes_dtypes_and_devices_are_checked_before_any_launch():
     vec, graph = small_graph()
-    room = on_device(graph, "cuda")
-    given = cast(gated_inputs(vec), torch.float64, "cuda")
-    torsions = ops.torsion_reference(vec.cuda(), room)
+    room = on_device(graph, DEVICE)
+    given = cast(gated_inputs(vec), torch.float64, DEVICE)
+    torsions = ops.torsion_reference(vec.to(DEVICE), room)
     cases = [
         (dict(radial=given["radial"].float()), "radial: expected dtype Double, got Float"),
         (dict(direction=given["direction"][:, :2]), r"direction: expected shape \[12, 3\], got \[12, 2\]"),
@@ -231,10 +262,10 @@ def test_values_are_checked_if_asked_for(monkeypatch):
     """The messages of the CPU, and no launch with the bad indices."""
     monkeypatch.setenv("SPHERENET_FAST_CHECKS", "1")
     vec, graph = small_graph()
-    room = on_device(graph, "cuda")
-    given = cast(gated_inputs(vec), torch.float64, "cuda")
-    torsions = ops.torsion_reference(vec.cuda(), room)
-    ops.gated_sum(**given, torsion=torsions, graph=room)
+    room = on_device(graph, DEVICE)
+    given = cast(gated_inputs(vec), torch.float64, DEVICE)
+    torsions = ops.torsion_reference(vec.to(DEVICE), room)
+    expected = ops.gated_sum(**given, torsion=torsions, graph=room)
     for field, message in (
         ("in_ptr", "in_ptr: expected ascending offsets from 0 to at most 12"),
         ("out_edge", "out_edge: expected values in 0 .. 11, got 99 at position 2"),
@@ -246,24 +277,57 @@ def test_values_are_checked_if_asked_for(monkeypatch):
         with pytest.raises(RuntimeError, match=message):
             ops.gated_sum(**given, torsion=torsions, graph=room._replace(**{field: bad}))
         with pytest.raises(RuntimeError, match=message):
-            ops.torsion_reference(vec.cuda(), room._replace(**{field: bad}))
+            ops.torsion_reference(vec.to(DEVICE), room._replace(**{field: bad}))
     bad = torsions.clone()
     bad[10] = 7
     with pytest.raises(RuntimeError, match="torsion: expected values in -2 .. 2 around atom 1, got others"):
         ops.gated_sum(**given, torsion=bad, graph=room)
     with pytest.raises(RuntimeError, match="index: expected values in -1 .. 3, got 4 at position 0"):
-        ops.gather(vec[:4].cuda(), room.edge_index[0] * 0 + 4, room.in_ptr)
-    assert torch.cuda.current_stream().query() or torch.cuda.synchronize() is None  # the device is as well as before
+        ops.gather(vec[:4].to(DEVICE), room.edge_index[0] * 0 + 4, room.in_ptr)
+    # nothing has been written out of range, and the device is as well as before
+    assert torch.equal(ops.gated_sum(**given, torsion=torsions, graph=room), expected)
 
 
 def test_every_operator_under_opcheck():
     vec, graph = small_graph()
-    inputs = cast(gated_inputs(vec), torch.float64, "cuda")
-    room = on_device(graph, "cuda")
-    torsions = ops.torsion_reference(vec.cuda(), room)
+    inputs = cast(gated_inputs(vec), torch.float64, DEVICE)
+    room = on_device(graph, DEVICE)
+    torsions = ops.torsion_reference(vec.to(DEVICE), room)
     x, radial, direction, *weights = inputs.values()
     compiled = torch.ops.spherenet_fast
     arguments = (x, radial, direction, torsions, *weights, *graph_arrays(room), False, False, False)
     torch.library.opcheck(compiled.gated_sum.default, arguments)
     torch.library.opcheck(compiled.silu.default, (x,))
     torch.library.opcheck(compiled.segment_sum.default, (x, room.in_ptr, None, room.edge_index[1].contiguous()))
+
+
+# ---- last, because whatever it leaves behind would fail the others --------------------------------------------------
+
+
+@needs_gpu
+def test_a_recording_that_fails_leaves_nothing_behind():
+    """A loss that reads a value on the host, once: then the same process records, draws numbers and frees memory."""
+    model = SphereNet(**SMALL).double().cuda().train()
+    data = moved(labelled_batch((6, 5)), "cuda")
+    predict = CapturedInference(copy.deepcopy(model).eval(), Capacity.of([data], 5.0))
+    before = [predict(data) for _ in range(5)][-1]
+    reads = [True]
+
+    def loss(energy, forces, batch):
+        value = sum_of_squares(energy, forces, batch)
+        if torch.cuda.is_current_stream_capturing() and reads:
+            reads.clear()
+            value.item()
+        return value
+
+    step = training_step(model, data, loss)
+    first = [step(data) for _ in range(3)][-1]
+    with pytest.raises(RuntimeError, match="the step cannot be recorded as a CUDA graph: "):
+        step(data)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()
+    assert torch.randn(5, device="cuda").isfinite().all()
+    assert all(torch.equal(mine, other) for mine, other in zip(predict(data), before, strict=True))
+    last = [step(data) for _ in range(5)][-1]
+    assert step.change.graph is not None
+    assert_close({"loss": last}, {"loss": first}, 1e-10)

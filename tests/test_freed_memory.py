@@ -4,16 +4,17 @@ import platform
 import subprocess
 import sys
 
-PAGES_OF_A_STEP = 16_000_000 // 4096
+PAGES_OF_A_STEP = 20 * 4_000_000 // 4096
 
 PROGRAM = """
 import resource, torch
 from spherenet_fast import keep_freed_memory
 
 told = keep_freed_memory()
-for _ in range(3):
+for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(4_000_000).sum()
+    blocks = [torch.ones(1_000_000) for _ in range(20)]
+    del blocks
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(told, faults)
 """
@@ -25,4 +26,5 @@ def test_freed_memory_is_kept(tmp_path):
     told, faults = done.stdout.split()
     assert told == str(platform.libc_ver()[0] == "glibc")
     if told == "True":
-        assert int(faults) < PAGES_OF_A_STEP / 10
+        # Some of the blocks find a new place, up to eight of the twenty; all do where the process was not told.
+        assert int(faults) < PAGES_OF_A_STEP / 2

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from molecules import EXACT, SMALL, as_data, rattled_batch, rotation
+from molecules import EXACT, SMALL, as_data, rattled_batch, rotation, with_outputs
 from small_models import IDS, IMPLEMENTATIONS, NAMES, small_model
 
 from spherenet_fast.models import SphereNet
 
 # Rotated positions differ in the last bit, 1e-16 or 6e-8 of them; some hundred operations later, and divided by the
-# distance of a neighbour from an axis, that is 1e-12 or 1e-6 of the energy. Forces are compared by their norm.
-RATTLED = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
+# distance of a neighbour from an axis, that is 1e-12 or 1e-6 of the energy, and ten times as much of the forces, which
+# are compared by their norm.
+RATTLED = [(torch.float64, 1e-10), (torch.float32, 2e-5)]
 # In exact molecules forces cancel: what is left of large ones has fewer digits. Most of all where atoms lie on a line:
 # the harmonics of degree 6 are steepest there, 21 times their value, and a direction is known to 3e-8 in float32.
 SYMMETRIC = {torch.float64: 1e-9, torch.float32: 2e-5}
@@ -50,7 +51,7 @@ def check_rattled(model, seeds, dtype, tolerance):
 @pytest.mark.parametrize("dtype, tolerance", RATTLED)
 @pytest.mark.parametrize("basis", ["paper", "released"])
 def test_rattled_molecules(basis, dtype, tolerance):
-    check_rattled(SphereNet(**SMALL, basis=basis).eval(), range(20), dtype, tolerance)
+    check_rattled(with_outputs(SphereNet(**SMALL, basis=basis)).eval(), range(20), dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", RATTLED)
@@ -61,7 +62,7 @@ def test_rattled_molecules_with_all_models(name, kernels, dtype, tolerance):
 
 @pytest.mark.parametrize("dtype, tolerance", RATTLED)
 def test_rattled_molecules_with_the_default_model(dtype, tolerance):
-    check_rattled(SphereNet().eval(), range(3), dtype, tolerance)
+    check_rattled(with_outputs(SphereNet()).eval(), range(3), dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype", SYMMETRIC)
@@ -69,7 +70,7 @@ def test_rattled_molecules_with_the_default_model(dtype, tolerance):
 def test_exact_molecules(name, dtype):
     """Atoms keep their order: where azimuths coincide, the reference and with it the force follow the numbering."""
     z, pos = EXACT[name]
-    model = SphereNet(**SMALL).eval()
+    model = with_outputs(SphereNet(**SMALL)).eval()
     data = as_data(z, pos, torch.zeros_like(z))
     energy, forces = predictions(model, data, torch.float64)
     for seed in range(20):
@@ -82,7 +83,7 @@ def test_exact_molecules(name, dtype):
 @pytest.mark.parametrize("name", EXACT)
 def test_energies_of_exact_molecules_do_not_depend_on_the_numbering(name, dtype):
     z, pos = EXACT[name]
-    model = SphereNet(**SMALL).eval()
+    model = with_outputs(SphereNet(**SMALL)).eval()
     data = as_data(z, pos, torch.zeros_like(z))
     energy, _ = predictions(model, data, torch.float64)
     for seed in range(20):

@@ -178,7 +178,7 @@ def test_fields_of_a_dtype_cannot_lie_outside_the_array(tmp_path, offset):
         record.pos = array_with_state((3, 3), forged, False, np.arange(9.0).tobytes())
         path = write(tmp_path / f"{name}.lmdb", [record])
         if message is None:  # what the dtype's state says beyond the byte order is not heard
-            assert read_molecules(path).pos.flatten().tolist() == list(range(9))
+            assert read_molecules(path, dtype=torch.float64).pos.flatten().tolist() == list(range(9))
         else:
             with pytest.raises(ValueError, match=message):
                 read_molecules(path)
@@ -245,3 +245,53 @@ def test_damaged_files(tmp_path, length):
         read_molecules(tmp_path / "other.lmdb")
     with pytest.raises(FileNotFoundError, match="there is no .*nowhere.lmdb"):
         read_molecules(tmp_path / "nowhere.lmdb")
+
+
+def test_folders_of_one_lmdb_and_of_several(tmp_path):
+    for number in range(2):
+        inside = tmp_path / "all" / f"{number}.lmdb"
+        inside.mkdir(parents=True)
+        write(inside / "data.mdb", [structure(3, number, y=float(number))])
+        (inside / "lock.mdb").touch()
+    for path, energies in (
+        (tmp_path / "all", [0, 1]),
+        (tmp_path / "all" / "1.lmdb", [1]),
+        (tmp_path / "all" / "1.lmdb" / "data.mdb", [1]),
+    ):
+        assert read_molecules(path).y[:, 0].tolist() == energies
+
+
+def test_fractions_of_atoms_are_refused(tmp_path):
+    for name, value, message in (
+        ("atomic_numbers", [29.0, 8.5], r"expected whole numbers, got 8.5 at \[1\]"),
+        ("fixed", [0.5, 1.0], r"expected false or true, 0 or 1, got 0.5 at \[0\]"),
+    ):
+        record = structure(2)
+        record[name] = torch.tensor(value)
+        with pytest.raises(ValueError, match=f"f.lmdb: record 0: .*{message}"):
+            read_molecules(write(tmp_path / "f.lmdb", [record]))
+    with lmdb.open(str(write(tmp_path / "g.lmdb", [structure(2)])), subdir=False, lock=False) as environment:
+        with environment.begin(write=True) as transaction:
+            transaction.put(b"length", pickle.dumps(0.5))
+    with pytest.raises(ValueError, match="g.lmdb: length: expected the number of records; expected whole numbers"):
+        read_molecules(tmp_path / "g.lmdb")
+
+
+def test_entries_that_are_not_used_are_named(tmp_path):
+    records = [structure(3, number, y=1.0, stress=torch.eye(3), dipole=torch.ones(3)) for number in range(2)]
+    with pytest.warns(UserWarning) as caught:
+        read_molecules(write(tmp_path / "f.lmdb", records))
+    (message,) = (str(warning.message) for warning in caught)
+    assert message.endswith("f.lmdb: not used, as they are not understood: entries dipole, stress")
+
+
+def test_labels_of_some_records(tmp_path):
+    """What a record does not have is NaN, and no other record's label is lost."""
+    records = [structure(3, 0, y=1.0), structure(2, 1, y=2.0, force=torch.ones(2, 3)), structure(2, 2)]
+    records[2].fixed = None
+    molecules = read_molecules(write(tmp_path / "f.lmdb", records))
+    assert molecules.y[:2, 0].tolist() == [1.0, 2.0] and molecules.y[2].isnan().all()
+    assert molecules.forces.isnan().any(1).tolist() == [True] * 3 + [False] * 2 + [True] * 2
+    assert molecules.fixed.tolist() == [True, False, False] + [False] * 4
+    with pytest.raises(ValueError, match="data.relaxations: expected y_relaxed in every record"):
+        read_molecules(tmp_path / "f.lmdb", relaxations=True)

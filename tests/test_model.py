@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from molecules import EXACT, SMALL, as_data, in_dtype, rattled, rattled_batch
+from molecules import EXACT, SMALL, as_data, in_dtype, rattled, rattled_batch, with_outputs
 
 from spherenet_fast import graph as graph_module
 from spherenet_fast.graph import radius_graph
@@ -54,7 +54,7 @@ def training_step(model, data):
 
 def assert_same_step(data, dtype, **hparams):
     """One training step with kernels in dtype against one with the readable operators in float64."""
-    model = SphereNet(**hparams)
+    model = with_outputs(SphereNet(**hparams))
     twin = SphereNet(**{**model.hparams, "kernels": False})
     twin.load_state_dict(model.state_dict())
     data = in_dtype(data, dtype)
@@ -86,7 +86,7 @@ def test_kernels_equal_the_readable_operators_in_the_default_model(dtype):
 
 @pytest.fixture
 def model():
-    return SphereNet(**SMALL).double().eval()
+    return with_outputs(SphereNet(**SMALL)).double().eval()
 
 
 def test_molecules_of_a_batch_are_as_alone(model):
@@ -118,7 +118,7 @@ def test_no_force_between_molecules_nor_beyond_the_cutoff(model):
 
 @pytest.mark.parametrize("kernels", [True, False])
 def test_no_net_force_and_no_net_torque(kernels):
-    model = SphereNet(**SMALL, kernels=kernels).double().eval()
+    model = with_outputs(SphereNet(**SMALL, kernels=kernels)).double().eval()
     data = DATA["batch"]
     _, forces = model.energy_and_forces(data)
     torques = torch.linalg.cross(data.pos, forces, dim=1)
@@ -154,5 +154,5 @@ def test_positions_may_be_made_of_something_else(model):
 
 def test_every_parameter_matters():
     """A gradient that is zero by mistake would pass unseen where two zeros are compared."""
-    found = training_step(SphereNet(**SMALL).double(), DATA["batch"])
+    found = training_step(with_outputs(SphereNet(**SMALL)).double(), DATA["batch"])
     assert all(tensor.norm() > 0 for tensor in found.values())

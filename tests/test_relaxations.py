@@ -11,6 +11,7 @@ from ase.build import fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io.trajectory import Trajectory
+from molecules import with_outputs
 from training_runs import TINY_MODEL, settings, tiny_config
 from typer.testing import CliRunner
 
@@ -176,7 +177,7 @@ def test_forces_on_fixed_atoms_do_not_count():
     assert normalisation.scale[0].item() == pytest.approx(
         molecules.forces[free].square().mean().sqrt().item(), rel=1e-6
     )
-    potential = Potential(SphereNet(**TINY_MODEL), normalisation, ("energy",), ("eV",), forces=True)
+    potential = Potential(with_outputs(SphereNet(**TINY_MODEL)), normalisation, ("energy",), ("eV",), forces=True)
     other = molecules.forces.clone()
     other[molecules.fixed] += 100
     batches = [molecules[[0, 1]], molecules[[0, 1]]]

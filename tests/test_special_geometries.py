@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from molecules import EXACT, MOLECULES, SMALL, as_data, rotation
+from molecules import EXACT, MOLECULES, SMALL, as_data, rotation, with_outputs
 
 from spherenet_fast.models import SphereNet
 
@@ -13,7 +13,7 @@ STRUCTURES = {**EXACT, "octahedron": (torch.full((7,), 6), MOLECULES["octahedron
 
 
 def small_model(**hparams):
-    return SphereNet(**{**SMALL, **hparams}).double()
+    return with_outputs(SphereNet(**{**SMALL, **hparams})).double()
 
 
 @pytest.mark.parametrize("basis", ["paper", "released"])

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from training_runs import tiny_config, untrained
+from lightning.pytorch.utilities import rank_zero_only
+from training_runs import before_step, same_run, tiny_config, untrained
 
 from spherenet_fast.data import conversion, random_split
 from spherenet_fast.training import Potential, train
@@ -20,23 +22,7 @@ from spherenet_fast.training.accuracy import evaluate
 from spherenet_fast.training.logs import read_metrics
 from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.potential import read_checkpoint
-from spherenet_fast.training.prepare import prepare_molecules
-
-
-def same_run(one, two):
-    """Whether two folders hold the same weights, averages, optimizer states and metrics to the last bit."""
-    a, b = (read_checkpoint(folder / "last.ckpt") for folder in (one, two))
-    pairs = [(a["state_dict"], b["state_dict"]), (a["potential"]["weights"], b["potential"]["weights"])]
-    states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (a, b)]
-    pairs += [(states[0][k], states[1][k]) for k in states[0]]
-    clocks = ("minutes", "molecules_per_s")
-    rows = [
-        [{k: v for k, v in row.items() if k not in clocks} for row in read_metrics(folder / "metrics.csv")]
-        for folder in (one, two)
-    ]
-    assert all(torch.equal(left[k], right[k]) for left, right in pairs for k in left)
-    assert rows[0] == rows[1]
-    assert json.loads((one / "results.json").read_text()) == json.loads((two / "results.json").read_text())
+from spherenet_fast.training.prepare import prepare_molecules, prepare_split
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +30,6 @@ def uninterrupted(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(tiny_config(), out)
     return out
-
-
-def before_step(monkeypatch, number, action):
-    """Make `action` happen inside training step `number`."""
-    plain = TrainingModule.training_step
-
-    def step(self, batch, batch_idx):
-        if self.global_step == number:
-            action()
-        return plain(self, batch, batch_idx)
-
-    monkeypatch.setattr(TrainingModule, "training_step", step)
 
 
 # Steps 4, 9, ... are followed by a validation, 7 is not, and a row of metrics is written every third step.
@@ -100,15 +74,84 @@ def test_resume_without_validation_and_without_average(tmp_path, monkeypatch):
     assert torch.equal(best["weights"]["emb.dist_emb.freq"], last["state_dict"]["potential.model.emb.dist_emb.freq"])
 
 
-def test_resume_of_a_finished_run_can_be_extended(uninterrupted, tmp_path):
+def test_resume_of_a_finished_run_can_be_extended(tmp_path, capsys):
     train(tiny_config(training__max_steps=6), tmp_path / "run")
     assert train(tiny_config(training__max_steps=6), tmp_path / "run", resume=True)["step"] == 6
+    assert "the learning rate goes up again" not in capsys.readouterr().err
     assert train(tiny_config(training__max_steps=8), tmp_path / "run", resume=True)["step"] == 8
+    # lr (1 + cos(pi 5/6)) / 2 and lr (1 + cos(pi 6/8)) / 2
+    expected = "the budget has changed: the learning rate goes up again, from 6.7e-05 to 0.00015"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_first_step_says_how_many_to_expect(tmp_path, monkeypatch, capsys):
+    train(tiny_config(training__val_every=100), tmp_path / "steps")
+    assert re.match(r"step 1 of 12: the first one took [\d.e-]+ s\n", capsys.readouterr().err)
+    # A clock that only the steps move: one minute each, of which ten fit; resumed, half a minute each for ten more.
+    clock = {"now": 0.0, "step": 60.0}
+    monkeypatch.setattr("time.monotonic", lambda: clock["now"])
+
+    def training_step(self, batch, batch_idx, plain=TrainingModule.training_step):
+        clock["now"] += clock["step"]
+        return plain(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    limits = {"training__max_steps": None, "training__val_every": 100}
+    results = train(tiny_config(**limits, training__max_time=10), tmp_path / "minutes")
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == "step 1 of about 10: the first one took 60 s"
+    assert results["step"] == 10 and results["note"].startswith("training ended after 10 steps, too few")
+    assert json.loads((tmp_path / "minutes" / "results.json").read_text())["note"] == results["note"]
+    clock["step"] = 30.0
+    assert train(tiny_config(**limits, training__max_time=20), tmp_path / "minutes", resume=True)["step"] == 30
+    assert capsys.readouterr().err.splitlines()[0] == "step 11 of about 30: the first one took 30 s"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"},
+        {"TORCHELASTIC_RUN_ID": "7", "RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4", "GROUP_RANK": "0"},
+        {"LSB_JOBID": "7", "LSB_DJOB_RANKFILE": "hosts", "JSM_NAMESPACE_LOCAL_RANK": "2", "JSM_NAMESPACE_SIZE": "4"},
+        {"PL_TRAINER_NUM_NODES": "2", "PL_TRAINER_DEVICES": "4", "PL_TRAINER_STRATEGY": "ddp"},
+    ],
+    ids=["SLURM", "torchrun", "LSF", "Lightning"],
+)
+def test_one_process_trains_whatever_a_cluster_says(tmp_path, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 2)  # what Lightning makes of such variables when it is imported
+    config = tiny_config(training__tensorboard=True, training__max_steps=2, training__log_every=1)
+    assert train(config, tmp_path / "run")["step"] == 2
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [1, 2, 2]
+    assert any(name.startswith("events.") for name in os.listdir(tmp_path / "run" / "tensorboard"))
+
+
+def test_the_folder_is_claimed_when_the_trainer_is_ready(tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no such accelerator")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no such accelerator"):
+        patch.setattr("lightning.pytorch.Trainer", broken)
+        train(tiny_config(), tmp_path / "run")
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_two_runs_that_begin_at_once_in_a_folder_one_is_refused(tmp_path, monkeypatch):
+    def another_begins(*args):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.yaml").write_text("of another run")
+        return prepare_split(*args)
+
+    monkeypatch.setattr("spherenet_fast.training.run.prepare_split", another_begins)
+    with pytest.raises(ValueError, match="got .*run, which is in use; --resume"):
+        train(tiny_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "of another run"
 
 
 def test_what_a_run_leaves(uninterrupted):
-    names = {"config.yaml", "split.npz", "metrics.csv", "learning_curve.png", "last.ckpt", "best.ckpt", "results.json"}
-    assert set(os.listdir(uninterrupted)) == names
+    names = {"config.yaml", "split.npz", "metrics.csv", "learning_curve.png", "results.json"}
+    assert set(os.listdir(uninterrupted)) == names | {"last.ckpt", "previous.ckpt", "best.ckpt"}
     rows = read_metrics(uninterrupted / "metrics.csv")
     assert [row["step"] for row in rows if "train_loss" in row] == [3, 6, 9, 12]
     assert [row["step"] for row in rows if "val_loss" in row] == [5, 10, 12]
@@ -203,10 +246,11 @@ def test_split_file_is_followed(tmp_path):
     [
         ({"data__train": 999, "data__val": 2}, ValueError, r"at most 1000 training frames in all, got 999 \+ 2"),
         ({"data__targets": "[dipole]", "data__forces": False}, ValueError, "expected some of energy, got 'dipole'"),
-        ({"data__source": "nowhere.npz"}, FileNotFoundError, "there is no 'nowhere.npz'"),
+        ({"data__source": "nowhere.npz"}, FileNotFoundError, "there is no '.*nowhere.npz'"),
         ({"data__units": "{energy: parsec}"}, ValueError, "expected one of eV, .* got 'parsec'"),
-        ({"model__use_angle": False}, ValueError, "use_torsion: expected False"),
+        ({"model__use_angle": False}, ValueError, "use_torsion': expected false"),
         ({"model__num_spherical": 99}, ValueError, "num_spherical"),
+        ({"model__cutoff": 1e-3}, ValueError, "'model.cutoff': expected .* neighbors, got 0.001, within which none"),
         ({"data__split": "nowhere.npz"}, FileNotFoundError, "no such split file"),
     ],
 )
@@ -237,9 +281,18 @@ def test_resume_refuses_another_run(uninterrupted, tmp_path):
         train(tiny_config(), tmp_path / "run", resume=True)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="the loss stopped being finite before step .* a smaller optimizer.lr"):
-        train(tiny_config(optimizer__lr=1e30, optimizer__warmup_steps=0), tmp_path / "run")
+@pytest.mark.parametrize(("step", "saved"), [(2, False), (7, True)])
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch, step, saved):
+    plain = TrainingModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        return plain(self, batch, batch_idx) * (math.nan if self.global_step >= step else 1)
+
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    with pytest.raises(FloatingPointError, match="the loss stopped being finite before step .*optimizer.lr") as error:
+        train(tiny_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "last.ckpt").exists() == saved
+    assert ("last.ckpt holds the last saved state" in str(error.value)) == saved
 
 
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):

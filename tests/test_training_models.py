@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from molecules import with_outputs
 from training_runs import settings, tiny_settings
 
 from spherenet_fast.models import MODELS, SphereNet
@@ -113,6 +114,6 @@ def test_a_potential_takes_what_a_model_takes_and_no_class_that_it_could_not_fin
     tiny = dict(num_layers=1, hidden_channels=8, int_emb_size=4, out_emb_channels=8, num_spherical=2, num_radial=2)
     with pytest.raises(ValueError, match="model: expected one of SphereNet, .* got Own"):
         Potential(Own(**tiny), normalisation, ("energy",), ("eV",))
-    potential = Potential(SphereNet(**tiny), normalisation, ("energy",), ("eV",))
+    potential = Potential(with_outputs(SphereNet(**tiny)), normalisation, ("energy",), ("eV",))
     data = dict(z=torch.tensor([8, 1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
     assert torch.equal(potential(data), 3 + potential.model(data).double())

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from spherenet_fast.training.config import OptimizerConfig
 from spherenet_fast.training.losses import error_loss
 from spherenet_fast.training.prepare import prepare_molecules
 from spherenet_fast.training.references import composition, fit_elements, fit_normalisation
-from spherenet_fast.training.schedule import learning_rate, progress
+from spherenet_fast.training.schedule import learning_rate, progress, shortcoming
 
 # References and scale
 
@@ -81,6 +83,35 @@ def test_learning_rate():
     options = OptimizerConfig(lr=2.0, schedule="step", step_size=10, step_factor=0.5)
     assert [learning_rate(options, step, 0.9) for step in (0, 9, 10, 29)] == [2, 2, 1, 0.5]
     assert learning_rate(OptimizerConfig(lr=2.0, schedule="constant"), 999, 1.0) == 2
+
+
+def test_warm_up_takes_at_most_a_tenth_of_the_time():
+    options = OptimizerConfig(lr=2.0, warmup_steps=200, schedule="constant")
+    steps_alone = [learning_rate(options, step, step / 100) for step in range(20)]
+    assert steps_alone == [2.0 * (step + 1) / 200 for step in range(20)]
+    # On a machine that makes 20 steps in the whole time, the rate is full from the third one on.
+    slow = [learning_rate(options, step, step / 20, step / 20) for step in range(20)]
+    assert slow == [0.01, 1.0, *[2.0] * 18]
+    # On one that makes many, the steps alone decide.
+    assert learning_rate(options, 99, 0.01, 0.01) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "minutes", "expected"),
+    [
+        ({"max_steps": 4000}, 4000, 9.0, None),
+        ({"max_time": 4.0}, 2540, 4.0, None),
+        ({"max_time": 4.0}, 22, 4.1, "after 22 steps, too few to learn much: raise training.max_time .4 minutes., or"),
+        ({"max_time": 4.0, "max_steps": 250}, 250, 1.0, "after 250 steps, too few to learn much: give it more steps"),
+        ({"max_time": 4.0, "max_steps": 150}, 150, 0.1, "after 150 steps, within its warm-up of 200 steps: give it"),
+        ({"max_epochs": 1}, 1, 1.0, "after 1 step, within its warm-up of 200 steps: give it more steps, or lower"),
+    ],
+)
+def test_a_training_too_short_to_learn_much_is_said(limits, steps, minutes, expected):
+    config = tiny_config(optimizer__warmup_steps=200)
+    config.training = replace(config.training, **{"max_steps": None, "max_epochs": None, "max_time": None} | limits)
+    found = shortcoming(config, steps, minutes)
+    assert found == expected if expected is None else re.match(f"training ended {expected}", found)
 
 
 def test_progress_is_the_tighter_limit():

@@ -1,10 +1,17 @@
 """Tiny models, data and configs for the tests of training."""
 
+import json
+
 import numpy as np
 import torch
+from molecules import with_outputs
 
 from spherenet_fast.data import Molecules
+from spherenet_fast.training import Potential
 from spherenet_fast.training.config_files import load_config
+from spherenet_fast.training.logs import read_metrics
+from spherenet_fast.training.module import TrainingModule
+from spherenet_fast.training.potential import read_checkpoint
 from spherenet_fast.training.prepare import prepare_molecules, prepare_potential, prepare_split
 
 # Small enough for steps of a few milliseconds; the readable reference needs no compiled kernels.
@@ -66,8 +73,40 @@ def random_molecules(count=7, periodic=False, seed=0) -> Molecules:
 
 
 def untrained(dtype="float64", **changes):
-    """A tiny potential, its molecules and its split."""
+    """A tiny potential whose predictions are random numbers, its molecules and its split."""
     config = tiny_config(data__dtype=dtype, **changes)
     molecules = prepare_molecules(config.data)
     split = prepare_split(config.data, molecules)
-    return prepare_potential(config, molecules, split).eval(), molecules, split
+    potential = prepare_potential(config, molecules, split).eval()
+    with_outputs(potential.model)
+    return potential, molecules, split
+
+
+def same_run(one, two):
+    """Whether two folders hold the same weights, averages, optimizer states and metrics to the last bit."""
+    a, b = (read_checkpoint(folder / "last.ckpt") for folder in (one, two))
+    pairs = [(a["state_dict"], b["state_dict"]), (a["potential"]["weights"], b["potential"]["weights"])]
+    states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (a, b)]
+    pairs += [(states[0][k], states[1][k]) for k in states[0]]
+    clocks = ("minutes", "molecules_per_s")
+    rows = [
+        [{k: v for k, v in row.items() if k not in clocks} for row in read_metrics(folder / "metrics.csv")]
+        for folder in (one, two)
+    ]
+    assert all(torch.equal(left[k], right[k]) for left, right in pairs for k in left)
+    assert rows[0] == rows[1]
+    best = [Potential.load(folder / "best.ckpt").state()["digest"] for folder in (one, two)]
+    assert best[0] == best[1]
+    assert json.loads((one / "results.json").read_text()) == json.loads((two / "results.json").read_text())
+
+
+def before_step(monkeypatch, number, action):
+    """Make `action` happen inside training step `number`."""
+    plain = TrainingModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.global_step == number:
+            action()
+        return plain(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)

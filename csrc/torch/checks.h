@@ -4,6 +4,8 @@
 // Shapes, dtypes and devices are checked always, before anything runs. The values of index arrays are checked on the
 // CPU; on a GPU reading them back would wait for it, so there the same checks run only if SPHERENET_FAST_CHECKS=1 is in
 // the environment, and recording a CUDA graph fails. Unchecked indices out of range read and write anywhere.
+// With SPHERENET_FAST_CHECKS=1 arrays that describe one thing twice, as an index and its transpose do, are compared, on
+// any device: wrong ones that are in range give wrong numbers.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -69,8 +71,11 @@ class Checks {
   }
 
   // Whether the values of index arrays are to be checked; see above.
-  bool read_values() const {
-    const char* wanted = device_.type() == DeviceType::CPU ? "1" : std::getenv("SPHERENET_FAST_CHECKS");
+  bool read_values() const { return device_.type() == DeviceType::CPU || compare_values(); }
+
+  // Whether index arrays are to be compared with each other; see above.
+  bool compare_values() const {
+    const char* wanted = std::getenv("SPHERENET_FAST_CHECKS");
     return wanted && !std::strcmp(wanted, "1");
   }
 
@@ -147,6 +152,17 @@ inline void check_permutation(const char* name, const IndexValues<>& index, int6
                     " at position ", k);
     STD_TORCH_CHECK(!seen[index[k]], name, ": expected every number once, got ", index[k], " twice");
     seen[index[k]] = true;
+  }
+}
+
+// index[row] is n for the rows ptr[n] .. ptr[n+1], or for what `order` has at those places. All of them are in range.
+inline void check_transpose(const char* name, const IndexValues<>& index, const IndexValues<>& ptr,
+                            const std::optional<IndexValues<>>& order) {
+  for (int64_t n = 0; n + 1 < ptr.size(); ++n) {
+    for (int64_t k = ptr[n]; k < ptr[n + 1]; ++k) {
+      const int64_t row = order ? (*order)[k] : k;
+      STD_TORCH_CHECK(index[row] == n, name, ": expected ", n, " at position ", row, " as ptr says, got ", index[row]);
+    }
   }
 }
 

@@ -181,16 +181,13 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
     const auto sizes = t->sizes();
     return empty(x, std::vector<int64_t>(sizes.begin(), sizes.end()));
   };
-  GatedSumOutputs out{tangents ? empty(x, {in.num_edges, in.shape.channels}) : empty(x, {0}),
-                      gradient(in.inputs.x, true),
-                      gradient(in.inputs.radial, with_geometry),
-                      gradient(in.inputs.direction, with_geometry),
-                      gradient(in.inputs.point, with_geometry),
-                      gradient(in.inputs.angle_weight, weights),
-                      gradient(in.inputs.angle_up, weights),
-                      gradient(in.inputs.torsion_weight, weights),
-                      gradient(in.inputs.torsion_up, weights)};
-  auto& [grad_grad_out, grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu] = out;
+  // Variables and no structured binding, which a lambda of C++17 may not capture.
+  const Tensor grad_grad_out = tangents ? empty(x, {in.num_edges, in.shape.channels}) : empty(x, {0});
+  const Tensor grad_x = gradient(in.inputs.x, true), grad_radial = gradient(in.inputs.radial, with_geometry);
+  const Tensor grad_direction = gradient(in.inputs.direction, with_geometry);
+  const Tensor grad_point = gradient(in.inputs.point, with_geometry);
+  const Tensor grad_aw = gradient(in.inputs.angle_weight, weights), grad_au = gradient(in.inputs.angle_up, weights);
+  const Tensor grad_tw = gradient(in.inputs.torsion_weight, weights), grad_tu = gradient(in.inputs.torsion_up, weights);
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights() : 0, E3 = 3 * in.num_edges;
@@ -214,7 +211,7 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
     if (with_geometry) sum_chunks<T>(directions, {grad_direction});
     if (weights) sum_chunks<T>(parts, {grad_aw, grad_au, grad_tw, grad_tu});
   });
-  return out;
+  return {grad_grad_out, grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(

@@ -30,6 +30,7 @@ struct CheckedGraph {
     check("rev", tensors.rev, ScalarType::Long, {rows});
     check("pair_ptr", tensors.pair_ptr, ScalarType::Long, {N + 1});
     if (check.read_values()) check_values(tensors, rows);
+    if (check.compare_values()) check_ends(tensors);
   }
 
   // Arrays over pairs may be longer than pair_ptr says; what is past its end means nothing.
@@ -55,6 +56,28 @@ struct CheckedGraph {
     }
     num_edges = E;
     num_pairs = pairs;
+  }
+
+  // Whether out_edge is in order and rev[e] joins the atoms of e the other way round. All values are in range.
+  void check_ends(const GraphTensors& tensors) const {
+    const int64_t N = tiles.num_nodes, E = *num_edges;
+    const IndexValues<> in_ptr(tensors.in_ptr), out_ptr(tensors.out_ptr), out_edge(tensors.out_edge), rev(tensors.rev);
+    std::vector<int64_t> sender(E), receiver(E);
+    for (int64_t j = 0; j < N; ++j) {
+      for (int64_t e = in_ptr[j]; e < in_ptr[j + 1]; ++e) receiver[e] = j;
+      for (int64_t k = out_ptr[j]; k < out_ptr[j + 1]; ++k) {
+        sender[out_edge[k]] = j;
+        const int64_t before = k == out_ptr[j] ? -1 : out_edge[k - 1];
+        STD_TORCH_CHECK(before < out_edge[k], "out_edge: expected ascending edges out of atom ", j, ", got ",
+                        out_edge[k], " after ", before);
+      }
+    }
+    for (int64_t e = 0; e < E; ++e) {
+      const int64_t r = rev[e];
+      const bool opposite = r < E && (r < 0 || (sender[r] == receiver[e] && receiver[r] == sender[e] && rev[r] == e));
+      STD_TORCH_CHECK(opposite, "rev: expected the edge from ", receiver[e], " to ", sender[e], " for edge ", e,
+                      ", got ", r);
+    }
   }
 };
 

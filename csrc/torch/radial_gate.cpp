@@ -81,9 +81,9 @@ RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& gra
   const auto shaped = [&](bool wanted, int64_t rows, int64_t columns) {
     return wanted ? empty(in.x, {rows, columns}) : empty(in.x, {0});
   };
-  RadialGateOutputs out{shaped(second, in.E, in.H), shaped(true, in.E, in.H), shaped(for_bessel, in.E, in.K),
-                        shaped(for_weight, in.H, in.K)};
-  auto& [grad_grad_out, grad_x, grad_bessel, grad_weight] = out;
+  // Variables and no structured binding, which a lambda of C++17 may not capture.
+  const Tensor grad_grad_out = shaped(second, in.E, in.H), grad_x = shaped(true, in.E, in.H);
+  const Tensor grad_bessel = shaped(for_bessel, in.E, in.K), grad_weight = shaped(for_weight, in.H, in.K);
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Tensor parts = empty(in.x, {for_weight ? in.chunks() : 0, in.H * in.K});
@@ -99,7 +99,7 @@ RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& gra
     in.run(call, pass);
     if (for_weight) sum_chunks<T>(parts, {grad_weight});
   });
-  return out;
+  return {grad_grad_out, grad_x, grad_bessel, grad_weight};
 }
 
 std::tuple<Tensor, Tensor, Tensor> radial_gate_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,

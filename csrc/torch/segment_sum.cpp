@@ -20,7 +20,10 @@ Tensor segment_sum(Tensor x_, Tensor ptr_, OptionalTensor index_, OptionalTensor
   if (check.read_values()) {
     const IndexValues<> offsets(ptr);
     check_pointers("ptr", offsets, rows);
-    if (index) check_permutation("index", IndexValues<>(*index), offsets[N]);
+    std::optional<IndexValues<>> order;
+    if (index) check_permutation("index", order.emplace(*index), offsets[N]);
+    if (segment && check.compare_values())
+      check_transpose("segment", IndexValues<>(dense(*segment)), offsets, order);
   }
   Tensor out = empty(x, {N, C});
   dispatch(dtype, [&](auto zero) {
@@ -49,7 +52,17 @@ Tensor gather(Tensor x_, Tensor index_, Tensor ptr, OptionalTensor perm) {
   check("index", index, ScalarType::Long, {-1});
   check("ptr", ptr, ScalarType::Long, {x.size(0) + 1});
   if (perm) check("perm", *perm, ScalarType::Long, {index.numel()});
-  if (check.read_values()) check_range("index", IndexValues<>(index), -1, x.size(0));
+  if (check.read_values()) {
+    const IndexValues<> rows(index);
+    check_range("index", rows, -1, x.size(0));
+    if (check.compare_values()) {
+      const IndexValues<> offsets(dense(ptr));
+      check_pointers("ptr", offsets, index.numel());
+      std::optional<IndexValues<>> order;
+      if (perm) check_permutation("perm", order.emplace(dense(*perm)), offsets[x.size(0)]);
+      check_transpose("index", rows, offsets, order);
+    }
+  }
   const int64_t E = index.size(0), C = x.size(1);
   Tensor out = empty(x, {E, C});
   dispatch(dtype, [&](auto zero) {

@@ -1,6 +1,7 @@
 """Data: readers, packed molecules, splits and loaders."""
 
 from .ase_files import from_atoms, read_ase, read_structures
+from .checks import check_frames
 from .lmdb import read_lmdb
 from .loader import ShuffledBatches, evaluation_loader, training_loader
 from .molecules import Batch, Molecules
@@ -19,6 +20,7 @@ __all__ = [
     "Split",
     "UNITS",
     "canonical_target",
+    "check_frames",
     "conversion",
     "evaluation_loader",
     "from_atoms",

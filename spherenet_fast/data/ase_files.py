@@ -9,75 +9,81 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .molecules import Molecules
+from .centering import centered
+from .labels import Labels, find_labels, missing_label
+from .molecules import MAX_ATOMIC_NUMBER, Molecules, Origin
 from .relaxations import RELAXATION_TARGETS
-from .targets import canonical_target
+from .structures import read_structures, structure_format
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 
-def read_structures(path) -> list[Atoms]:
-    """All structures of a file that ``ase.io.read`` understands.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: ASE cannot read it, or it holds no structure.
-    """
-    import ase.io
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        structures = ase.io.read(path, ":")
-    except Exception as error:  # ASE's parsers raise whatever the first line that puzzles them leads to
-        raise ValueError(
-            f"{path}: expected structures that ASE can read, got {type(error).__name__}: {error}"
-        ) from error
-    if not structures:
-        raise ValueError(f"{path}: expected at least one structure, got none")
-    return structures
-
-
-def from_atoms(structures: list[Atoms], dtype: torch.dtype = torch.float32) -> Molecules:
+def from_atoms(
+    structures: list[Atoms],
+    dtype: torch.dtype = torch.float32,
+    keys: dict[str, str] | None = None,
+    forces: bool = False,
+    origin: Origin | None = None,
+    labels: bool = True,
+) -> Molecules:
     """Pack ASE structures: energies (eV) and forces (eV/Å) from their calculators, other labels from ``atoms.info``.
 
-    A label counts only if every structure has it. Energies and forces are ASE's, in eV; labels in ``atoms.info`` have
-    no unit. Atoms under a FixAtoms are `fixed`.
+    A label that only some structures have is NaN in the others. Labels in ``atoms.info`` have no unit, except the
+    targets of QM9's own files. Atoms under a FixAtoms are `fixed`. Positions are moved to the origin, or by whole
+    cells, before they are rounded to `dtype`: see `centered`.
+
+    Args:
+        keys, forces: see `find_labels`.
+        origin: of the structures, for messages.
+        labels: False to read none.
+
+    Raises:
+        ValueError: an atom is no element, or what `find_labels` raises.
     """
-    results = [{} if atoms.calc is None else atoms.calc.results for atoms in structures]
-    labels, units = {}, {}
-    if all("energy" in result for result in results):
-        labels["energy"], units["energy"] = [result["energy"] for result in results], "eV"
-    for name in structures[0].info if structures else ():
-        values = [atoms.info.get(name) for atoms in structures]
-        if name not in labels and all(isinstance(value, (float, int, np.floating, np.integer)) for value in values):
-            labels[canonical_target(name)] = values
-    y = np.array(list(labels.values()), dtype=np.float64).reshape(len(labels), len(structures)).T
-    forces = [result["forces"] for result in results] if all("forces" in result for result in results) else None
+    name = "structure {}".format if origin is None else origin.name
+    fixed = []
+    for number, atoms in enumerate(structures):
+        if len(atoms) == 0:
+            raise ValueError(f"{name(number)}: expected at least 1 atom, got 0")
+        if not 1 <= atoms.numbers.min() <= atoms.numbers.max() <= MAX_ATOMIC_NUMBER:
+            numbers = sorted(set(atoms.numbers.tolist()))
+            raise ValueError(f"{name(number)}: z: expected atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {numbers}")
+        if not np.isfinite(atoms.positions).all():
+            raise ValueError(f"{name(number)}: pos: expected finite numbers, got others")
+        try:
+            fixed.append(_fixed(atoms))
+        except IndexError as error:
+            raise ValueError(f"{name(number)}: FixAtoms: expected atoms 0 to {len(atoms) - 1}, {error}") from error
+    found = find_labels(structures, keys, forces, name) if labels else Labels({}, {}, None, (), ())
+    y = np.array(list(found.columns.values()), dtype=np.float64).reshape(len(found.columns), len(structures)).T
     periodic = any(atoms.pbc.any() for atoms in structures)
-    fixed = [_fixed(atoms) for atoms in structures]
 
     def pack(arrays, to=dtype):
         return torch.from_numpy(np.ascontiguousarray(arrays)).to(to)
 
+    n_atoms = torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64)
+    cell = np.stack([np.asarray(atoms.cell) for atoms in structures]) if periodic else None
+    pbc = np.stack([atoms.pbc for atoms in structures]) if periodic else None
     return Molecules(
-        n_atoms=torch.tensor([len(atoms) for atoms in structures], dtype=torch.int64),
+        n_atoms=n_atoms,
         z=pack(np.concatenate([atoms.numbers for atoms in structures]), torch.int64),
-        pos=pack(np.concatenate([atoms.positions for atoms in structures])),
+        pos=centered(np.concatenate([atoms.positions for atoms in structures]), n_atoms, cell, pbc, dtype),
         y=pack(y, torch.float64),
-        names=tuple(labels),
-        units=tuple(units.get(name) for name in labels),
-        forces=None if forces is None else pack(np.concatenate(forces)),
-        cell=pack(np.stack([np.asarray(atoms.cell) for atoms in structures])) if periodic else None,
-        pbc=pack(np.stack([atoms.pbc for atoms in structures]), torch.bool) if periodic else None,
+        names=tuple(found.columns),
+        units=tuple(found.units.get(name) for name in found.columns),
+        forces=None if found.forces is None else pack(found.forces),
+        cell=pack(cell) if periodic else None,
+        pbc=pack(pbc, torch.bool) if periodic else None,
         fixed=pack(np.concatenate(fixed), torch.bool) if any(mask.any() for mask in fixed) else None,
+        origin=origin,
+        vectors=found.vectors,
+        notes=found.notes,
     )
 
 
 def _fixed(atoms: Atoms) -> np.ndarray:
-    """[N] bool, the atoms that a FixAtoms holds."""
+    """[N] bool, the atoms that a FixAtoms holds; IndexError where it holds others."""
     from ase.constraints import FixAtoms
 
     mask = np.zeros(len(atoms), dtype=bool)
@@ -87,43 +93,69 @@ def _fixed(atoms: Atoms) -> np.ndarray:
     return mask
 
 
-def read_ase(path, dtype: torch.dtype = torch.float32, relaxations: bool = False) -> Molecules:
-    """Read a file, or all files of a folder but hidden ones, with ASE and pack the structures.
+def read_ase(
+    path,
+    dtype: torch.dtype = torch.float32,
+    relaxations: bool = False,
+    keys: dict[str, str] | None = None,
+    forces: bool = False,
+) -> Molecules:
+    """Read a file, or the files of a folder, with ASE and pack the structures.
 
-    The structures of a file in a folder are one group, which `random_split` does not part; those of a single file stand
+    Hidden files of a folder are not read, nor what ASE knows no format for, which `notes` of the result names. The
+    structures of a file in a folder are one group, which `random_split` does not part; those of a single file stand
     alone.
 
     Args:
         relaxations: every file is the trajectory of a relaxation, and becomes one structure: the first one, with the
             energies of the last and the first as targets relaxed_energy and initial_energy, eV.
+        keys, forces: see `find_labels`.
 
     Raises:
-        ValueError: a trajectory has no energies; or what `read_structures` raises.
+        ValueError: a trajectory has no energies; or what `read_structures` and `from_atoms` raise.
     """
     path = Path(path)
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    files, notes = _files(path)
+    trajectories = [read_structures(file) for file in files]
+    names = tuple(map(str, files))
+    if relaxations:
+        if unused := (keys or {}).keys() - {"energy"}:
+            raise ValueError(f"data.keys: expected energy alone for relaxations, got {', '.join(sorted(unused))}")
+        firsts = [frames[0] for frames in trajectories]
+        y = [
+            [_energy(file, frames, -1, keys), _energy(file, frames, 0, keys)]
+            for file, frames in zip(names, trajectories, strict=True)
+        ]
+        packed = from_atoms(firsts, dtype, origin=Origin(names, (1,) * len(files)), labels=False)
+        y = torch.tensor(y, dtype=torch.float64)
+        return replace(packed, y=y, names=RELAXATION_TARGETS, units=("eV", "eV"), notes=notes)
+    lengths = [len(frames) for frames in trajectories]
+    structures = [atoms for frames in trajectories for atoms in frames]
+    packed = from_atoms(structures, dtype, keys, forces, Origin(names, tuple(lengths)))
+    group = torch.repeat_interleave(torch.arange(len(files)), torch.tensor(lengths)) if path.is_dir() else None
+    return replace(packed, group=group, notes=notes + packed.notes)
+
+
+def _files(path: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The files with structures at `path`, a file or a folder, and what to say about the others."""
+    if not path.is_dir():
+        return [path], ()
+    visible = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    files = [file for file in visible if file.is_file() and structure_format(file) is not None]
+    skipped = [file.name for file in visible if file not in set(files)]
     if not files:
-        raise ValueError(f"{path}: expected files that ASE can read, got an empty folder")
-    if not relaxations:
-        trajectories = [read_structures(file) for file in files]
-        lengths = torch.tensor([len(frames) for frames in trajectories])
-        group = torch.repeat_interleave(torch.arange(len(files)), lengths) if path.is_dir() else None
-        return replace(from_atoms([atoms for frames in trajectories for atoms in frames], dtype), group=group)
-    structures, y = [], []
-    for file in files:
-        frames = read_structures(file)
-        structures.append(frames[0])
-        y.append([_energy(file, frames[-1]), _energy(file, frames[0])])
-    return replace(
-        from_atoms(structures, dtype),
-        y=torch.tensor(y, dtype=torch.float64), names=RELAXATION_TARGETS, units=("eV", "eV"), forces=None,
-    )  # fmt: skip
+        found = ", ".join(skipped[:5]) or "an empty folder"
+        raise ValueError(f"{path}: expected files that ASE can read, got {found}")
+    if not skipped:
+        return files, ()
+    names = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
+    return files, (f"{path}: skipped {names}, which ASE has no format for",)
 
 
-def _energy(file, atoms: Atoms) -> float:
-    energy = None if atoms.calc is None else atoms.calc.results.get("energy")
-    if energy is None:
-        raise ValueError(f"{file}: expected a trajectory with energies, got a structure without")
-    return energy
+def _energy(file: str, frames: list[Atoms], number: int, keys: dict[str, str] | None) -> float:
+    """The energy of one frame of the trajectory in `file`, eV."""
+    found = find_labels([frames[number]], keys, name=lambda _: f"frame {number % len(frames)} of {file}").columns
+    if "energy" not in found:
+        has = missing_label("energy", "energy", tuple(found), ())
+        raise ValueError(f"{file}: expected a trajectory with energies, got a structure without; {has}")
+    return float(found["energy"][0])

@@ -2,18 +2,23 @@
 
 Unpickling can run any code, so what these files may name is limited to a dozen constructors of plain data, which stand
 in for torch's and NumPy's and check what they get: a file that names anything else is refused, and nothing of it is
-called. PyTorch Geometric is not needed.
+called. Neither PyTorch Geometric nor the package lmdb is needed.
 """
 
 import io
 import pickle
-from collections import OrderedDict
+import pickletools
+import warnings
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .archives import truth_values, whole_numbers
+from .centering import centered
+from .lmdb_file import LmdbFile
 from .molecules import Molecules
 from .relaxations import RELAXATION_TARGETS
 
@@ -41,7 +46,10 @@ class _StoredTensor(metaclass=_Sealed):
         self.storage, self.layout = storage, layout
 
     def numpy(self) -> np.ndarray:
-        storage = torch.load(io.BytesIO(self.storage), map_location="cpu", weights_only=True)
+        try:
+            storage = torch.load(io.BytesIO(self.storage), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's message advises to run what the file names
+            raise ValueError("got a damaged tensor, or one of other than plain numbers") from error
         offset, size, stride = self.layout[:3]
         # as_strided refuses to leave the storage, where set_ would enlarge it
         flat = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
@@ -122,8 +130,17 @@ class _Unpickler(pickle.Unpickler):
 
 
 def holds_lmdb(path: Path) -> bool:
-    """Whether `path` is an LMDB file, or a folder of them."""
-    return path.suffix == ".lmdb" or (path.is_dir() and any(path.glob("*.lmdb")))
+    """Whether `path` is an LMDB, a file or a folder with data.mdb, or a folder of LMDBs."""
+    return path.suffix == ".lmdb" or path.name == "data.mdb" or (path.is_dir() and bool(_files(path)))
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of an LMDB, or of all in a folder."""
+    if not path.is_dir():
+        return [path]
+    if (path / "data.mdb").is_file():
+        return [path / "data.mdb"]
+    return [file for inside in sorted(path.glob("*.lmdb")) for file in _files(inside)]
 
 
 def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = False) -> Molecules:
@@ -131,46 +148,53 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
 
     A record has pos [N, 3], atomic_numbers [N], cell [1, 3, 3] and fixed [N], and, where they are known, y_relaxed and
     y_init (IS2RE: targets relaxed_energy and initial_energy) or y and force (S2EF: the target energy and forces), in Å
-    and eV. Other entries, as tags, pos_relaxed and stored edges, are not used. Cells repeat in all directions.
+    and eV. A label that only some records have is NaN in the others. OC20's other entries, as tags, pos_relaxed and
+    stored edges, are not used; entries that it does not have are named in a warning. Cells repeat in all directions.
 
     Args:
-        path: a file, or a folder of files ``*.lmdb``.
+        path: a file, a folder with data.mdb, or a folder of such files and folders named ``*.lmdb``.
         dtype: of positions and forces.
         relaxations: whether records with y_relaxed are expected.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the package lmdb is not installed; a file is damaged, holds no records, or names anything but data.
+        ValueError: a file is truncated or damaged, holds no records, or names anything but data.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such data file")
-    files = sorted(path.glob("*.lmdb")) if path.is_dir() else [path]
-    records = [_arrays(file, number, record) for file in files for number, record in _records(file)]
+    other = Counter()
+    records = [_arrays(file, number, record, other) for file in _files(path) for number, record in _records(file)]
     if not records:
         raise ValueError(f"{path}: expected records, got none")
+    if other:
+        warnings.warn(f"{path}: not used, as they are not understood: entries {', '.join(sorted(other))}", stacklevel=2)
 
-    def common(name):
-        return all(name in record for record in records)
-
-    names = [name for name in (*RELAXATION_TARGETS, "energy") if common(name)]
-    if relaxations and RELAXATION_TARGETS[0] not in names:
+    names = [name for name in (*RELAXATION_TARGETS, "energy") if any(name in record for record in records)]
+    if relaxations and not all(RELAXATION_TARGETS[0] in record for record in records):
         raise ValueError(f"data.relaxations: expected y_relaxed in every record of {path}, got some without")
 
-    def joined(name, to):
-        return torch.from_numpy(np.concatenate([record[name] for record in records])).to(to) if common(name) else None
+    def joined(name, to, absent=None):
+        """The entry of all records, the row `absent` for each atom of one without it; None if no record has it."""
+        if not any(name in record for record in records):
+            return None
+        parts = [record[name] if name in record else np.array([absent] * len(record["z"])) for record in records]
+        return torch.from_numpy(np.concatenate(parts)).to(to)
 
-    return Molecules(
-        n_atoms=torch.tensor([len(record["z"]) for record in records]),
+    y = [[float(record.get(name, np.nan)) for name in names] for record in records]
+    n_atoms, cell = torch.tensor([len(record["z"]) for record in records]), joined("cell", torch.float64)
+    return Molecules.from_file(
+        path,
+        n_atoms=n_atoms,
         z=joined("z", torch.int64),
-        pos=joined("pos", dtype),
-        y=torch.tensor([[float(record[name]) for name in names] for record in records], dtype=torch.float64),
+        pos=centered(np.concatenate([record["pos"] for record in records]), n_atoms, cell, None, dtype),
+        y=torch.tensor(y, dtype=torch.float64),
         names=tuple(names),
         units=("eV",) * len(names),
-        forces=joined("forces", dtype),
-        cell=joined("cell", dtype),
+        forces=joined("forces", dtype, [np.nan] * 3),
+        cell=cell.to(dtype),
         pbc=torch.ones(len(records), 3, dtype=torch.bool),
-        fixed=joined("fixed", torch.bool),
+        fixed=joined("fixed", torch.bool, False),
     )
 
 
@@ -184,6 +208,11 @@ _ENTRIES = {  # of a record -> name and shape here
     "y_relaxed": (RELAXATION_TARGETS[0], ()),
     "y_init": (RELAXATION_TARGETS[1], ()),
 }
+
+# Entries of OC20 that are not used, as they follow from the others, are of other structures or only name them.
+_UNUSED = frozenset(
+    "edge_index edge_attr cell_offsets distances neighbors natoms num_nodes tags pos_relaxed sid fid id".split()
+)
 
 
 def _fields(record: Any) -> dict[str, Any]:
@@ -209,14 +238,19 @@ def _numbers(value: Any) -> np.ndarray:
     return value.view(np.uint8) != 0 if value.dtype == bool else value  # a byte may be neither 0 nor 1
 
 
-def _arrays(file: Path, number: int, record: Any) -> dict[str, np.ndarray]:
-    """The entries of a record that are used, by name."""
+def _arrays(file: Path, number: int, record: Any, other: Counter) -> dict[str, np.ndarray]:
+    """The entries of a record that are used, by name; those that are not understood are counted in `other`."""
     try:
-        fields = _fields(record)
-        if missing := {"pos", "atomic_numbers", "cell"} - {key for key, value in fields.items() if value is not None}:
+        fields = {key: value for key, value in _fields(record).items() if value is not None}
+        if missing := {"pos", "atomic_numbers", "cell"} - fields.keys():
             raise ValueError(f"got none called {' or '.join(sorted(missing))}")
-        given = [(key, *entry) for key, entry in _ENTRIES.items() if fields.get(key) is not None]
-        return {name: _numbers(fields[key]).reshape(shape) for key, name, shape in given}
+        other.update(str(key) for key in fields.keys() - _ENTRIES.keys() - _UNUSED if not str(key).startswith("_"))
+        given = [(key, *entry) for key, entry in _ENTRIES.items() if key in fields]
+        arrays = {name: _numbers(fields[key]).reshape(shape) for key, name, shape in given}
+        arrays["z"] = whole_numbers(arrays["z"])
+        if "fixed" in arrays:
+            arrays["fixed"] = truth_values(arrays["fixed"])
+        return arrays
     except Exception as error:  # whatever a damaged storage or layout leads to
         expected = "expected pos [N, 3], atomic_numbers [N] and cell [1, 3, 3]"
         raise ValueError(f"{file}: record {number}: {expected}; {error}") from error
@@ -224,26 +258,30 @@ def _arrays(file: Path, number: int, record: Any) -> dict[str, np.ndarray]:
 
 def _unpickled(file: Path, data: bytes) -> Any:
     try:
+        # Python's unpickler makes room for as many objects as the largest number by which one is remembered.
+        for opcode, number, _ in pickletools.genops(data):
+            if opcode.name in ("PUT", "LONG_BINPUT") and number > len(data):
+                raise pickle.UnpicklingError(f"it numbers an object {number}")
         return _Unpickler(io.BytesIO(data)).load()
     except Exception as error:  # pickle raises whatever the first byte that puzzles it leads to
-        raise ValueError(f"{file}: expected an LMDB of pickled structures: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: expected an LMDB of pickled structures: {reason}") from error
+
+
+def _count(file: Path, length: Any) -> int:
+    try:
+        return int(whole_numbers(_numbers(length)))
+    except Exception as error:  # whatever a damaged storage or layout leads to
+        raise ValueError(f"{file}: length: expected the number of records; {error}") from error
 
 
 def _records(file: Path):
     """Number and object of every record of a file."""
-    try:
-        import lmdb
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{file}: expected the package lmdb installed to read it ({error})") from error
-    try:
-        with lmdb.open(str(file), subdir=False, readonly=True, lock=False, readahead=False) as environment:
-            with environment.begin() as transaction:
-                length = transaction.get(b"length")
-                count = environment.stat()["entries"] if length is None else int(_numbers(_unpickled(file, length)))
-                for number in range(count):
-                    value = transaction.get(str(number).encode())
-                    if value is None:
-                        raise ValueError(f"{file}: expected {count} records, got none with number {number}")
-                    yield number, _unpickled(file, value)
-    except lmdb.Error as error:
-        raise ValueError(f"{file}: expected an LMDB of pickled structures: {error}") from error
+    with LmdbFile(file) as database:
+        length = database.get(b"length")
+        count = len(database) if length is None else _count(file, _unpickled(file, length))
+        for number in range(count):
+            value = database.get(str(number).encode())
+            if value is None:
+                raise ValueError(f"{file}: expected {count} records, got none with number {number}")
+            yield number, _unpickled(file, value)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from .centering import centered
 from .molecules import Molecules
 from .npz import read_npz
 from .targets import QM9_TARGETS
@@ -51,7 +52,7 @@ def _qm9(dataset, dtype) -> Molecules:
     return Molecules(
         n_atoms=slices["z"].diff(),
         z=data.z,
-        pos=data.pos.to(dtype),
+        pos=centered(data.pos, slices["z"].diff(), None, None, dtype),
         y=data.y.double(),
         names=tuple(_QM9_COLUMNS),
         units=tuple("eV" if unit in ("Hartree", "kcal/mol") else unit for unit in units),

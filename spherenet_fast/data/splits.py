@@ -1,7 +1,7 @@
 """Which molecules are for training, validation and test."""
 
-import zipfile
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._files import write_file
+from .archives import Archive
 from .molecules import Molecules
 
 
@@ -20,8 +22,10 @@ class Split(NamedTuple):
     test: Tensor
 
     def save(self, path) -> None:
-        """Write the three index arrays, in the format that `read_split` reads."""
-        np.savez_compressed(path, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+        """Write the three index arrays, in the format that `read_split` reads. Raises OSError."""
+        archive = BytesIO()
+        np.savez_compressed(archive, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+        write_file(path, archive.getvalue())
 
 
 def hold_out(molecules: Molecules, symbols: list[str]) -> Molecules:
@@ -124,20 +128,12 @@ def read_split(path, count: int) -> Split:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such split file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: expected an .npz file with train, val and test; it is damaged ({error})") from error
-    if not {"train", "val", "test"} & arrays.keys():
-        raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(arrays) or 'none'}")
-    parts = []
-    for name in ("train", "val", "test"):
-        array = arrays.get(name, np.zeros(0, dtype=np.int64))
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(f"{path}: {name}: expected a list of integers, got {array.dtype} {list(array.shape)}")
-        parts.append(torch.from_numpy(array.astype(np.int64)))
-    return _checked(Split(*parts), count)
+    with Archive(path) as archive:
+        if not archive.first(*Split._fields):
+            raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(archive) or 'none'}")
+        parts = [archive.whole(name, "M") if name in archive else np.zeros(0, np.int64) for name in Split._fields]
+        archive.warn_of_unread()
+    return _checked(Split(*map(torch.from_numpy, parts)), count)
 
 
 def _checked(split: Split, count: int) -> Split:

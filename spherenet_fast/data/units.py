@@ -1,4 +1,4 @@
-"""Units of the labels: a small table, with the numbers of ``ase.units`` (CODATA 2014)."""
+"""Units of labels and lengths: a small table, with the numbers of ``ase.units`` (CODATA 2014)."""
 
 _BOHR = 0.5291772105638411  # Å
 _HARTREE = 27.211386024367243  # eV
@@ -26,23 +26,57 @@ UNITS = {
     "J/mol/K": ("heat capacity", 1e-3 * _KJ_PER_MOL),
     "eV/K": ("heat capacity", 1.0),
     "GHz": ("frequency", 1.0),
+    "Ang": ("length", 1.0),
+    "Bohr": ("length", _BOHR),
+    "nm": ("length", 10.0),
+    "pm": ("length", 0.01),
 }
 
 _SPELLINGS = {name.lower(): name for name in UNITS} | {
     "ha": "Hartree",
+    "eh": "Hartree",
+    "ry": "Rydberg",
     "debye": "D",
     "a0^2": "Bohr^2",
     "a0^3": "Bohr^3",
     "ev*k^-1": "eV/K",
+    "angstrom": "Ang",
+    "a": "Ang",
+    "\N{LATIN SMALL LETTER A WITH RING ABOVE}": "Ang",
+    "a0": "Bohr",
 }
+_ATOMIC_UNITS = {"energy": "Hartree", "length": "Bohr"}  # what "au" is, where the dimension is known
 
 
-def unit_name(unit: str) -> str:
-    """The table's spelling of `unit` (``"ev"`` -> ``"eV"``). ValueError for a unit that is not in the table."""
+def unit_name(unit: str, dimension: str | None = None) -> str:
+    """The table's spelling of `unit` (``"ev"`` -> ``"eV"``).
+
+    Raises:
+        ValueError: the unit is not in the table, or not one of `dimension` ("energy", "length", ...).
+    """
+    known = [name for name in UNITS if dimension in (None, UNITS[name][0])]
+    lower = unit.strip().lower()
+    name = _SPELLINGS.get(lower)
+    if dimension in _ATOMIC_UNITS and lower in ("au", "a.u."):
+        name = _ATOMIC_UNITS[dimension]
+    if name not in known:
+        raise ValueError(f"unit: expected one of {', '.join(known)}, got {unit!r}")
+    return name
+
+
+def force_units(unit: str) -> tuple[str, str]:
+    """The units of energy and length in a unit of forces (``"kcal/mol/Ang"`` -> ``("kcal/mol", "Ang")``).
+
+    Raises:
+        ValueError: it is not an energy over a length, both in the table.
+    """
+    if unit.strip().lower() in ("au", "a.u."):
+        unit = "Hartree/Bohr"
+    energy, _, length = unit.rpartition("/")
     try:
-        return _SPELLINGS[unit.strip().lower()]
-    except KeyError:
-        raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}") from None
+        return unit_name(energy, "energy"), unit_name(length, "length")
+    except ValueError:
+        raise ValueError(f"unit: expected an energy over a length, as eV/Ang, got {unit!r}") from None
 
 
 def is_energy(unit: str | None) -> bool:

@@ -72,6 +72,7 @@ class DimeNet(SphericalMessagePassing):
     """
 
     torsion = None
+    largest_cutoff = 100.0  # Å; the envelope of a short edge grows with it, and so do the messages in every block
 
     def __init__(
         self,

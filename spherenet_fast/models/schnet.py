@@ -76,6 +76,7 @@ class SchNet(GraphNetwork3D):
         )
         self.lin1 = Dense(hidden_channels, max(1, hidden_channels // 2))
         self.lin2 = Dense(max(1, hidden_channels // 2), out_channels)
+        nn.init.zeros_(self.lin2.weight)  # an untrained model predicts 0
         # in the state: those of a model from elsewhere may be rounded
         self.register_buffer("centres", torch.linspace(0, cutoff, num_gaussians))
         self.register_buffer("gamma", torch.tensor(0.5 * ((num_gaussians - 1) / cutoff) ** 2))

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .. import reference
+from ..basis import constant_of_bessel
 from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..framework import SphericalMessagePassing
 from ..inputs import arguments
@@ -30,7 +29,7 @@ class SphereNet(SphericalMessagePassing):
         num_output_layers: dense layers between the sum over neighbours and the prediction.
         basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "released": the pairing, and the
             rounding of the constants, of the code that the authors released. Their checkpoints need it.
-        use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs the angle.
+        use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs it.
         torsion: what a neighbor's torsion is measured to. "smooth": a blend of all neighbors, which makes energies and
             forces continuous (`spherenet_fast.ops.smooth_torsion`); "smooth_even": the same, and mirror images have the
             same energy; "paper": the next neighbor about the edge, as in Eq. (4), whose energies jump where a neighbor
@@ -86,10 +85,8 @@ class SphereNet(SphericalMessagePassing):
             for _ in range(num_layers)
         )  # fmt: skip
         if torsion is not None:
-            distances = cutoff * torch.linspace(0.15, 0.95, 33, dtype=torch.float64)
-            _, radial = self.emb(distances, reference)
             for block in self.update_es:
-                block.start_near_one(radial[:, 0])
+                block.start_near_one(constant_of_bessel(*self.emb.constants))
         self.start_at_zero()
 
     @classmethod
@@ -97,8 +94,8 @@ class SphereNet(SphericalMessagePassing):
         """A model with the weights of a checkpoint of the authors' released code.
 
         state_dict: names as there ("update_es.0.lin_t1.weight", ...); hparams: what the checkpoint was trained with,
-        wherever it differs from the default values; basis is "released" and torsion "paper". The weights take torch's default dtype.
-        Raises ValueError naming the first entries of `state_dict` that do not fit the hyper-parameters.
+        wherever it differs from the default values; basis is "released" and torsion "paper". The weights take
+        torch's default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the hyper-parameters.
         """
         hparams.setdefault("torsion", "paper")
         if hparams.setdefault("basis", "released") != "released":

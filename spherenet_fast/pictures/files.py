@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .._files import check_output, write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,18 +14,17 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg")
 
 
-def check_picture(path) -> Path:
+def check_picture(path, overwrite: bool = True) -> Path:
     """`path` as a place for a picture.
 
     Raises:
-        FileNotFoundError: its folder does not exist.
+        OSError: see `check_output`.
         ValueError: the name ends in neither .png nor .svg.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--out: expected a name that ends in {' or '.join(FORMATS)}, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"--out: there is no folder {path.parent}")
+    check_output(path, overwrite)
     return path
 
 
@@ -33,12 +34,9 @@ def save(figure: Figure, path, dpi: int = 130) -> None:
     dpi: dots per inch of a PNG, and of what an SVG keeps as an image.
     """
     path = check_picture(path)
-    partial = path.with_name(path.name + ".partial")
     metadata = {"Software": None} if path.suffix.lower() == ".png" else {"Date": None}  # equal figures, equal files
-    try:
-        figure.savefig(
-            partial, format=path.suffix.lower()[1:], dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=0.1
-        )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    picture = BytesIO()
+    figure.savefig(
+        picture, format=path.suffix.lower()[1:], dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=0.1
+    )
+    write_file(path, picture.getvalue())

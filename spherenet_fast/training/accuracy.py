@@ -36,40 +36,51 @@ class ErrorSum:
 
     def clear(self) -> None:
         """Forget everything added."""
-        self.absolute = self.square = self.within = None
+        self.absolute = self.square = self.within = self.missing = None
         self.counts = (0, 0)
 
     def state(self) -> dict:
         """The sums, for a checkpoint."""
-        sums = {name: getattr(self, name) for name in ("absolute", "square", "within")}
+        sums = {name: getattr(self, name) for name in ("absolute", "square", "within", "missing")}
         return {**sums, "counts": list(self.counts)}
 
     def load(self, state: dict) -> None:
         """Go on from what `state` returned."""
         self.absolute, self.square, self.within = (state[name] for name in ("absolute", "square", "within"))
+        self.missing = state.get("missing")
         self.counts = tuple(state["counts"])
 
-    def add(self, error: Tensor, forces_error: Tensor | None = None) -> None:
-        """Take errors of targets [B, T] and, where there are forces, of forces [n, 3] on some atoms."""
+    def add(self, error: Tensor, forces_error: Tensor | None = None, known: Tensor | None = None) -> None:
+        """Take errors of targets [B, T] and, where there are forces, of forces [n, 3] on some atoms.
+
+        known: [B, T] bool, the targets that have a label and so an error; None: all.
+        """
         parts = [error.detach().double()]
+        if known is not None:
+            parts[0] = parts[0].masked_fill(~known, 0.0)
+            missing = (~known).sum(0)
+            self.missing = missing if self.missing is None else self.missing.to(missing.device) + missing
         if forces_error is not None:
             parts.append(forces_error.detach().double().reshape(-1, 1))
         absolute = torch.cat([part.abs().sum(0) for part in parts])
         square = torch.cat([part.square().sum(0) for part in parts])
         if self.limits is not None:
             self.limits = self.limits.to(error.device)
-            within = (parts[0].abs() <= self.limits).sum(0)
+            within = parts[0].abs() <= self.limits
+            within = (within if known is None else within & known).sum(0)
             self.within = within if self.within is None else self.within.to(within.device) + within
         self.absolute = absolute if self.absolute is None else self.absolute.to(absolute.device) + absolute
         self.square = square if self.square is None else self.square.to(square.device) + square
         self.counts = (self.counts[0] + len(error), self.counts[1] + (0 if len(parts) == 1 else parts[1].numel()))
 
     def means(self, scale: Tensor | None = None) -> Errors:
-        """Means over everything added; errors times `scale` [T] (forces: its only number; NaN without free atoms)."""
+        """Means over everything added; errors times `scale` [T] (forces: its only number). NaN where nothing was."""
         if self.absolute is None:
             return Errors({}, {}, {})
         columns, count = len(self.absolute), len(self.names)
         numbers = torch.tensor([self.counts[0]] * count + [self.counts[1]] * (columns - count), dtype=torch.float64)
+        if self.missing is not None:
+            numbers[:count] -= self.missing.cpu()
         factor = torch.ones(count, dtype=torch.float64) if scale is None else scale.cpu()
         factor = torch.cat([factor, factor[: columns - count]])
         absolute = self.absolute.cpu() / numbers * factor
@@ -84,7 +95,10 @@ class ErrorSum:
 
 
 def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Prediction minus label: targets [B, T], and forces [n, 3] of the free atoms where `batch` has forces."""
+    """Prediction minus label: targets [B, T], and forces [n, 3] of the free atoms where `batch` has forces.
+
+    Of a target without a label the error is NaN.
+    """
     if batch.forces is None:
         return potential(batch) - batch.y, None
     energy, forces = potential.energy_and_forces(batch)
@@ -102,7 +116,8 @@ def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_
     errors = ErrorSum(potential.names, limits)
     with torch.no_grad():
         for batch in evaluation_loader(molecules, indices, batch_size):
-            errors.add(*prediction_errors(potential, batch.to(device)))
+            batch = batch.to(device)
+            errors.add(*prediction_errors(potential, batch), batch.known)
     return errors.means()
 
 
@@ -120,7 +135,10 @@ def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
         if name in FREE_ATOMS and unit is not None:
             for element, energy in FREE_ATOMS[name].items():
                 y[:, column] -= counts[:, element] * energy * conversion("Hartree", unit)
-    return dict(zip(molecules.names, y.std(0, correction=0).tolist(), strict=True))
+    return {
+        name: float(column[~column.isnan()].std(correction=0))
+        for name, column in zip(molecules.names, y.T, strict=True)
+    }
 
 
 def standardised(mae: dict[str, float], spread: dict[str, float]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .model_config import ModelConfig, SphereNetConfig
-from .option import option
+from .option import LARGEST_SEED, count, option
 
 
 @dataclass
@@ -17,17 +17,23 @@ class DataConfig:
     labels: str = option("original", choices=("original", "revised"))
     targets: list[str] = field(default_factory=lambda: ["energy"])
     forces: bool = False
+    # Target or forces -> its name in the file, as {energy: REF_energy, forces: REF_forces}; the short form is --keys.
+    keys: dict[str, str] = field(default_factory=dict)
+    # Molecules without one of the labels: skip, leave them out of that part of loss and errors; error, refuse the data.
+    missing: str = option("skip", choices=("skip", "error"))
     # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
     relaxations: bool = False
     # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
-    within: float | None = option(None, above=0)
+    within: float | None = option(None, above=0, high=1e9)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
-    file_units: dict[str, str] = field(default_factory=dict)  # target -> unit in the file, where it does not say
+    # What the file does not say, or says wrongly: target -> unit, length -> unit of positions and cells (else Ang),
+    # forces -> unit, as eV/Ang (else that of the energy over that of the length).
+    file_units: dict[str, str] = field(default_factory=dict)
     dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
-    train: int | None = option(None, low=1)  # numbers of molecules; none: all that remain
-    val: int = option(0, low=0)
-    test: int | None = option(None, low=0)
-    seed: int = option(42, low=0)  # of the split
+    train: int | None = count(None)  # numbers of molecules; none: all that remain
+    val: int = count(0, low=0)
+    test: int | None = count(None, low=0)
+    seed: int = count(42, 0, LARGEST_SEED)  # of the split
     held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
 
@@ -38,8 +44,8 @@ class LossConfig:
 
     energy: str = option("l1", choices=("l1", "mse", "huber"))  # of energies or other targets
     forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
-    energy_weight: float = option(1.0, low=0)
-    forces_weight: float = option(100.0, low=0)
+    energy_weight: float = option(1.0, low=0, high=1e9)
+    forces_weight: float = option(100.0, low=0, high=1e9)
     # What is subtracted from the labels before training: see `references.fit_normalisation`.
     references: str = option("auto", choices=("auto", "elements", "mean", "none"))
     scale: str = option("auto", choices=("auto", "none"))
@@ -49,14 +55,14 @@ class LossConfig:
 class OptimizerConfig:
     """Adam, its learning rate over time, and the average of the weights that is evaluated and kept."""
 
-    lr: float = option(1e-3, above=0)
-    warmup_steps: int = option(0, low=0)
+    lr: float = option(1e-3, above=0, high=1)
+    warmup_steps: int = count(0, low=0)  # where training.max_time is the budget, at most a tenth of that time
     schedule: str = option("cosine", choices=("cosine", "step", "constant"))
-    step_size: int = option(10000, low=1)  # schedule step: lr is multiplied by step_factor every step_size steps
+    step_size: int = count(10000)  # schedule step: lr is multiplied by step_factor every step_size steps
     step_factor: float = option(0.5, above=0, high=1)
-    beta2: float = option(0.999, low=0, high=1)
-    weight_decay: float = option(0.0, low=0)  # decoupled, as in AdamW
-    gradient_clip: float | None = option(None, above=0)  # longest gradient
+    beta2: float = option(0.999, low=0, below=1)
+    weight_decay: float = option(0.0, low=0, high=1000)  # decoupled, as in AdamW
+    gradient_clip: float | None = option(None, above=0, high=1e30)  # longest gradient
     ema_decay: float | None = option(0.999, low=0, high=1)  # none: keep the weights themselves
 
 
@@ -64,18 +70,18 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, in what portions, and how often to look."""
 
-    batch_size: int = option(32, low=1)
-    eval_batch_size: int | None = option(None, low=1)  # none: four times batch_size
-    max_epochs: int | None = option(None, low=1)
-    max_steps: int | None = option(None, low=1)
-    max_time: float | None = option(None, above=0)  # minutes of training, over all resumed parts together
-    val_every: int | None = option(None, low=1)  # steps between validations; none: once an epoch
-    log_every: int = option(20, low=1)  # steps
-    seed: int = option(0, low=0)  # of the initial weights, the order of the molecules and the mirror images
+    batch_size: int = count(32)
+    eval_batch_size: int | None = count(None)  # none: four times batch_size
+    max_epochs: int | None = count(None)
+    max_steps: int | None = count(None)
+    max_time: float | None = option(None, above=0, high=1e7)  # minutes of training, over all resumed parts together
+    val_every: int | None = count(None)  # steps between validations; none: once an epoch
+    log_every: int = count(20)  # steps
+    seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     mirror: bool = False
     device: str = option("auto", choices=("auto", "cpu", "gpu"))
-    threads: int | None = option(None, low=1)  # of PyTorch on the CPU; none: PyTorch's choice
+    threads: int | None = count(None, high=1024)  # of PyTorch on the CPU; none: PyTorch's choice
     tensorboard: bool = True
 
 

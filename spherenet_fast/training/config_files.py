@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -10,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from ..data.units import unit_name
 from .config import Config
 from .model_config import MODEL_CONFIGS
 
@@ -174,12 +176,13 @@ def _check_limits(key: str, value: Any, limits) -> None:
         raise ValueError(f"config key {key!r}: expected one of {', '.join(limits['choices'])}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"config key {key!r}: expected a finite number, got {value}")
-    if "low" in limits and value < limits["low"]:
-        raise ValueError(f"config key {key!r}: expected at least {limits['low']}, got {value}")
-    if "above" in limits and value <= limits["above"]:
-        raise ValueError(f"config key {key!r}: expected more than {limits['above']}, got {value}")
-    if "high" in limits and value > limits["high"]:
-        raise ValueError(f"config key {key!r}: expected at most {limits['high']}, got {value}")
+    wrong = {
+        "low": ("at least", operator.lt), "above": ("more than", operator.le),
+        "high": ("at most", operator.gt), "below": ("less than", operator.ge),
+    }  # fmt: skip
+    for end, (words, outside) in wrong.items():
+        if end in limits and outside(value, limits[end]):
+            raise ValueError(f"config key {key!r}: expected {words} {limits[end]}, got {value}")
 
 
 def _check_together(config: Config) -> None:
@@ -189,6 +192,23 @@ def _check_together(config: Config) -> None:
     if not data.targets:
         raise ValueError("config key 'data.targets': expected at least one name, got none")
     if data.forces and data.targets != ["energy"]:
-        raise ValueError(f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}")
+        raise ValueError(
+            f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}; a file's "
+            f"own name for the energy goes into data.keys={{energy: {data.targets[0]}}}"
+        )
+    known = [*data.targets, "energy" if data.relaxations else "forces"]
+    if unused := data.keys.keys() - set(known):
+        raise ValueError(f"config key 'data.keys': expected some of {', '.join(known)}, got {', '.join(unused)}")
     if data.held_out and data.split is not None:
         raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")
+    weights = [config.loss.energy_weight, config.loss.forces_weight if data.forces else 0]
+    if not any(weights):
+        raise ValueError("config keys 'loss.energy_weight', 'loss.forces_weight': expected one above 0, got 0 for all")
+    torsion = getattr(config.model, "use_torsion", False) and config.model.torsion is not None
+    if torsion and not config.model.use_angle:
+        raise ValueError("config key 'model.use_torsion': expected false where model.use_angle is false, got true")
+    for target, unit in data.units.items():
+        try:
+            unit_name(unit)
+        except ValueError as error:
+            raise ValueError(f"config key 'data.units.{target}': {error}") from None

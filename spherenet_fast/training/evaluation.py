@@ -6,14 +6,25 @@ import torch
 from torch import Tensor
 
 from ..data import Molecules, read_molecules, read_split
+from ..data.checks import check_frames, check_labels
 from .config_files import config_from_dict
+from .paths import moved_paths
 from .potential import Potential
 from .prepare import prepare_split
 
 PARTS = ("test", "val", "train", "all")
 
 
-def evaluation_data(potential: Potential, data=None, split=None, part: str = "test") -> tuple[Molecules, Tensor]:
+def evaluation_data(
+    potential: Potential,
+    data=None,
+    split=None,
+    part: str = "test",
+    *,
+    file_units: dict[str, str] | None = None,
+    keys: dict[str, str] | None = None,
+    run=None,
+) -> tuple[Molecules, Tensor]:
     """Molecules with the potential's targets and units, and the indices to evaluate.
 
     Args:
@@ -21,22 +32,33 @@ def evaluation_data(potential: Potential, data=None, split=None, part: str = "te
         data: a source for `read_molecules`; None: that of the training run.
         split: a split file; None: the split of the training run, or all molecules where `data` is given.
         part: "test", "val", "train" or "all".
+        file_units: of `data`, as for `read_molecules`; the training run's own data has the units of its config.
+        keys: {target or "forces": its name in the data}; None: those of the training run.
+        run: folder of the training run, beside which data is looked for that is not where it was.
 
     Raises:
         FileNotFoundError, ValueError: the data or split do not exist or do not fit, or the part is empty.
     """
     if part not in PARTS:
         raise ValueError(f"--part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if file_units and data is None:
+        raise ValueError("--file-units: expected --data with it, as the config of the run has its own, got none")
     if potential.config is None and data is None:
         raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
-    config = None if potential.config is None else config_from_dict(potential.config).data
+    config = None if potential.config is None else config_from_dict(potential.config)
+    if config is not None:
+        config = (config if run is None or data is not None else moved_paths(config, run)).data
     dtype = next(potential.parameters()).dtype
-    root, labels, file_units = (config.root, config.labels, config.file_units) if config else (None, "original", {})
+    root, labels = (config.root, config.labels) if config else (None, "original")
     relaxations = config is not None and config.relaxations
-    molecules = read_molecules(config.source if data is None else data, root, labels, dtype, relaxations)
+    source, stated = (config.source, config.file_units) if data is None else (data, file_units)
+    keys = config.keys if keys is None and config else keys
+    forces = potential.forces
+    read = read_molecules(source, root, labels, dtype, relaxations, file_units=stated, keys=keys, forces=forces)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
-    file_units = {k: v for k, v in file_units.items() if data is None}
-    molecules = molecules.choose(potential.names, units, file_units, potential.forces)
+    molecules = read.choose(potential.names, units, forces)
+    check_labels(read, potential.names, forces)
+    check_frames(molecules)
     if part == "all" or (data is not None and split is None):
         indices = torch.arange(len(molecules))
     elif split is not None:

@@ -1,10 +1,12 @@
 """metrics.csv and the picture of it."""
 
 import csv
+from io import StringIO
 from pathlib import Path
 
 from lightning.pytorch.loggers.logger import Logger
 
+from .._files import append_line, sync, write_file
 from ..pictures.files import save
 
 
@@ -14,18 +16,23 @@ class MetricsFile(Logger):
     Args:
         path: the file; "step" is its first column.
         columns: names of all metrics that may be logged; others are left out.
-        resume_step: keep the rows up to this step of an existing file; None: start afresh.
+        resume_step: keep the rows up to this step of an existing file, as they are; None: start afresh.
+
+    Raises:
+        OSError: the file cannot be written; so do the methods.
     """
 
     def __init__(self, path: Path, columns: list[str], resume_step: int | None = None):
         super().__init__()
         self.path = Path(path)
         self.columns = ["step", *columns]
-        kept = [] if resume_step is None else [row for row in read_metrics(path) if row["step"] <= resume_step]
-        with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(kept)
+        kept = [] if resume_step is None else [cells for cells in _cells(path) if float(cells["step"]) <= resume_step]
+        write_file(self.path, self._text({name: name for name in self.columns}, *kept))
+
+    def _text(self, *rows) -> bytes:
+        text = StringIO(newline="")
+        csv.DictWriter(text, self.columns, extrasaction="ignore").writerows(rows)
+        return text.getvalue().encode()
 
     @property
     def name(self):
@@ -39,16 +46,37 @@ class MetricsFile(Logger):
         """Nothing: config.yaml holds them."""
 
     def log_metrics(self, metrics, step=None):
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self.columns, extrasaction="ignore").writerow({"step": step} | metrics)
+        append_line(self.path, self._text({"step": step} | metrics))
+
+    def save(self):
+        """Wait until all rows are on the disk."""
+        sync(self.path)
 
 
 def read_metrics(path) -> list[dict[str, float]]:
-    """The rows of a metrics file, without the empty cells."""
+    """The rows of a metrics file, without the empty cells; none where there is no file.
+
+    Raises:
+        ValueError: a cell is not a number.
+    """
+    return [{name: float(cell) for name, cell in cells.items()} for cells in _cells(path)]
+
+
+def _cells(path) -> list[dict[str, str]]:
+    """The cells of every row that are not empty, all of them numbers; without a last row that was cut off."""
     if not Path(path).is_file():
         return []
-    with open(path, newline="") as file:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines(keepends=True)
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    found = []
+    try:
+        for row in rows:
+            found.append({name: cell for name, cell in row.items() if cell})
+            list(map(float, (found[-1]["step"], *found[-1].values())))
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: line {rows.line_num}: expected a step and numbers, got others ({error})") from error
+    return found
 
 
 def plot_learning_curve(metrics_path, picture_path, units: dict[str, str | None]) -> None:

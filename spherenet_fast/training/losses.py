@@ -25,7 +25,10 @@ def error_loss(kind: str, error: Tensor) -> Tensor:
 
 
 def total_loss(config: LossConfig, energy_error: Tensor, forces_error: Tensor | None) -> Tensor:
-    """energy_weight * loss of energy_error [B, T] + forces_weight * loss of forces_error [N, 3] (None: no forces)."""
+    """energy_weight * loss of energy_error [B, T] + forces_weight * loss of forces_error [N, 3] (None: no forces).
+
+    energy_error is [n] where some targets have no label.
+    """
     loss = config.energy_weight * error_loss(config.energy, energy_error)
     if forces_error is None:
         return loss

@@ -38,6 +38,7 @@ class TrainingModule(pl.LightningModule):
         self.val_errors = ErrorSum(potential.names, limits)
         self.train_loss = self.val_loss = 0.0  # sums over graphs, tensors once there is a batch
         self.lr = 0.0
+        self.lr_of_other_budget: float | None = None  # of the last step before a resume with another budget
         self._minutes_before = 0.0
         self._began: float | None = None
         self._saved_average: dict | None = None
@@ -50,8 +51,16 @@ class TrainingModule(pl.LightningModule):
         """How much of the budget of steps and minutes is used, 0 to 1."""
         return progress(self.global_step, self.max_steps, self.minutes(), self.config.training.max_time)
 
+    def clock(self) -> float:
+        """How much of `max_time` is used; 0 where there is none."""
+        max_time = self.config.training.max_time
+        return 0.0 if max_time is None else self.minutes() / max_time
+
     def _errors(self, batch: Batch):
-        """Errors over scale, in the dtype of the model: targets [B, T], and forces of free atoms [n, 3] or None."""
+        """Errors over scale, in the dtype of the model: targets [B, T], and forces of free atoms [n, 3] or None.
+
+        Of a target without a label the error is NaN.
+        """
         potential = self.potential
         dtype = batch.pos.dtype
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
@@ -69,15 +78,16 @@ class TrainingModule(pl.LightningModule):
         if self.config.training.mirror:
             batch = self._mirrored(batch)
         error, forces_error = self._errors(batch)
-        loss = total_loss(self.config.loss, error, forces_error)
-        self.train_errors.add(error, forces_error)
+        loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
+        self.train_errors.add(error, forces_error, batch.known)
         self.train_loss = self.train_loss + loss.detach() * batch.num_graphs
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int):
         error, forces_error = self._errors(batch)
-        self.val_errors.add(error, forces_error)
-        self.val_loss = self.val_loss + total_loss(self.config.loss, error, forces_error) * batch.num_graphs
+        self.val_errors.add(error, forces_error, batch.known)
+        loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
+        self.val_loss = self.val_loss + loss * batch.num_graphs
 
     def take_errors(self, part: str) -> dict[str, float]:
         """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units.
@@ -106,7 +116,7 @@ class TrainingModule(pl.LightningModule):
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
         """One step at the learning rate of the moment, and its effect on the average."""
         step = self.global_step
-        self.lr = learning_rate(self.config.optimizer, step, self.progress())
+        self.lr = learning_rate(self.config.optimizer, step, self.progress(), self.clock())
         for group in optimizer.param_groups:
             group["lr"] = self.lr
         optimizer.step(closure=optimizer_closure)
@@ -145,5 +155,8 @@ class TrainingModule(pl.LightningModule):
         self._minutes_before = run["minutes"]
         self.train_errors.load(run["train_errors"])
         self.train_loss = run["train_loss"]
+        before, now = checkpoint["potential"]["config"]["training"], vars(self.config.training)
+        if any(before[limit] != now[limit] for limit in ("max_epochs", "max_steps", "max_time")):
+            self.lr_of_other_budget = checkpoint["optimizer_states"][0]["param_groups"][0]["lr"]
         names = dict(self.potential.model.named_parameters())
         self._saved_average = {name: checkpoint["potential"]["weights"][name] for name in names}

@@ -1,19 +1,14 @@
 """A trained model with everything needed to use it: references, scale, targets, units."""
 
-import os
-import pickle
-import tempfile
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
+from .._files import write_file
 from ..framework import GraphNetwork3D
 from ..inputs import entry
 from ..models import MODELS
-from .references import Normalisation
-
-FORMAT = "spherenet_fast potential 1"
+from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
+from .references import Normalisation, check_normalisation
 
 
 class Potential(nn.Module):
@@ -30,7 +25,7 @@ class Potential(nn.Module):
         config: the training configuration, as a dictionary.
 
     Raises:
-        ValueError: the model's class is not in MODELS.
+        ValueError: the model's class is not in MODELS, or references, scale and units do not fit the names.
     """
 
     def __init__(
@@ -48,6 +43,7 @@ class Potential(nn.Module):
         if MODELS.get(name) is not type(model):
             known = ", ".join(MODELS)
             raise ValueError(f"model: expected one of {known}, or of another class in models.MODELS, got {name}")
+        check_normalisation(names, units, *normalisation)
         self.model = model
         self.register_buffer("references", normalisation.elements)
         self.register_buffer("shift", normalisation.shift)
@@ -126,42 +122,40 @@ class Potential(nn.Module):
         Args:
             weights: {name: tensor} to store instead of the model's own parameters (an average of them).
         """
+        weights = {**self.model.state_dict(), **(weights or {})}
+        normalisation = {"elements": self.references, "shift": self.shift, "scale": self.scale}
         return {
             "format": FORMAT,
             "model": type(self.model).__name__,
             "hparams": dict(self.model.hparams),
             "names": list(self.names),
             "units": list(self.units),
-            "forces": self.forces,
-            "elements": None if self.elements is None else list(self.elements),
+            "forces": bool(self.forces),
+            "elements": None if self.elements is None else list(map(int, self.elements)),
             "config": self.config,
-            "normalisation": {"elements": self.references, "shift": self.shift, "scale": self.scale},
-            "weights": {**self.model.state_dict(), **(weights or {})},
+            "normalisation": normalisation,
+            "weights": weights,
+            "digest": digest(weights, normalisation),
         }
 
     @classmethod
     def from_state(cls, state: dict) -> "Potential":
-        """The potential that `state` describes."""
-        model = MODELS[state.get("model", "SphereNet")](**state["hparams"])
-        weights = state["weights"]
-        floating = next(tensor.dtype for tensor in weights.values() if tensor.dtype.is_floating_point)
-        model.to(floating).load_state_dict(weights)
+        """The potential that `state` describes.
+
+        Raises:
+            ValueError: `state` is not what `Potential.state` returned: see `check_state`; or its model is unknown, or
+                does not take the hyper-parameters or weights.
+        """
+        check_state(state)
+        model = _model(state.get("model", "SphereNet"), state["hparams"], state["weights"])
         normalisation = Normalisation(**state["normalisation"])
         return cls(
             model, normalisation, state["names"], state["units"], state["forces"], state["elements"], state["config"]
         )
 
     def save(self, path) -> None:
-        """Write `state()` to `path`, all or nothing."""
-        path = Path(path)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                torch.save(self.state(), file)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        """Write `state()` to `path`, all or nothing. Raises OSError, which says what cannot be written."""
+        write_file(path, serialized(self.state()))
 
     @classmethod
     def load(cls, path, device="cpu") -> "Potential":
@@ -171,36 +165,58 @@ class Potential(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is empty, truncated, or no checkpoint of this package.
+            ValueError: the file is empty, truncated, damaged, or no checkpoint of this package, or one of a model that
+                is not in `spherenet_fast.models.MODELS`, or its numbers are not finite.
         """
         state = read_checkpoint(path)
         state = state.get("potential", state)
-        if state.get("format") != FORMAT:
-            raise ValueError(
-                f"{path}: expected a checkpoint of spherenet_fast, got {state.get('format', 'another file')!r}"
-            )
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            came = state.get("format", "another file") if isinstance(state, dict) else "another file"
+            raise ValueError(f"{path}: expected a checkpoint of spherenet_fast, got {came!r}")
         try:
             potential = cls.from_state(state)
-        except (RuntimeError, KeyError, TypeError, StopIteration) as error:
-            raise ValueError(f"{path}: the checkpoint does not fit this version of the models: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         return potential.to(device).eval().requires_grad_(False)
 
 
-def read_checkpoint(path) -> dict:
-    """The dictionary in a checkpoint file; runs no code from it.
+def stated_torsion(options: dict) -> dict:
+    """The hyper-parameters of a SphereNet; where a checkpoint does not say which torsion it has, it is the paper's."""
+    return {"torsion": "paper"} | options
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated, or no checkpoint.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError, ValueError) as error:
+
+def _model(name, hparams: dict, weights: dict[str, Tensor]) -> GraphNetwork3D:
+    """The model `name` with `weights`. Raises ValueError."""
+    if not isinstance(name, str) or name not in MODELS:
+        known = ", ".join(MODELS)
         raise ValueError(
-            f"{path}: expected a checkpoint of spherenet_fast; it is empty, truncated or another file"
-        ) from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: expected a checkpoint of spherenet_fast, got a {type(state).__name__}")
-    return state
+            f"model: expected one of {known}, or a class that was put in models.MODELS under its name, got {name!r}"
+        )
+    hparams = stated_torsion(hparams) if name == "SphereNet" else hparams
+    try:
+        with torch.device("meta"):  # no memory for sizes that are not those of the weights
+            _check_shapes(MODELS[name](**hparams), weights)
+    except _Misfit:
+        raise
+    except Exception:  # a class may not do without numbers; what is wrong with hparams shows below
+        pass
+    try:
+        model = MODELS[name](**hparams)
+    except Exception as error:  # constructors raise whatever they come across
+        raise _Misfit(f"hparams: {' '.join(str(error).split())}") from error
+    _check_shapes(model, weights)
+    model.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
+    model.load_state_dict(weights)
+    return model
+
+
+class _Misfit(ValueError):
+    def __init__(self, what: str):
+        super().__init__(f"the checkpoint does not fit this version of the models: {what}")
+
+
+def _check_shapes(model: GraphNetwork3D, weights: dict[str, Tensor]) -> None:
+    own, came = ({key: list(t.shape) for key, t in tensors.items()} for tensors in (model.state_dict(), weights))
+    for key in sorted(own.keys() | came.keys()):
+        if own.get(key) != came.get(key):
+            raise _Misfit(f"{key}: expected {own.get(key, 'none')}, got {came.get(key, 'none')}")

@@ -1,28 +1,47 @@
 """Predictions for files of structures."""
 
-import os
-from pathlib import Path
+from io import StringIO
 
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from .._files import write_file
 from ..data.ase_files import from_atoms
+from ..data.checks import check_frames
+from ..data.molecules import Origin
 from ..data.targets import is_total_energy
 from ..data.units import conversion
 from .potential import Potential
 
 
-def predict(potential: Potential, structures: list[Atoms], batch_size: int = 32, forces: bool = True) -> list[Atoms]:
+def predict(
+    potential: Potential,
+    structures: list[Atoms],
+    batch_size: int = 32,
+    forces: bool = True,
+    keys: dict[str, str] | None = None,
+    source: str = "the structures",
+) -> list[Atoms]:
     """Copies of `structures` with predictions.
 
     A total energy (`is_total_energy`) becomes the copy's energy in eV, with forces in eV/Å if `forces`; in the numbers
     of the training data if its unit is unknown. Any other target is stored in ``atoms.info`` under its name, in the
-    potential's unit.
+    potential's unit. `keys` {target or "forces": name} gives predictions other names, in ``atoms.info`` and
+    ``atoms.arrays``; a copy keeps the results that the structure came with then. `source` is where the structures are
+    from, for messages.
 
     Raises:
-        ValueError: a structure holds an element that was not in the training set.
+        ValueError: a structure holds an element that was not in the training set, two atoms at one place or a flat
+            cell; or `keys` names something that is not predicted.
     """
+    keys = keys or {}
+    if unknown := keys.keys() - {*potential.names, "forces"}:
+        known = ", ".join([*potential.names, "forces"])
+        raise ValueError(f"--keys: expected some of {known}, got {', '.join(unknown)}")
+    if structures:
+        origin = Origin((source,), (len(structures),))
+        check_frames(from_atoms(structures, torch.float64, labels=False, origin=origin))
     dtype, device = next(potential.parameters()).dtype, potential.scale.device
     name, unit = potential.names[0], potential.units[0]
     energy = len(potential.names) == 1 and is_total_energy(name, unit)
@@ -31,7 +50,7 @@ def predict(potential: Potential, structures: list[Atoms], batch_size: int = 32,
     predicted = []
     for first in range(0, len(structures), batch_size):
         part = [atoms.copy() for atoms in structures[first : first + batch_size]]
-        molecules = from_atoms(part, dtype)
+        molecules = from_atoms(part, dtype, labels=False)
         batch = molecules[:].to(device)
         results = [{} for _ in part]
         if energy and forces:
@@ -41,11 +60,15 @@ def predict(potential: Potential, structures: list[Atoms], batch_size: int = 32,
         else:
             with torch.no_grad():
                 y = potential(batch)
-        for copy, row, result in zip(part, (y * factor).tolist(), results, strict=True):
-            if energy:
+        given = structures[first : first + batch_size]
+        for copy, before, row, result in zip(part, given, (y * factor).tolist(), results, strict=True):
+            if energy and not keys:
                 copy.calc = SinglePointCalculator(copy, energy=row[0], **result)
-            else:
-                copy.info.update(zip(potential.names, row, strict=True))
+                continue
+            copy.info.update({keys.get(name, name): value for name, value in zip(potential.names, row, strict=True)})
+            copy.arrays.update({keys.get(name, name): value for name, value in result.items()})
+            if energy and before.calc is not None:
+                copy.calc = SinglePointCalculator(copy, **before.calc.results)
         predicted += part
     return predicted
 
@@ -59,13 +82,9 @@ def _check_elements(potential: Potential, structures: list[Atoms]) -> None:
 
 
 def write_structures(path, structures: list[Atoms]) -> None:
-    """Write an extended XYZ file, all or nothing."""
+    """Write an extended XYZ file, all or nothing. Raises OSError, which says what cannot be written."""
     import ase.io
 
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        ase.io.write(partial, structures, format="extxyz")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    text = StringIO()
+    ase.io.write(text, structures, format="extxyz")
+    write_file(path, text.getvalue().encode())

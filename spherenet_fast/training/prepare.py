@@ -4,9 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
-from ..data.targets import canonical_target
+from ..data.checks import check_frames, check_labels
+from ..data.targets import canonical_target, is_total_energy
+from ..framework import GraphNetwork3D
+from ..graph import radius_graph
 from ..models import MODELS
 from .config import Config, DataConfig
 from .config_files import config_to_dict
@@ -17,21 +21,31 @@ from .references import fit_normalisation
 def prepare_molecules(config: DataConfig) -> Molecules:
     """Read the data and choose targets and units; QM9's targets default to the units of the literature (meV, D, ...).
 
+    Prints what was chosen in reading, and how many molecules have no label.
+
     Raises:
-        FileNotFoundError, ValueError: see `read_molecules` and `Molecules.choose`.
+        FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose` and `check_frames`; a label is missing
+            where data.missing says "error".
     """
     dtype = getattr(torch, config.dtype)
-    molecules = read_molecules(config.source, config.root, config.labels, dtype, config.relaxations)
-    known = dict(zip(molecules.names, molecules.units, strict=True)) | {
-        canonical_target(k): v for k, v in config.file_units.items()
-    }
+    molecules = read_molecules(
+        config.source, config.root, config.labels, dtype, config.relaxations, file_units=config.file_units,
+        keys=config.keys, forces=config.forces,
+    )  # fmt: skip
+    known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
         name: QM9_TARGETS[name].report
         for name in map(canonical_target, config.targets)
         if name in QM9_TARGETS and known.get(name)
     }
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
-    return molecules.choose(config.targets, units, config.file_units, config.forces)
+    chosen = molecules.choose(config.targets, units, config.forces)
+    check_labels(molecules, config.targets, config.forces, config.missing)
+    check_frames(chosen)
+    for name, unit in zip(chosen.names, chosen.units, strict=True):
+        if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
+            print(f"{name}: a number like any other. If it is the energy: data.targets=[energy], --keys energy={name}")
+    return chosen
 
 
 def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
@@ -50,7 +64,8 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
     """A potential with fresh weights (by `training.seed`) and references and scale fitted to the training molecules.
 
     Raises:
-        ValueError: there are no training molecules, or the model does not take the hyper-parameters.
+        ValueError: there are no training molecules, none of their atoms has a neighbor within the cutoff, or the model
+            does not take the hyper-parameters.
     """
     if len(split.train) == 0:
         raise ValueError("data.train: expected at least 1 training molecule, got 0")
@@ -58,6 +73,7 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
     hparams = asdict(config.model)
     model = MODELS[hparams.pop("name")](out_channels=len(molecules.names), **hparams)
     model = model.to(getattr(torch, config.data.dtype))
+    _check_neighbors(model, molecules, split.train)
     return Potential(
         model,
         fit_normalisation(molecules, split.train, config.loss.references, config.loss.scale),
@@ -66,4 +82,17 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
         forces=molecules.forces is not None,
         elements=molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist(),
         config=config_to_dict(config),
+    )
+
+
+def _check_neighbors(model: GraphNetwork3D, molecules: Molecules, indices: Tensor) -> None:
+    """ValueError if no atom of the molecules `indices` has a neighbor: there would be nothing to learn from."""
+    for part in indices.split(64):  # the first few tell, in all but wrong cases
+        batch = molecules[part]
+        graph = radius_graph(batch.pos, batch.batch, model.cutoff, batch.cell, batch.pbc)
+        if graph.edge_index.numel():
+            return
+    raise ValueError(
+        "config key 'model.cutoff': expected a distance in Ang within which atoms of the training molecules have "
+        f"neighbors, got {model.cutoff:g}, within which none has any"
     )

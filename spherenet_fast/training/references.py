@@ -23,6 +23,24 @@ class Normalisation(NamedTuple):
     scale: Tensor
 
 
+def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
+    """See that references and scale are finite float64 and fit the T targets `names`.
+
+    Raises:
+        ValueError: there is no target, or as many units, or `elements` is not [T, 95], `shift` or `scale` not [T], or
+            a scale is not positive.
+    """
+    if not names or len(units) != len(names):
+        raise ValueError(f"units: expected one for each of at least one target, got {len(units)} for {len(names)}")
+    shapes = {"elements": (len(names), MAX_ATOMIC_NUMBER + 1), "shift": (len(names),), "scale": (len(names),)}
+    for (name, shape), tensor in zip(shapes.items(), (elements, shift, scale), strict=True):
+        if tensor.shape != shape or tensor.dtype != torch.float64:
+            came = f"{tensor.dtype} {list(tensor.shape)}"
+            raise ValueError(f"normalisation: {name}: expected torch.float64 {list(shape)}, got {came}")
+    if not (scale > 0).all():
+        raise ValueError(f"normalisation: scale: expected positive numbers, got {scale.min().item()}")
+
+
 def composition(molecules: Molecules, indices: Tensor) -> Tensor:
     """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
     atoms, batch = molecules.atoms_of(indices)
@@ -57,8 +75,10 @@ def fit_normalisation(
         scale: "auto": the root mean square of the forces if there are any, else the standard deviation of what the
             references leave; "none": 1. Forces on fixed atoms do not count.
 
+    Labels that are missing do not count.
+
     Raises:
-        ValueError: there are forces, but every atom is fixed.
+        ValueError: there are forces, but every atom is fixed; or a target has no label.
     """
     free_forces = None
     if molecules.forces is not None:
@@ -72,19 +92,23 @@ def fit_normalisation(
     y = molecules.y[train]
     elements = torch.zeros(len(molecules.names), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     shift = torch.zeros(len(molecules.names), dtype=torch.float64)
+    known = ~y.isnan()
     for column, name in enumerate(molecules.names):
+        rows = known[:, column]
+        if not rows.any():
+            raise ValueError(f"data.train: expected training molecules with a label {name!r}, got none")
         kind = ("elements" if is_extensive(name) else "mean") if references == "auto" else references
         if kind == "elements":
-            elements[column] = fit_elements(counts, y[:, column])
+            elements[column] = fit_elements(counts[rows], y[rows, column])
         elif kind == "mean":
-            shift[column] = y[:, column].mean()
+            shift[column] = y[rows, column].mean()
     rest = y - counts @ elements.T - shift
     if scale == "none":
         size = torch.ones_like(shift)
     elif free_forces is not None:
         size = free_forces.double().square().mean().sqrt().expand_as(shift)
     else:
-        size = rest.std(0, correction=0)
+        size = torch.stack([column[rows].std(correction=0) for column, rows in zip(rest.T, known.T, strict=True)])
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
-    negligible = size <= 1e-9 * y.abs().amax(0)
+    negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
     return Normalisation(elements, shift, torch.where(negligible, torch.ones_like(size), size))

@@ -1,18 +1,25 @@
-"""A whole training run: data, Lightning trainer, Ctrl-C, resume, final test."""
+"""A whole training run: data, Lightning trainer, resume, final test."""
 
 import json
-import os
+import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
 
+from .._files import remove_partial_files, write_file
+from ..data import Split
 from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
 from .logs import plot_learning_curve
-from .potential import Potential, read_checkpoint
+from .paths import absolute_paths, moved_paths
+from .potential import Potential, read_checkpoint, stated_torsion
 from .prepare import prepare_molecules, prepare_potential, prepare_split
+from .saving import LAST, make_last, newest_checkpoint
+from .schedule import shortcoming
+from .signals import Interrupted
 from .trainer import eval_batch_size, fit
 
 # What may differ between the parts of a resumed run; anything else would make it another run.
@@ -32,7 +39,8 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
     """Train as `config` says, in the folder `out`.
 
     Written there: config.yaml, split.npz, metrics.csv, learning_curve.png, last.ckpt (for resuming), best.ckpt (for
-    use), results.json (errors on the test molecules), and TensorBoard's files.
+    use), previous.ckpt (for resuming if last.ckpt is damaged), results.json (errors on the test molecules), and
+    TensorBoard's files.
 
     Args:
         config: a checked config.
@@ -41,27 +49,37 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
             same to the last bit as without the interruption; only the limits and the display may be changed.
 
     Returns:
-        {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n} of the test molecules with the best averaged
-        weights (empty errors without test molecules), or None if the user stopped the run.
+        {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n, "note": text} of the test molecules with the
+        best averaged weights (empty errors without test molecules), or None if a signal stopped the run: see
+        `train_to_the_end`. The note says that the training was too short to learn much; None where it was not.
 
     Raises:
         FileNotFoundError, ValueError: data or config are wrong (nothing is written), `out` is in use, or the checkpoint
             is damaged or belongs to another configuration.
+        OSError: a file cannot be written.
         FloatingPointError: the loss stopped being finite.
     """
-    out = Path(out)
+    try:
+        return train_to_the_end(config, out, resume)
+    except Interrupted:
+        return None
+
+
+def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
+    """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run."""
+    out, config = Path(out), absolute_paths(config)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue its run")
+        raise _in_use(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.training.threads or threads)
     try:
-        return _train(config, out, checkpoint)
+        return _train(config, out, checkpoint, fresh=not resume)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(config: Config, out: Path, checkpoint: dict | None) -> dict | None:
+def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fresh: bool) -> dict:
     device = _device(config.training.device)
     molecules = prepare_molecules(config.data)
     split = prepare_split(config.data, molecules)
@@ -69,39 +87,73 @@ def _train(config: Config, out: Path, checkpoint: dict | None) -> dict | None:
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
         print(f"frames, drawn by whole relaxations: {parts}")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
-    split.save(out / "split.npz")
 
     units = potential.all_units()
-    resume_step = None if checkpoint is None else checkpoint["global_step"]
-    done = fit(config, out, molecules, split, potential, device, resume_step)
+    resume_step = None if checkpoint is None else checkpoint[0]["global_step"]
+    claim = partial(_claim, config, out, split, checkpoint, fresh)
+    try:
+        fit(config, out, molecules, split, potential, device, resume_step, claim)
+    except Interrupted:
+        plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
+        raise
     plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
-    if not done:
-        return None
     best = Potential.load(out / "best.ckpt", device=device)
     errors = evaluate(best, molecules, split.test, eval_batch_size(config))
-    results = errors._asdict() | {"units": units, "step": read_checkpoint(out / "last.ckpt")["global_step"]}
-    _write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
+    last = read_checkpoint(out / LAST)
+    step = last["global_step"]
+    results = errors._asdict() | {"units": units, "step": step}
+    results["note"] = shortcoming(config, step, last["run"]["minutes"])
+    write_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     if errors.mae:
         print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, errors)}")
         print_unseen_elements(best, molecules, split.test)
     return results
 
 
-def _checkpoint_to_resume(config: Config, out: Path) -> dict:
-    """The last checkpoint in `out`, if it belongs to `config`; else ValueError with the first difference."""
-    checkpoint = read_checkpoint(out / "last.ckpt")
-    if "potential" not in checkpoint or "run" not in checkpoint:
-        raise ValueError(f"{out / 'last.ckpt'}: expected the checkpoint of a training run, got another file")
-    before, now = (config_to_dict(c) for c in (config_from_dict(checkpoint["potential"]["config"]), config))
-    for section, options in now.items():
+def _claim(config: Config, out: Path, split: Split, checkpoint: tuple[dict, Path] | None, fresh: bool) -> None:
+    """Make the folder `out` with config and split; ValueError if it is to be a `fresh` one and a run is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        try:
+            (out / "config.yaml").touch(exist_ok=False)  # of several processes that come at once one succeeds
+        except FileExistsError:
+            raise _in_use(out) from None
+    remove_partial_files(out)
+    if checkpoint is not None:
+        make_last(checkpoint[1], out)
+    write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
+    split.save(out / "split.npz")
+
+
+def _in_use(out: Path) -> ValueError:
+    return ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue a run there")
+
+
+def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None:
+    """The newest whole checkpoint in `out` and its path, or None if the run had just begun; says so if not the last.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is not of a run of `config`: the first difference is named.
+    """
+    found = newest_checkpoint(out)
+    if found is None:
+        print(f"{out}: no checkpoint was saved before the run ended; it starts afresh", file=sys.stderr)
+        return None
+    checkpoint, path = found
+    try:
+        former = checkpoint["potential"]["config"]
+        if former["model"].get("name", "SphereNet") == "SphereNet":
+            former = former | {"model": stated_torsion(former["model"])}
+        before = config_to_dict(moved_paths(absolute_paths(config_from_dict(former)), out))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a config that this version knows: {error}") from error
+    for section, options in config_to_dict(config).items():
         for name, value in options.items():
             was = before.get(section, {}).get(name)
             if was != value and not (section == "training" and name in FREE_ON_RESUME):
                 key = f"{section}.{name}"
-                raise ValueError(f"--resume: expected {key} = {was!r} as in {out / 'last.ckpt'}, got {value!r}")
-    return checkpoint
+                raise ValueError(f"--resume: expected {key} = {was!r} as in {path}, got {value!r}")
+    return found
 
 
 def _device(wanted: str) -> str:
@@ -109,9 +161,3 @@ def _device(wanted: str) -> str:
     if wanted == "gpu" and not torch.cuda.is_available():
         raise ValueError("config key 'training.device': expected cpu or auto where PyTorch finds no GPU, got 'gpu'")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

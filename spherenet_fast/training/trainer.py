@@ -1,22 +1,25 @@
-"""The Lightning trainer of a run, and Ctrl-C."""
+"""The Lightning trainer of a run."""
 
 import logging
-import signal
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from ..data import Molecules, ShuffledBatches, Split, evaluation_loader, training_loader
 from .config import Config
-from .control import Interrupted, RunControl
+from .control import RunControl
 from .display import Display
 from .logs import MetricsFile
 from .module import TrainingModule
 from .potential import Potential
+from .saving import LAST, WholeCheckpoints
+from .signals import Interrupted, StopSignals
 
 
 class Loaders(pl.LightningDataModule):
@@ -43,12 +46,19 @@ def fit(
     potential: Potential,
     device: str,
     resume_step: int | None,
-) -> bool:
-    """Train `potential` and write metrics and checkpoints in `out`; False if the user stopped it.
+    claim: Callable[[], None],
+) -> None:
+    """Train `potential` and write metrics and checkpoints in `out`.
 
     Args:
         device: "cpu" or "cuda".
         resume_step: the step of ``last.ckpt`` in `out`, from where to go on; None: start afresh.
+        claim: makes the folder; called when nothing but training is left to fail, and before anything is written.
+
+    Raises:
+        Interrupted: a signal stopped it.
+        OSError: a file cannot be written.
+        ValueError: ``last.ckpt`` does not fit.
     """
     options = config.training
     batches = ShuffledBatches(split.train, options.batch_size, options.seed)
@@ -60,36 +70,43 @@ def fit(
     module = TrainingModule(potential, config, max_steps)
     units = potential.all_units()
     display = Display(units)
-    control = RunControl(out, val_every, len(split.val) > 0, per_epoch, display.report)
+    signals = StopSignals()
+    control = RunControl(out, val_every, len(split.val) > 0, per_epoch, signals, display.report)
     columns = ["epoch", "minutes", "lr"]
     values = ["loss", *(f"mae_{name}" for name in units)]
     values += [] if potential.within is None else [f"within_{name}" for name in potential.names]
     columns += [f"{part}_{value}" for part in ("train", "val") for value in values]
-    loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
-    if options.tensorboard:
-        loggers.append(TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step))
     with _quiet_lightning():
         trainer = pl.Trainer(
-            accelerator=device, devices=1, max_steps=-1, max_epochs=-1,
+            accelerator=device, devices=1, num_nodes=1, strategy="auto", plugins=[_one_process(), WholeCheckpoints()],
+            max_steps=-1, max_epochs=-1,
             val_check_interval=val_every, check_val_every_n_epoch=None, num_sanity_val_steps=0,
             limit_val_batches=1.0 if len(split.val) else 0, gradient_clip_val=config.optimizer.gradient_clip,
-            logger=loggers, log_every_n_steps=sys.maxsize, callbacks=[control], enable_checkpointing=False,
+            logger=False, log_every_n_steps=sys.maxsize, callbacks=[control, display], enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, inference_mode=False,
             default_root_dir=out,
         )  # fmt: skip
+        claim()
+        trainer.loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
+        if options.tensorboard:
+            trainer.loggers.append(TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step or 0))
         loaders = Loaders(molecules, split, batches, eval_batch_size(config), pin=device == "cuda")
         try:
-            with _interruptible(control):
-                path = None if resume_step is None else out / "last.ckpt"
+            with signals:
+                path = None if resume_step is None else out / LAST
                 trainer.fit(module, datamodule=loaders, ckpt_path=path, weights_only=True)
-        except Interrupted:
-            print(
-                f"stopped after step {trainer.global_step}; the same command with --resume continues", file=sys.stderr
-            )
-            return False
+                if signals.received is not None:  # after the last step was saved
+                    raise Interrupted(signals.received, saved=True)
+        except Interrupted as stop:
+            state = f"after step {trainer.global_step}" if stop.saved else "without saving"
+            print(f"stopped {state} by {stop}; the same command with --resume continues", file=sys.stderr)
+            raise
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            if path is None or control.started:
+                raise
+            raise ValueError(f"{path}: expected a checkpoint that this version can restore: {error!r}") from error
         finally:
             display.close()
-    return True
 
 
 def eval_batch_size(config: Config) -> int:
@@ -97,25 +114,11 @@ def eval_batch_size(config: Config) -> int:
     return config.training.eval_batch_size or 4 * config.training.batch_size
 
 
-@contextmanager
-def _interruptible(control: RunControl):
-    """The first Ctrl-C lets the present step end and saves; a second one stops at once."""
-
-    def stop(signum, frame):
-        if control.interrupted:
-            raise KeyboardInterrupt
-        control.interrupted = True
-        print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr)
-
-    try:
-        previous = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # not in the main thread, where Python delivers signals: no Ctrl-C to catch
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _one_process() -> LightningEnvironment:
+    """The process that was started trains, alone, whatever SLURM, torchrun, LSF or MPI say of others."""
+    environment = LightningEnvironment()
+    environment.set_global_rank(0)  # else loggers of a process with RANK or SLURM_PROCID above 0 keep silent
+    return environment
 
 
 @contextmanager

@@ -1,0 +1,153 @@
+"""The first thing to run on a GPU: do the kernels load, follow streams and graphs, and give the CPU's numbers?
+
+    python bench/smoke.py [--device cpu]
+
+Every check runs, whatever became of the others, and prints a line; the exit status says whether one failed. On the CPU,
+which has no streams, the checks try themselves.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from operator_cases import (  # noqa: E402
+    GRAPHS,
+    assert_close,
+    bessel_constants,
+    cast,
+    crowd,
+    derivatives,
+    gated_function,
+    gated_inputs,
+    on_device,
+)
+
+from spherenet_fast import _library, ops, reference  # noqa: E402
+
+SHAPE = dict(num_spherical=7, num_radial=6, channels=64, angle_size=8, torsion_size=8)  # as in the default model
+# float64 sums of some thousand products; float32 rounds to 6e-8, TF32 to 5e-4
+PRECISIONS = {"float64": (torch.float64, 1e-11), "float32": (torch.float32, 1e-5), "TF32": (torch.float32, 5e-3)}
+
+
+def the_library(device: str) -> None:
+    if device == "cuda":
+        assert _library.has_cuda_kernels(), "the library was built without CUDA kernels"
+
+
+def silu_on(stream_of: Callable, device: str) -> None:
+    """Behind a kernel that takes long and makes its input, so that on any other stream it would be too early."""
+    x, given = torch.zeros(4099, device=device), torch.randn(4099, device=device)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    with stream_of() if device == "cuda" else contextlib.nullcontext():
+        if device == "cuda":
+            torch.cuda._sleep(50_000_000)
+        x.copy_(given)
+        found = ops.silu(x).cpu()
+    assert_close({"silu": found}, {"silu": reference.silu(given.double())}, 1e-6)
+
+
+def another_stream():
+    return torch.cuda.stream(torch.cuda.Stream())
+
+
+def silu_in_a_graph(device: str) -> None:
+    x = torch.zeros(4099, device=device)
+    if device != "cuda":
+        return
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        ops.silu(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph, stream=stream):
+        found = ops.silu(x)
+    for _ in range(2):
+        x.normal_()
+        graph.replay()
+        assert_close({"silu": found}, {"silu": reference.silu(x.double())}, 1e-6)
+
+
+def gated_sum(precision: str, graph_name: str, device: str) -> None:
+    """All three passes, of which the last two take more shared memory than a kernel has unasked."""
+    dtype, tolerance = PRECISIONS[precision]
+    vec, graph = crowd() if graph_name == "crowd" else GRAPHS[graph_name]
+    inputs = cast(gated_inputs(vec, **SHAPE), dtype)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "TF32" else "highest")
+    try:
+        function = gated_function(ops, vec.to(device), on_device(graph, device))
+        found = derivatives(function, cast(inputs, dtype, device))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    expected = derivatives(gated_function(reference, vec, graph), cast(inputs, torch.float64))
+    assert_close(found, expected, tolerance)
+
+
+def torsion_reference(device: str) -> None:
+    vec, graph = GRAPHS["batch"]
+    found = ops.torsion_reference(vec.to(device), on_device(graph, device))
+    assert torch.equal(found.cpu(), ops.torsion_reference(vec, graph))
+
+
+def radial_basis(device: str) -> None:
+    given = {"distance": torch.linspace(0.4, 6.0, 700).double(), "frequency": torch.pi * torch.arange(1, 7).double()}
+    roots, scale = bessel_constants(7, 6)
+
+    def function(operators, where):
+        return lambda *inputs: operators.radial_basis(*inputs, roots.to(where), scale.to(where), 5.0, 5)
+
+    found = derivatives(function(ops, device), cast(given, torch.float64, device))
+    assert_close(found, derivatives(function(reference, "cpu"), given), 1e-11)
+
+
+def checks() -> dict[str, Callable[[str], None]]:
+    found = {
+        "library": the_library,
+        "silu on the default stream": lambda device: silu_on(contextlib.nullcontext, device),
+        "silu on another stream": lambda device: silu_on(another_stream, device),
+        "silu in a graph": silu_in_a_graph,
+        "torsion_reference": torsion_reference,
+        "radial_basis": radial_basis,
+    }
+    for graph in ("three triplets", "batch", "crowd"):
+        for precision in PRECISIONS:
+            found[f"gated_sum, {graph}, {precision}"] = lambda device, graph=graph, precision=precision: gated_sum(
+                precision, graph, device
+            )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    device = parser.parse_args().device
+    torch.manual_seed(0)
+    failed = []
+    for name, check in checks().items():
+        start = time.perf_counter()
+        try:
+            check(device)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            verdict = "ok"
+        except Exception as error:
+            failed.append(name)
+            verdict = "FAILED"
+            traceback.print_exc(file=sys.stdout)
+            print(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        print(f"{verdict:6} {time.perf_counter() - start:6.2f} s  {name}", flush=True)
+    if failed:
+        sys.exit(f"smoke.py: {len(failed)} of {len(checks())} failed: {'; '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Reading checkpoints: damaged, foreign and changed ones are refused before anything is made of them."""
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.molecules import MAX_ATOMIC_NUMBER
+from .references import check_normalisation
+
+FORMAT = "spherenet_fast potential 1"
+
+
+def serialized(state: dict) -> bytes:
+    """`state` as the bytes of a checkpoint file."""
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def read_checkpoint(path) -> dict:
+    """The dictionary in a checkpoint file, every byte of its contents checked; runs no code from it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PermissionError: it may not be read.
+        ValueError: the file is empty, truncated, damaged, or no checkpoint.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: expected the file of a checkpoint, got a folder")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        with zipfile.ZipFile(path) as archive:  # of which torch.load would not compare the check sums
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # a file of any content: zipfile and the unpickler raise whatever they come across
+        raise ValueError(
+            f"{path}: expected a checkpoint of spherenet_fast; it is empty, truncated or another file"
+        ) from error
+    if damaged:
+        raise ValueError(f"{path}: expected a checkpoint as it was written; it is damaged (in {damaged})")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected a checkpoint of spherenet_fast, got a {type(state).__name__}")
+    return state
+
+
+def digest(weights: Mapping[str, Tensor], normalisation: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all tensors, in the order of their names."""
+    total = hashlib.sha256()
+    for group, tensors in (("weights", weights), ("normalisation", normalisation)):
+        for name in sorted(tensors):
+            tensor = tensors[name].detach().cpu().contiguous()
+            total.update(f"{group} {name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def check_state(state: dict) -> None:
+    """See that `state` is what `Potential.state` returns; a digest is compared where there is one.
+
+    Raises:
+        ValueError: an entry is missing or of another kind, a number is not finite, or the weights are not those that
+            were written.
+    """
+    for name, (kind, words) in _ENTRIES.items():
+        if name not in state or not isinstance(state[name], kind):
+            came = f"a {type(state[name]).__name__}" if name in state else "none"
+            raise ValueError(f"{name}: expected {words}, got {came}")
+    _check_tensors("weights", state["weights"])
+    if not any(tensor.is_floating_point() for tensor in state["weights"].values()):
+        raise ValueError("weights: expected tensors of numbers, got none")
+    _check_tensors("normalisation", state["normalisation"])
+    if sorted(state["normalisation"]) != ["elements", "scale", "shift"]:
+        raise ValueError(f"normalisation: expected elements, shift, scale, got {', '.join(state['normalisation'])}")
+    _check_words("names", state["names"], (str,))
+    _check_words("units", state["units"], (str, type(None)))
+    check_normalisation(state["names"], state["units"], **state["normalisation"])
+    for z in state["elements"] or ():
+        if not isinstance(z, int) or not 0 < z <= MAX_ATOMIC_NUMBER:
+            raise ValueError(f"elements: expected atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {z!r}")
+    config = {"data": {}} if state["config"] is None else state["config"]
+    if "data" not in config or not all(isinstance(section, dict) for section in config.values()):
+        raise ValueError("config: expected a section data, and keys and values in every section, got others")
+    if "digest" in state and state["digest"] != digest(state["weights"], state["normalisation"]):
+        raise ValueError("weights: expected those of the digest beside them, got others: the checkpoint is damaged")
+
+
+# what `Potential.state` returns beside the format, the model's name and the digest, which older checkpoints lack
+_ENTRIES = {
+    "hparams": (dict, "a dictionary"),
+    "names": ((list, tuple), "a list of names"),
+    "units": ((list, tuple), "a list of units"),
+    "forces": (bool, "true or false"),
+    "elements": ((list, tuple, type(None)), "a list of atomic numbers"),
+    "config": ((dict, type(None)), "a dictionary"),
+    "normalisation": (dict, "a dictionary of tensors"),
+    "weights": (dict, "a dictionary of tensors"),
+}
+
+
+_DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+
+
+def _check_words(key: str, values, kinds: tuple[type, ...]) -> None:
+    for value in values:
+        if not isinstance(value, kinds):
+            raise ValueError(f"{key}: expected words, got {value!r}")
+
+
+def _check_tensors(key: str, tensors: dict) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{key}: expected names with tensors, got {name!r} with a {type(tensor).__name__}")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _DTYPES:
+            raise ValueError(f"{key}: {name}: expected float32 or float64, or whole numbers, got {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{key}: {name}: expected finite numbers, got others")
