@@ -418,8 +418,7 @@ for _name in ("radial_basis", "gated_sum", "smooth_torsion", "radial_gate", "sil
 
 # ---- autocast: lower precision has no kernels, the operators run in float32 ------------------------------------------
 
-for _name in (
-    "radial_basis", "gated_sum", "smooth_torsion", "segment_sum", "gather", "radial_gate", "product", "outer_sum", "silu",
-):  # fmt: skip
+_FULL_PRECISION = "radial_basis gated_sum smooth_torsion segment_sum gather radial_gate product outer_sum silu"
+for _name in _FULL_PRECISION.split():
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"spherenet_fast::{_name}", _device, torch.float32)

@@ -48,9 +48,10 @@ def spherical_bessel_scale(roots: np.ndarray) -> np.ndarray:
 
 
 def constant_of_bessel(roots: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The weights [K] of scale_0n j_0(roots_0n x) whose sum is near 1 for x from 0.15 to 0.95: regularized least squares.
+    """The weights [K] of scale_0n j_0(roots_0n x) whose sum is near 1 for x from 0.15 to 0.95.
 
-    All of these functions are 0 at x = 1, so that an exact fit would need large weights. roots, scale: [L, K].
+    By regularized least squares: all of these functions are 0 at x = 1, and an exact fit would need large weights.
+    roots, scale: [L, K].
     """
     x = np.linspace(0.15, 0.95, 33)[:, None] * roots[0]
     values = scale[0] * np.sin(x) / x

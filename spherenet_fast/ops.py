@@ -122,7 +122,8 @@ def gated_sum(
     h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
 
     x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_pairs] of
-    `torsion_reference`, or [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
+    `torsion_reference`, or [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P];
+    torsion_weight [Q, L^2 K]; torsion_up [C, Q].
     Without the two torsion weights their factor is 1 (torsion may be None); without all four M is the plain sum.
     angle_at: theta is the angle at j between the directions to k and to i; "receiver" makes it the angle at i between
     those to j and to k, without torsion. Then direction holds the vectors vec [E, 3] themselves.
@@ -135,7 +136,8 @@ def gated_sum(
         raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
     smooth = torsion is not None and torsion.is_floating_point()
     return _ops.gated_sum(
-        x, radial, direction, None if smooth else torsion, torsion if smooth else None, angle_weight, angle_up, torsion_weight, torsion_up,
+        x, radial, direction, None if smooth else torsion, torsion if smooth else None,
+        angle_weight, angle_up, torsion_weight, torsion_up,
         graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr,
         basis == "released", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
     )  # fmt: skip

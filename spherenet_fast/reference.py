@@ -305,7 +305,8 @@ def gated_sum(
     there is no torsion, and direction is vec itself.
 
     x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; torsion: [num_pairs] of `torsion_reference`, or
-    [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P]; torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
+    [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P];
+    torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
     """
     q, e, *_ = _pairs(graph)
     message = x[q]

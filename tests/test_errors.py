@@ -254,15 +254,15 @@ def test_bad_cotangents():
     """The operators of the derivatives can be called alone."""
     compiled = torch.ops.spherenet_fast
     x, radial, direction, *weights = gated_inputs(VEC, L, K, C, P, Q).values()
-    arguments = [x, radial, direction, TORSIONS, *weights, *graph_arrays(GRAPH), False, False, False, True, True]
+    arguments = [x, radial, direction, TORSIONS, None, *weights, *graph_arrays(GRAPH), False, False, False, True, True]
     with pytest.raises(RuntimeError, match=r"grad_out: expected shape \[12, 5\], got \[12, 4\]"):
         compiled.gated_sum_backward(x[:, :4], *arguments)
     with pytest.raises(RuntimeError, match="grad_out: expected dtype Double, got Float"):
         compiled.gated_sum_backward(x.float(), *arguments)
     with pytest.raises(RuntimeError, match=r"grad_grad_radial: expected shape \[12, 3, 2\], got \[11, 3, 2\]"):
-        compiled.gated_sum_double_backward(None, radial[1:], *[None] * 5, x, *arguments)
+        compiled.gated_sum_double_backward(None, radial[1:], *[None] * 6, x, *arguments)
     with pytest.raises(RuntimeError, match="grad_grad_x: expected dtype Double, got Float"):
-        compiled.gated_sum_double_backward(x.float(), *[None] * 6, x, *arguments)
+        compiled.gated_sum_double_backward(x.float(), *[None] * 7, x, *arguments)
     basis = [VEC.norm(dim=1), torch.ones(K, **DOUBLE), ROOTS, SCALE, 5.0, 5]
     with pytest.raises(RuntimeError, match=r"grad_bessel: expected shape \[12, 2\], got \[12, 3\]"):
         compiled.radial_basis_backward(direction, radial, *basis)

@@ -22,6 +22,8 @@ def samples(dtype):
     radial = [distance, frequency, *bessel_constants(L, K), 5.0, 5]
     cotangents = [torch.randn(len(VEC), K, dtype=dtype), torch.randn(len(VEC), L, K, dtype=dtype)]
     x, weight = torch.randn(5, C, dtype=dtype), torch.randn(C, 2, dtype=dtype)
+    smooth = [(VEC / VEC.norm(dim=1, keepdim=True)).to(dtype), torch.rand(len(VEC), dtype=dtype)]
+    point = torch.randn(2, GRAPH.num_pairs, dtype=dtype)
     found = {
         "radial_basis": [radial],
         "radial_basis_backward": [[*cotangents, *radial]],
@@ -31,6 +33,12 @@ def samples(dtype):
             [None, torch.randn_like(frequency), *cotangents, *radial],
         ],
         "torsion_reference": [[VEC.to(dtype), *ARRAYS, GRAPH.num_pairs]],
+        "smooth_torsion": [[*smooth, *ARRAYS, GRAPH.num_pairs, even] for even in (False, True)],
+        "smooth_torsion_backward": [[point, *smooth, *ARRAYS, GRAPH.num_pairs, False]],
+        "smooth_torsion_double_backward": [
+            [*tangents, point, *smooth, *ARRAYS, GRAPH.num_pairs, False]
+            for tangents in ([smooth[0] + 1, smooth[1] + 1], [smooth[0] + 1, None], [None, smooth[1] + 1])
+        ],
         "neighbor_pointers": [[POS.to(dtype), None, 3.0, -1, -1], [POS.to(dtype), BATCH, 3.0, 8, 10]],
         "neighbor_edges": [[POS.to(dtype), BATCH, IN_PTR, 3.0, 4], [POS.to(dtype), BATCH, IN_PTR, 3.0, 6]],
         "segment_sum": [[x, PTR, None, None], [x, PTR, INDEX, None], [x, PTR, INDEX, ROW]],
@@ -61,17 +69,20 @@ def samples(dtype):
 
 def gated_samples(dtype):
     torsions = ops.torsion_reference(VEC, GRAPH)
+    point = torch.randn(2, GRAPH.num_pairs, dtype=dtype)
     found = {"gated_sum": [], "gated_sum_backward": [], "gated_sum_double_backward": []}
-    for gates in (dict(), dict(use_torsion=False), dict(use_torsion=False, use_angle=False)):
+    for gates in (dict(), dict(smooth=True), dict(use_torsion=False), dict(use_torsion=False, use_angle=False)):
+        smooth = gates.pop("smooth", False)
         inputs = cast(gated_inputs(VEC, L, K, C, **gates), dtype)
         x, radial, direction, *weights = inputs.values()
-        chosen = None if weights[2] is None else torsions
-        arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False, False, False]
-        tangents = [None if value is None else torch.randn_like(value) for value in inputs.values()]
+        chosen = None if weights[2] is None or smooth else torsions
+        differentiable = [x, radial, direction, point if smooth else None, *weights]
+        arguments = [x, radial, direction, chosen, *differentiable[3:], *ARRAYS, False, False, False]
+        tangents = [None if value is None else torch.randn_like(value) for value in differentiable]
         found["gated_sum"].append(arguments)
         for geometry, weighted in ((True, True), (True, False), (False, True), (False, False)):
             cotangent = torch.randn_like(x)
-            asked = [True, geometry, geometry, weighted, weighted, weighted, weighted]
+            asked = [True, geometry, geometry, geometry, weighted, weighted, weighted, weighted]
             wanted = [tangent if yes else None for tangent, yes in zip(tangents, asked, strict=True)]
             found["gated_sum_backward"].append([cotangent, *arguments, geometry, weighted])
             found["gated_sum_double_backward"].append([*wanted, cotangent, *arguments, geometry, weighted])
@@ -85,9 +96,8 @@ CALLS = [
     for name, calls in operators.items()
     for number, arguments in enumerate(calls)
 ]
-DIFFERENTIABLE = [
-    name for name in SAMPLES[torch.float32] if not any(word in name for word in ("double", "torsion", "neighbor"))
-]
+_WITHOUT_DERIVATIVE = ("double", "torsion_reference", "neighbor")
+DIFFERENTIABLE = [name for name in SAMPLES[torch.float32] if not any(word in name for word in _WITHOUT_DERIVATIVE)]
 
 
 def test_no_operator_is_left_out():

@@ -11,7 +11,7 @@ import torch._dynamo.testing
 from molecules import rattled, with_outputs
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from spherenet_fast import basis
+from spherenet_fast import basis, reference
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
 
@@ -58,6 +58,10 @@ def test_initial_weights():
             torch.testing.assert_close(value, math.pi * torch.arange(1.0, 7.0))
         elif name.endswith("emb.weight"):
             assert value.abs().max() < 3**0.5 and abs(value.std().item() - 1) < 0.05
+        elif "lin_t1" in name:  # the first basis channel of the torsion is nearly constant
+            assert (value[0, :6] != 0).all() and (value[0, 6:] == 0).all()
+        elif "lin_t2" in name:  # and goes into all channels
+            assert (value[:, 0] == 1).all()
         else:  # orthogonal: the mean square is exact up to rounding
             assert value.square().mean().item() == pytest.approx(2 / sum(value.shape), rel=1e-4)
 
@@ -129,3 +133,15 @@ def test_training_step_is_traced():
 
     for traced, expected in zip(gradients(make_fx(step)(data.pos)), gradients(step), strict=True):
         torch.testing.assert_close(traced, expected, rtol=1e-12, atol=1e-12)  # the same operations
+
+
+def test_the_torsion_filters_start_near_one():
+    """Evaluated as the gated sum does, over distances and angles; the other basis channels begin at random."""
+    model = SphereNet().double()
+    distance = torch.linspace(1.0, 4.5, 20, dtype=torch.float64)
+    radial = model.emb(distance, reference)[1]
+    harmonics = reference.spherical_harmonics(*torch.randn(3, 20, dtype=torch.float64), 7)
+    for block in model.update_es:
+        first = block.lin_t1.weight[:1], block.lin_t2.weight[:, :1]
+        factor = reference.torsion_filter(radial, harmonics, *first)
+        assert (factor - 1).abs().max() < 0.25  # six functions that are 0 at 5 Å cannot do better there

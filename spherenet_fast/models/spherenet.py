@@ -95,7 +95,8 @@ class SphereNet(SphericalMessagePassing):
 
         state_dict: names as there ("update_es.0.lin_t1.weight", ...); hparams: what the checkpoint was trained with,
         wherever it differs from the default values; basis is "released" and torsion "paper". The weights take
-        torch's default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the hyper-parameters.
+        torch's default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the
+        hyper-parameters.
         """
         hparams.setdefault("torsion", "paper")
         if hparams.setdefault("basis", "released") != "released":
