@@ -1,6 +1,6 @@
 """Threads that wait for work soon go to sleep.
 
-torch shares a loop among OpenMP's threads. Those of GCC's library spin while they wait for the next loop, for up to some
+torch shares a loop among OpenMP's threads. Those of GCC's library spin while they wait for the next loop, for some
 milliseconds: where anything else runs on their cores, they take the time of the very thread they wait for, and two
 threads are several times slower than one. Whoever sleeps is served first on waking.
 """
