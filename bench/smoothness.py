@@ -115,40 +115,41 @@ def follow(surface: Surface, line: paths.Line, points: int) -> Found:
     precision = torch.finfo(surface.dtype).eps
     rounding = 64 * precision
     noise = rounding * (float(energy.abs().max()) + surface.scale)
+    exceeding = int(jumps(energy, slope, float(t[1]), noise).sum())
     shortest = precision**0.5 / line.length()
-    unexplained = (energy.diff() - t[1] * (slope[1:] + slope[:-1]) / 2).abs()
-    energy_jump, _ = remaining(lambda at: surface(line, at)[0][:, None], *_around(unexplained, t), shortest)
-    change = forces.diff(dim=0)
-    sudden = (change[1:-1] - (change[:-2] + change[2:]) / 2).flatten(1).abs().amax(1)
-    interval = _around(torch.nn.functional.pad(sudden, (1, 1)), t)
-    force_jump, ratio = remaining(lambda at: surface(line, at)[1].flatten(1), *interval, shortest)
-    before = float(surface(line, torch.stack(interval))[1].diff(dim=0).abs().max())
+    number = int(sudden(energy[:, None]).argmax())
+    energy_jump = remaining(lambda at: surface(line, at)[0][:, None], t[number], t[number + 1], shortest)[1]
+    number = int(sudden(forces.flatten(1)).argmax())
+    before, force_jump, ratio = remaining(
+        lambda at: surface(line, at)[1].flatten(1), t[number], t[number + 1], shortest
+    )
     # a force with a slope changes in proportion to the distance; twenty times more is allowed where the slope varies
     allowed = min(0.5, 20 * ratio) * before + rounding * float(forces.abs().max())
-    exceeding = int(jumps(energy, slope, float(t[1]), noise).sum())
     return Found(energy, exceeding, energy_jump, force_jump, force_jump > allowed)
 
 
-def _around(size: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The interval of the points t [F] in which `size` [F - 1] is largest."""
-    number = int(size.argmax())
-    return t[number], t[number + 1]
+def sudden(values: Tensor) -> Tensor:
+    """[F - 1]: how far a change of any of `values` [F, V] is from the mean of those before and after; 0 at the ends."""
+    change = values.diff(dim=0)
+    inner = (change[1:-1] - (change[:-2] + change[2:]) / 2).abs().amax(1)
+    return torch.nn.functional.pad(inner, (1, 1))
 
 
-def remaining(values, start: Tensor, end: Tensor, shortest: float) -> tuple[float, float]:
-    """The largest change of any of `values(t [F])` [F, V] where it changes most between start and end.
+def remaining(values, start: Tensor, end: Tensor, shortest: float) -> tuple[float, float, float]:
+    """What is left of a change between start and end where `values(t [F])` [F, V] change most suddenly.
 
     Looked at ever closer, until the interval is no longer than `shortest`.
-    Returns the change over the last interval, and the length of that over the first.
+    Returns the change from start to end, that over the last interval, and the length of that over the first.
     """
-    first = float(end - start)
+    first, before = float(end - start), None
     while True:
-        t = start + (end - start) * torch.linspace(0, 1, PARTS + 1, dtype=torch.float64)
-        changes = values(t).diff(dim=0).abs().amax(1)
-        number = int(changes.argmax())
+        t = start + (end - start) * torch.arange(-1, PARTS + 2, dtype=torch.float64) / PARTS
+        found = values(t)
+        before = float((found[-2] - found[1]).abs().max()) if before is None else before
+        number = 1 + int(sudden(found)[1:-1].argmax())
         start, end = t[number], t[number + 1]
         if float(end - start) <= shortest:
-            return float(changes[number]), float(end - start) / first
+            return before, float((found[number + 1] - found[number]).abs().max()), float(end - start) / first
 
 
 def minima(energy: Tensor) -> int:

@@ -26,6 +26,7 @@ MODELS = {
     "no_angle": "no_angle",
 }  # fmt: skip  # name: variant of the config
 BATCH = {"ethanol": 8, "malonaldehyde": 8, "toluene": 4, "naphthalene": 4}  # frames a step; 4 for other molecules
+TRAIN = [sys.executable, "-m", "spherenet_fast.cli", "train"]
 INTERRUPTED = 130  # exit status of the command after Ctrl-C
 
 
@@ -76,18 +77,21 @@ class Queue:
     def settings(self) -> str:
         return "; ".join(filter(None, [self.arguments.settings, *self.arguments.more]))
 
-    def _train(self, run: Run, folder: Path, log: Path) -> int:
-        resume = (folder / "last.ckpt").exists()
-        if not resume and (folder / "config.yaml").exists():
-            shutil.rmtree(folder)  # of a run that was killed before it saved anything
+    def overrides(self, run: Run) -> list[str]:
+        """What differs from the config, as key=value."""
         values = {
             "data.source": (self.arguments.folder / f"{run.molecule}.npz").resolve(), "data.labels": run.labels,
             "training.batch_size": BATCH.get(run.molecule, 4), "training.max_steps": run.steps,
             "training.seed": run.seed, "training.threads": 1,
         }  # fmt: skip
-        settings = [*(f"{key}={value}" for key, value in values.items()), *self.arguments.more]
-        command = [sys.executable, "-m", "spherenet_fast.cli", "train", f"ablation:{MODELS[run.model]}"]
-        command += ["--out", str(folder), *(word for setting in settings for word in ("--set", setting))]
+        return [*(f"{key}={value}" for key, value in values.items()), *self.arguments.more]
+
+    def _train(self, run: Run, folder: Path, log: Path) -> int:
+        resume = (folder / "last.ckpt").exists()
+        if not resume and (folder / "config.yaml").exists():
+            shutil.rmtree(folder)  # of a run that was killed before it saved anything
+        command = [*TRAIN, f"ablation:{MODELS[run.model]}", "--out", str(folder)]
+        command += [word for setting in self.overrides(run) for word in ("--set", setting)]
         command += ["--resume"] if resume else []
         self.arguments.out.mkdir(parents=True, exist_ok=True)
         if not resume:
