@@ -1,7 +1,8 @@
 """The paper's experiments, ours beside the paper's: `python bench/experiments.py`.
 
 Reads bench/results/training/*.csv, one row for each error on test data, and bench/paper.csv, the numbers of the paper;
-writes bench/results/experiments.md and what stands between the markers "experiments" in README.md.
+and of bench/results/potentials what smoothness.py and dynamics.py have found of trained models; writes
+bench/results/experiments.md and what stands between the markers "experiments" in README.md.
 
 The paper's Tables 1 to 5 have two versions: `value` is the number in the `version` named beside it, "Spherical Message
 Passing for 3D Graph Networks"; `iclr_2022` that of the later one, known for SphereNet on QM9 alone. Of our models
@@ -38,9 +39,18 @@ TITLES = {
 }  # fmt: skip
 
 
+MEASURED = {
+    "smoothness": "Smoothness (`python bench/smoothness.py`)",
+    "dynamics": "Relaxation, frequencies and dynamics (`python bench/dynamics.py`)",
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results" / "training", help="folder of the CSV files")
+    parser.add_argument(
+        "--potentials", type=Path, default=HERE / "results" / "potentials", help="folder of what trained models do"
+    )
     parser.add_argument("--paper", type=Path, default=HERE / "paper.csv", help="the paper's numbers")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "experiments.md", help="table to write")
     parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md", help="file with markers to rewrite")
@@ -61,7 +71,7 @@ def main() -> None:
     if not rows:
         parser.error(f"--results: expected a folder with CSV files of results, found none in {arguments.results}")
     paper = read(arguments.paper, PAPER_COLUMNS)
-    arguments.out.write_text(markdown(rows, paper))
+    arguments.out.write_text(markdown(rows, paper, of_trained_models(arguments.potentials)))
     if arguments.readme.exists():
         document = arguments.readme.read_text()
         arguments.readme.write_text(replaced(document, summary(rows, paper), "experiments"))
@@ -145,8 +155,8 @@ def model_name(options: dict) -> str:
     return ABLATION[0] if torsion == "paper" else f"{ABLATION[0]}, {torsion}"
 
 
-def markdown(rows: list[Row], paper: list[Row]) -> str:
-    """The whole document."""
+def markdown(rows: list[Row], paper: list[Row], more: list[str] | tuple[str, ...] = ()) -> str:
+    """The whole document, ended by the parts `more`."""
     parts = [
         "# The paper's experiments",
         f"Written by `python bench/experiments.py` from `bench/results/training/*.csv` and `bench/paper.csv`; newest "
@@ -161,7 +171,19 @@ def markdown(rows: list[Row], paper: list[Row]) -> str:
         parts.append(f"## {TITLES.get(experiment, experiment)}")
         parts += [ablation(own, paper), verdict(own)] if experiment == "ablation" else []
         parts.append(results(own, paper))
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return "\n\n".join(filter(None, [*parts, *more])) + "\n"
+
+
+def of_trained_models(folder: Path) -> list[str]:
+    """Titles and tables of what smoothness.py and dynamics.py have found, all columns; none where they have not run."""
+    parts = []
+    for name, text in MEASURED.items():
+        path = folder / f"{name}.csv"
+        if path.exists():
+            with path.open(newline="") as file:
+                head, *lines = csv.reader(file)
+            parts += [f"## {text}", pipes([column.replace("_", " ") for column in head], lines)]
+    return parts
 
 
 def summary(rows: list[Row], paper: list[Row]) -> str:

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=200, help="0 leaves them out [200]")
     parser.add_argument("--points", type=int, default=2000, help="of a segment [2000]")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float64"], help="[float64]")
-    parser.add_argument("--batch", type=int, default=250, help="geometries computed at once [250]")
+    parser.add_argument("--batch", type=int, default=64, help="geometries computed at once [64]")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=trained.RESULTS / "smoothness.csv", help="rows to add to")
@@ -68,7 +68,7 @@ def main() -> None:
 class Surface:
     """Energies in eV and forces in eV/Å of a potential on lines."""
 
-    def __init__(self, potential: Potential, factor: float, batch: int = 250):
+    def __init__(self, potential: Potential, factor: float, batch: int = 64):
         self.potential, self.batch = potential, batch
         self.scale = factor * float(potential.scale)  # eV
         self.dtype = next(potential.model.parameters()).dtype
@@ -83,6 +83,12 @@ class Surface:
             energies.append(self.scale * energy[:, 0].detach().cpu().double())
             forces.append(self.scale * force.detach().cpu().double().reshape(len(part), -1, 3))
         return torch.cat(energies), torch.cat(forces)
+
+    def energies(self, line: paths.Line, t: Tensor) -> Tensor:
+        """The energies [F] alone, of a few points."""
+        with torch.no_grad():
+            energy = self.potential.model(line.frames(t, self.dtype).to(self.device))
+        return self.scale * energy[:, 0].cpu().double()
 
 
 class Found(NamedTuple):
@@ -118,7 +124,7 @@ def follow(surface: Surface, line: paths.Line, points: int) -> Found:
     exceeding = int(jumps(energy, slope, float(t[1]), noise).sum())
     shortest = precision**0.5 / line.length()
     number = int(sudden(energy[:, None]).argmax())
-    energy_jump = remaining(lambda at: surface(line, at)[0][:, None], t[number], t[number + 1], shortest)[1]
+    energy_jump = remaining(lambda at: surface.energies(line, at)[:, None], t[number], t[number + 1], shortest)[1]
     number = int(sudden(forces.flatten(1)).argmax())
     before, force_jump, ratio = remaining(
         lambda at: surface(line, at)[1].flatten(1), t[number], t[number + 1], shortest

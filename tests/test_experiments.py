@@ -101,7 +101,8 @@ def test_shipped_numbers_are_well_formed_and_the_document_is_up_to_date(experime
         for row in experiments.read(path, experiments.COLUMNS)
     ]
     paper = experiments.read(BENCH / "paper.csv", experiments.PAPER_COLUMNS)
-    assert (BENCH / "results/experiments.md").read_text() == experiments.markdown(rows, paper)
+    more = experiments.of_trained_models(BENCH / "results/potentials")
+    assert (BENCH / "results/experiments.md").read_text() == experiments.markdown(rows, paper, more)
     assert len({tuple(row[name] for name in experiments.PAPER_COLUMNS[:-2]) for row in paper}) == len(paper) == 197
     assert all(row["version"] and row["table"] in "12345" for row in paper)
 
@@ -128,6 +129,14 @@ def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
     assert {name: forces[name] for name in expected} == expected
     assert len(cells((tmp_path / "table.md").read_text(), ["ethanol", "w/o φ"])) == 3
     assert (tmp_path / "README.md").read_text().count("ethanol") == 3  # two errors, and the paper's of forces
+
+
+def test_what_trained_models_do_ends_the_document(experiments, tmp_path):
+    assert experiments.of_trained_models(tmp_path) == []
+    (tmp_path / "dynamics.csv").write_text('model,relax_steps,seed\n"SphereNet, smooth",15,\n')
+    text = experiments.markdown([result(experiments)], [], experiments.of_trained_models(tmp_path))
+    assert "## Relaxation, frequencies and dynamics" in text and "## Smoothness" not in text
+    assert cells(text, ["model", "relax steps"]) and cells(text, ["SphereNet, smooth", "15"])
 
 
 def test_models_have_the_paper_s_names(experiments):
