@@ -200,16 +200,13 @@ def _largest(found: list[Found]) -> list[str]:
 
 def draw(checkpoints: list[Path], arguments: argparse.Namespace) -> None:
     """Energies and slopes of the models on one way past a neighbor, in the first one's geometry."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
     from spherenet_fast.pictures.files import check_picture, save
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     check_picture(arguments.picture)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    line = None
+    figure, line = Figure(figsize=(9, 3.6), layout="constrained"), None
+    left, right = figure.subplots(1, 2)
     for checkpoint in checkpoints:
         potential, factor = trained.load(checkpoint, arguments.dtype[0], arguments.device)
         if line is None:
@@ -230,7 +227,6 @@ def draw(checkpoints: list[Path], arguments: argparse.Namespace) -> None:
         axes.set_xlabel("Å beyond the place where a neighbor is overtaken")
         axes.legend(fontsize=8, frameon=False, markerscale=4)
     save(figure, arguments.picture)
-    plt.close(figure)
     print(f"picture in {arguments.picture}")
 
 

@@ -87,6 +87,19 @@ def test_the_picture_of_a_neighbor_that_is_overtaken(run, checkpoints, tmp_path)
     assert (tmp_path / "a.png").stat().st_size > 10_000 and list(tmp_path.iterdir()) == [tmp_path / "a.png"]
 
 
+def test_learning_curves(run, checkpoints, tmp_path):
+    from curves import draw
+
+    runs = [checkpoint.parent for checkpoint in checkpoints.values()]
+    run("curves.py", *runs, "-o", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    (axes,) = draw(runs).axes
+    assert axes.get_title() == "ethanol, forces"
+    assert [line.get_label() for line in axes.lines] == ["SphereNet, smooth, seed 0", "SphereNet, seed 0"]
+    assert all(line.get_xdata()[-1] == 12 for line in axes.lines)
+    assert "expected the folder of a run" in run("curves.py", tmp_path, "-o", tmp_path / "b.png", status=2)
+
+
 def test_wrong_words_are_one_line(run, checkpoints, tmp_path):
     output = run("smoothness.py", checkpoints["smooth"], "--data", tmp_path / "none.npz", status=2)
     assert "none.npz" in output and "Traceback" not in output
