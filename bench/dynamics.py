@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("structure")
+    parser.add_argument("--name", help="of the structure in the rows [the file's]")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
     parser.add_argument("--fmax", type=float, default=0.01, help="largest force of a relaxed structure, eV/Å [0.01]")
     parser.add_argument("--relax-steps", type=int, default=300, help="at most [300]")
@@ -101,7 +102,7 @@ def measure(dtype: str, arguments: argparse.Namespace) -> table.Row:
     row = trained.describe(arguments.checkpoint, potential)
     optimizer = BFGS(atoms, logfile=None)
     converged = optimizer.run(fmax=arguments.fmax, steps=arguments.relax_steps)
-    values = [trained.title(arguments.structure), len(atoms), arguments.fmax, optimizer.nsteps]
+    values = [arguments.name or trained.title(arguments.structure), len(atoms), arguments.fmax, optimizer.nsteps]
     row |= dict(zip(RELAXED, [*map(str, values), "yes" if converged else "no"]))
     row |= dict(zip(FREQUENCIES, frequencies_of(vibrations(atoms), reference)))
     spans = [arguments.timestep, arguments.picoseconds, arguments.temperature]

@@ -205,14 +205,14 @@ def test_a_neighbor_is_overtaken_halfway(bench):
 def test_dynamics_of_a_checkpoint(run, checkpoints, tmp_path):
     out = tmp_path / "dynamics.csv"
     output = run(
-        "dynamics.py", checkpoints["smooth"], "ethanol", "--relax-steps", 2, "--picoseconds", 0.01, "--threads", 1,
-        "--out", out,
+        "dynamics.py", checkpoints["smooth"], "ethanol", "--name", "a", "--relax-steps", 2, "--picoseconds", 0.01,
+        "--threads", 1, "--out", out,
     )  # fmt: skip
     assert "drift_meV_per_atom_ps" in output
     rows = read(out)
     assert [row["dtype"] for row in rows] == ["float32", "float64"]
     for row in rows:
-        assert (row["structure"], row["atoms"], row["relax_steps"], row["converged"]) == ("ethanol", "9", "2", "no")
+        assert (row["structure"], row["atoms"], row["relax_steps"], row["converged"]) == ("a", "9", "2", "no")
         assert (row["checkpoint"], row["torsion"], row["steps"]) == ("smooth/best.ckpt", "smooth", "12")
         assert all(math.isfinite(float(row[name])) for name in ("lowest_cm1", "drift_meV_per_atom_ps"))
         assert row["reference_mae_cm1"] == "" and float(row["largest_step_meV"]) > 0
