@@ -9,9 +9,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiments import ABLATION, SMOOTH, model_name
+from experiments import ABLATION, SMOOTH, config_of, model_name
 from spherenet_fast.pictures.files import check_picture, save
-from spherenet_fast.training.config_files import config_to_dict, load_config
 from spherenet_fast.training.logs import read_metrics
 
 STYLES = ("-", "--", ":", "-.")  # of the first seeds
@@ -37,7 +36,7 @@ def draw(runs: list[Path]) -> Figure:
     for run in runs:
         if not (run / "config.yaml").is_file():
             raise FileNotFoundError(f"{run}: expected the folder of a run, found no config.yaml there")
-        config = config_to_dict(load_config(run / "config.yaml"))
+        config = config_of(run)
         rows = [row for row in read_metrics(run / "metrics.csv") if any(name.startswith(PREFIX) for name in row)]
         if not rows:
             raise ValueError(f"{run}: expected validation errors in metrics.csv, found none")

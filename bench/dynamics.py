@@ -9,6 +9,7 @@ first structure), or a source of `spherenet-fast train`, of whose frames the one
 
 import argparse
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,9 @@ def read_structure(source: str) -> tuple[Atoms, np.ndarray | None]:
     """
     path = Path(source)
     if source in SAMPLES or source.startswith("pyg:") or path.suffix == ".npz":
-        if path.suffix == ".npz" and path.is_file():
+        if zipfile.is_zipfile(path):  # else the reader of molecules says what is wrong
             with np.load(path) as archive:
-                if "minimum_pos" in archive:
+                if "z" in archive and "minimum_pos" in archive:
                     return _minimum(path, archive)
         molecules = read_molecules(source, dtype=torch.float64)
         frame = molecules[trained.lowest(molecules)]

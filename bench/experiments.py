@@ -109,10 +109,7 @@ def rows_of_run(run: Path, arguments: argparse.Namespace) -> list[Row]:
     import torch
     from table import commit, device_name
 
-    from spherenet_fast.training.config_files import config_to_dict, load_config
-
-    results = json.loads((run / "results.json").read_text())
-    config = config_to_dict(load_config(run / "config.yaml"))
+    results, config = json.loads((run / "results.json").read_text()), config_of(run)
     with (run / "metrics.csv").open(newline="") as file:
         minutes = max(float(row["minutes"]) for row in csv.DictReader(file))
     split = np.load(run / "split.npz")
@@ -137,6 +134,18 @@ def rows_of_run(run: Path, arguments: argparse.Namespace) -> list[Row]:
         row | {"target": name, "metric": "EwT", "unit": "%", "value": f"{100 * share:.5g}"}
         for name, share in shares.items()
     ]
+
+
+def config_of(run: Path) -> dict:
+    """The config of a run's folder; a SphereNet whose config does not say which torsion it has, has the paper's."""
+    import yaml
+
+    from spherenet_fast.training.config_files import config_to_dict, load_config
+
+    config, stated = config_to_dict(load_config(run / "config.yaml")), yaml.safe_load((run / "config.yaml").read_text())
+    if "torsion" in config["model"]:
+        config["model"]["torsion"] = stated["model"].get("torsion", "paper")
+    return config
 
 
 def _default_device() -> str:

@@ -269,6 +269,9 @@ def test_structures_to_start_from(bench, tmp_path):
     np.savez(tmp_path / "own.npz", z=z, minimum_pos=pos, frequencies_cm1=frequencies[:-1])
     with pytest.raises(ValueError, match=r"frequencies_cm1: expected shape \[9\], got \[8\]"):
         read_structure(str(tmp_path / "own.npz"))
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="broken.npz: expected a NumPy archive"):
+        read_structure(str(tmp_path / "broken.npz"))
     atoms.write(tmp_path / "own.xyz")
     assert len(read_structure(str(tmp_path / "own.xyz"))[0]) == 3
     with pytest.raises(ValueError, match="fcc111: expected a molecule"):

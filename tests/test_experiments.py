@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from training_runs import tiny_config
 
 from spherenet_fast.training import load_config, train
@@ -147,6 +148,16 @@ def test_models_have_the_paper_s_names(experiments):
         "DimeNet++": load_config("ethanol", ["model.name=DimeNetPlusPlus"]),
     }.items():  # fmt: skip
         assert experiments.model_name(config_to_dict(config)["model"]) == name
+
+
+def test_a_run_that_does_not_say_has_the_paper_s_torsion(experiments, tmp_path):
+    for torsion, name in ((None, "w/o φ"), ("smooth", "SphereNet, smooth"), ("", "SphereNet")):
+        config = config_to_dict(load_config("ethanol"))
+        config["model"]["torsion"] = torsion
+        if torsion == "":
+            del config["model"]["torsion"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        assert experiments.model_name(experiments.config_of(tmp_path)["model"]) == name
 
 
 def test_wrong_files_are_named(experiments, tmp_path):
