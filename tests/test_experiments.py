@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from training_runs import tiny_config
 
 from spherenet_fast.training import load_config, train
 from spherenet_fast.training.config_files import config_to_dict
 
 BENCH = Path(__file__).parents[1] / "bench"
+PAPER = "the paper (3D Graph Networks)"
 
 
 @pytest.fixture
@@ -59,6 +61,16 @@ def test_order_is_reported_as_it_is(experiments):
     assert "holds for errors of forces in 1 of 2 comparisons" in text
 
 
+def test_every_torsion_has_its_own_order(experiments):
+    rows = study(experiments, (0.7, 0.6, 0.9)) + [result(experiments, model="SphereNet, smooth", value=0.5)]
+    text = experiments.markdown(rows, [])
+    assert cells(text, ["ethanol", "forces", "kcal/mol/Ang"])[0][4:9] == [
+        *("0.500", "0.700", "0.600", "0.900"), "SphereNet, smooth: yes; SphereNet: no: w/o φ < SphereNet < w/o (θ, φ)",
+    ]  # fmt: skip
+    for name, count in (("SphereNet, smooth", 1), ("SphereNet", 0)):
+        assert f"{name} < w/o φ < w/o (θ, φ) holds for errors of forces in {count} of 1 comparisons" in text
+
+
 def test_unequal_budgets_are_not_compared(experiments):
     rows = study(experiments, (0.5, 0.6, 0.9))
     rows[2]["steps"] = "8000"
@@ -75,6 +87,12 @@ def test_the_paper_s_number_stands_beside_ours_in_the_same_unit(experiments):
     more = [result(experiments, value=0.25, seed=1, **same), *rows]
     lines = cells(experiments.summary(more, paper), ["toluene", "SphereNet"])
     assert len(lines) == 1 and "0.250" in lines[0]  # for the README the best alone
+    same = dict(experiment="qm9", data="QM9", target="mu", unit="D")
+    rows = [result(experiments, model="SphereNet, smooth", value=1, **same)]
+    (line,) = cells(experiments.markdown(rows, paper), ["QM9", "SphereNet, smooth", "mu, MAE"])
+    assert line[3:7] == ["D", "1.00", "0.0269", "0.0245"]  # both versions of the paper
+    (line,) = cells(experiments.markdown([result(experiments)], paper), ["ethanol", "forces", "kcal/mol/Ang", PAPER])
+    assert line[4:7] == ["0.208", "0.22", "0.249"]
 
 
 def test_shipped_numbers_are_well_formed_and_the_document_is_up_to_date(experiments):
@@ -84,8 +102,10 @@ def test_shipped_numbers_are_well_formed_and_the_document_is_up_to_date(experime
         for row in experiments.read(path, experiments.COLUMNS)
     ]
     paper = experiments.read(BENCH / "paper.csv", experiments.PAPER_COLUMNS)
-    assert (BENCH / "results/experiments.md").read_text() == experiments.markdown(rows, paper)
-    assert len({tuple(row[name] for name in experiments.PAPER_COLUMNS[:-1]) for row in paper}) == len(paper)
+    more = experiments.of_trained_models(BENCH / "results/potentials")
+    assert (BENCH / "results/experiments.md").read_text() == experiments.markdown(rows, paper, more)
+    assert len({tuple(row[name] for name in experiments.PAPER_COLUMNS[:-2]) for row in paper}) == len(paper) == 197
+    assert all(row["version"] and row["table"] in "12345" for row in paper)
 
 
 def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
@@ -109,15 +129,35 @@ def test_a_finished_run_becomes_rows_and_a_document(experiments, tmp_path):
     }  # fmt: skip
     assert {name: forces[name] for name in expected} == expected
     assert len(cells((tmp_path / "table.md").read_text(), ["ethanol", "w/o φ"])) == 3
-    assert (tmp_path / "README.md").read_text().count("ethanol") == 2  # two errors, neither with one of the paper's
+    assert (tmp_path / "README.md").read_text().count("ethanol") == 3  # two errors, and the paper's of forces
+
+
+def test_what_trained_models_do_ends_the_document(experiments, tmp_path):
+    assert experiments.of_trained_models(tmp_path) == []
+    (tmp_path / "dynamics.csv").write_text('model,relax_steps,seed\n"SphereNet, smooth",15,\n')
+    text = experiments.markdown([result(experiments)], [], experiments.of_trained_models(tmp_path))
+    assert "## Relaxation, frequencies and dynamics" in text and "## Smoothness" not in text
+    assert cells(text, ["model", "relax steps"]) and cells(text, ["SphereNet, smooth", "15"])
 
 
 def test_models_have_the_paper_s_names(experiments):
     for name, config in {
-        "SphereNet": load_config("ablation:full"), "w/o φ": load_config("ablation:no_torsion"),
+        "SphereNet": load_config("ablation:full"), "SphereNet, smooth": load_config("ablation:smooth"),
+        "SphereNet, smooth_even": load_config("ablation:smooth_even"), "w/o φ": load_config("ablation:no_torsion"),
         "w/o (θ, φ)": load_config("ablation:no_angle"), "SchNet": load_config("ethanol", ["model.name=SchNet"]),
+        "DimeNet++": load_config("ethanol", ["model.name=DimeNetPlusPlus"]),
     }.items():  # fmt: skip
         assert experiments.model_name(config_to_dict(config)["model"]) == name
+
+
+def test_a_run_that_does_not_say_has_the_paper_s_torsion(experiments, tmp_path):
+    for torsion, name in ((None, "w/o φ"), ("smooth", "SphereNet, smooth"), ("", "SphereNet")):
+        config = config_to_dict(load_config("ethanol"))
+        config["model"]["torsion"] = torsion
+        if torsion == "":
+            del config["model"]["torsion"]
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        assert experiments.model_name(experiments.config_of(tmp_path)["model"]) == name
 
 
 def test_wrong_files_are_named(experiments, tmp_path):

@@ -1,0 +1,234 @@
+"""How smooth the energies of trained models are: `python bench/smoothness.py CHECKPOINT...`, a row for each model.
+
+Every bond of a molecule is stretched from 0.7 to 1.6 times its length in 200 steps; counted are minima of the energy
+beyond the one that a bond has. On random line segments through geometries (all atoms move, an atom passes through the
+line of two others, an atom leaves) counted are differences of energies above five times what the forces and their
+change nearby explain, and segments on which a force jumps. A jump is what is left of a change between two neighboring
+points when their distance goes to almost nothing.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from scipy.signal import find_peaks
+from torch import Tensor
+
+import paths
+import table
+import trained
+from experiments import append
+from spherenet_fast import keep_freed_memory
+from spherenet_fast.training import Potential
+
+STRETCH = ("bonds stretch_points artificial_minima stretch_energy_jump_meV stretch_force_jump_eV_per_Ang").split()
+SEGMENTS = (
+    "segments points energy_differences_exceeding segments_exceeding energy_jump_meV segments_with_force_jump "
+    "force_jump_eV_per_Ang"
+).split()
+COLUMNS = [*trained.MODEL, "data", *STRETCH, *SEGMENTS, *trained.MEASURED]
+KEY = ("checkpoint", "dtype", "data", "stretch_points", "segments", "points")
+DEPTH = 1e-3  # eV: shallower minima are not counted
+PARTS = 8  # of an interval, at each step of its refinement
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--data", help="geometries, as `data.source` of a config [those that each was trained on]")
+    parser.add_argument("--more-data", default="qm9", help="others for every second segment; none: no others [qm9]")
+    parser.add_argument("--steps", type=int, default=200, help="of the stretch of a bond [200]")
+    parser.add_argument("--segments", type=int, default=200, help="0 leaves them out [200]")
+    parser.add_argument("--points", type=int, default=2000, help="of a segment [2000]")
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float64"], help="[float64]")
+    parser.add_argument("--batch", type=int, default=64, help="geometries computed at once [64]")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=trained.RESULTS / "smoothness.csv", help="rows to add to")
+    parser.add_argument("--picture", type=Path, help="draw the energies on a way past a neighbor here, and stop")
+    arguments = parser.parse_args()
+    if min(arguments.steps, arguments.points) < 12 or arguments.segments < 0:
+        parser.error("--steps, --points: expected at least 12 (--segments: 0)")
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    try:
+        if arguments.picture is not None:
+            draw(arguments.checkpoints, arguments)
+            return
+        for checkpoint in arguments.checkpoints:
+            for dtype in arguments.dtype:
+                row = measure(checkpoint, dtype, arguments)
+                print(", ".join(f"{name} {row[name]}" for name in (*trained.MODEL, "data", *STRETCH, *SEGMENTS)))
+                append(arguments.out, [row], COLUMNS, KEY)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+
+class Surface:
+    """Energies in eV and forces in eV/Å of a potential on lines."""
+
+    def __init__(self, potential: Potential, factor: float, batch: int = 64):
+        self.potential, self.batch = potential, batch
+        self.scale = factor * float(potential.scale)  # eV
+        self.dtype = next(potential.model.parameters()).dtype
+        self.device = potential.scale.device
+
+    def __call__(self, line: paths.Line, t: Tensor) -> tuple[Tensor, Tensor]:
+        """At t [F] energies [F], less the constants of the atoms, and forces [F, N, 3], float64."""
+        energies, forces = [], []
+        for part in t.split(self.batch):
+            data = line.frames(part, self.dtype).to(self.device)
+            energy, force = self.potential.model.energy_and_forces(data)
+            energies.append(self.scale * energy[:, 0].detach().cpu().double())
+            forces.append(self.scale * force.detach().cpu().double().reshape(len(part), -1, 3))
+        return torch.cat(energies), torch.cat(forces)
+
+    def energies(self, line: paths.Line, t: Tensor) -> Tensor:
+        """The energies [F] alone, of a few points."""
+        with torch.no_grad():
+            energy = self.potential.model(line.frames(t, self.dtype).to(self.device))
+        return self.scale * energy[:, 0].cpu().double()
+
+
+class Found(NamedTuple):
+    """Of one line: energies [F], differences that exceed what is explained, and what is left of the largest changes."""
+
+    energy: Tensor
+    exceeding: int
+    energy_jump: float  # eV
+    force_jump: float  # eV/Å
+    force_jumps: bool
+
+
+def jumps(energy: Tensor, slope: Tensor, step: float, noise: float = 0.0) -> Tensor:
+    """Which differences of energies [F - 1] exceed five times what slopes and their change nearby explain.
+
+    Args:
+        energy, slope: [F] along a path, slope by the same length as `step`, F at least 12.
+        noise: rounding of an energy.
+    """
+    unexplained = (energy.diff() - step * (slope[1:] + slope[:-1]) / 2).abs()
+    bend = torch.nn.functional.max_pool1d(slope.diff().abs()[None], 11, 1, 5)[0]
+    return unexplained > 5 * step / 2 * bend + noise
+
+
+def follow(surface: Surface, line: paths.Line, points: int) -> Found:
+    """Measure one line at `points` points."""
+    t = torch.linspace(0, 1, points, dtype=torch.float64)
+    energy, forces = surface(line, t)
+    slope = -(forces * line.move).sum((1, 2))
+    precision = torch.finfo(surface.dtype).eps
+    rounding = 64 * precision
+    noise = rounding * (float(energy.abs().max()) + surface.scale)
+    exceeding = int(jumps(energy, slope, float(t[1]), noise).sum())
+    shortest = precision**0.5 / line.length()
+    number = int(sudden(energy[:, None]).argmax())
+    energy_jump = remaining(lambda at: surface.energies(line, at)[:, None], t[number], t[number + 1], shortest)[1]
+    number = int(sudden(forces.flatten(1)).argmax())
+    before, force_jump, ratio = remaining(
+        lambda at: surface(line, at)[1].flatten(1), t[number], t[number + 1], shortest
+    )
+    # a force with a slope changes in proportion to the distance; twenty times more is allowed where the slope varies
+    allowed = min(0.5, 20 * ratio) * before + rounding * float(forces.abs().max())
+    return Found(energy, exceeding, energy_jump, force_jump, force_jump > allowed)
+
+
+def sudden(values: Tensor) -> Tensor:
+    """[F - 1]: how far a change of any of `values` [F, V] is from the mean of those before and after; 0 at the ends."""
+    change = values.diff(dim=0)
+    inner = (change[1:-1] - (change[:-2] + change[2:]) / 2).abs().amax(1)
+    return torch.nn.functional.pad(inner, (1, 1))
+
+
+def remaining(values, start: Tensor, end: Tensor, shortest: float) -> tuple[float, float, float]:
+    """What is left of a change between start and end where `values(t [F])` [F, V] change most suddenly.
+
+    Looked at ever closer, until the interval is no longer than `shortest`.
+    Returns the change from start to end, that over the last interval, and the length of that over the first.
+    """
+    first, before = float(end - start), None
+    while True:
+        t = start + (end - start) * torch.arange(-1, PARTS + 2, dtype=torch.float64) / PARTS
+        found = values(t)
+        before = float((found[-2] - found[1]).abs().max()) if before is None else before
+        number = 1 + int(sudden(found)[1:-1].argmax())
+        start, end = t[number], t[number + 1]
+        if float(end - start) <= shortest:
+            return before, float((found[number + 1] - found[number]).abs().max()), float(end - start) / first
+
+
+def minima(energy: Tensor) -> int:
+    """How many minima of a curve [F] in eV are deeper than DEPTH on both sides, ends not counted."""
+    return len(find_peaks(-energy.numpy(), prominence=DEPTH)[0])
+
+
+def measure(checkpoint: Path, dtype: str, arguments: argparse.Namespace) -> table.Row:
+    """One row of COLUMNS."""
+    potential, factor = trained.load(checkpoint, dtype, arguments.device)
+    surface = Surface(potential, factor, arguments.batch)
+    source = _source(potential, arguments)
+    molecules = trained.geometries(source, potential)
+    row = trained.describe(checkpoint, potential) | {"data": trained.title(source)}
+    frame = molecules[trained.lowest(molecules)]
+    found = [follow(surface, line, arguments.steps + 1) for line in paths.stretches(frame.z, frame.pos)]
+    values = [len(found), arguments.steps + 1, sum(max(0, minima(one.energy) - 1) for one in found)]
+    row |= dict(zip(STRETCH, [*map(str, values), *_largest(found)]))
+    sources = [molecules]
+    if arguments.segments and arguments.more_data not in (None, "none"):
+        sources.append(trained.geometries(arguments.more_data, potential))
+        row["data"] += f" and {trained.title(arguments.more_data)}"
+    lines = paths.segments(sources, arguments.segments, potential.model.hparams["cutoff"])
+    found = [follow(surface, line, arguments.points) for line in lines]
+    energy_jump, force_jump = _largest(found)
+    values = [len(found), arguments.points, sum(one.exceeding for one in found)]
+    values += [sum(one.exceeding > 0 for one in found), energy_jump, sum(one.force_jumps for one in found), force_jump]
+    return row | dict(zip(SEGMENTS, map(str, values)))
+
+
+def _source(potential: Potential, arguments: argparse.Namespace) -> str:
+    if arguments.data is None and potential.config is None:
+        raise ValueError("--data: expected a source, as the checkpoint does not say where its data was, got none")
+    return arguments.data or potential.config["data"]["source"]
+
+
+def _largest(found: list[Found]) -> list[str]:
+    """The largest jumps of energy, meV, and of a force, eV/Å."""
+    energy = 1e3 * max((one.energy_jump for one in found), default=0.0)
+    return [f"{value:.3g}" for value in (energy, max((one.force_jump for one in found), default=0.0))]
+
+
+def draw(checkpoints: list[Path], arguments: argparse.Namespace) -> None:
+    """Energies and slopes of the models on one way past a neighbor, in the first one's geometry."""
+    from matplotlib.figure import Figure
+
+    from spherenet_fast.pictures.files import check_picture, save
+
+    check_picture(arguments.picture)
+    figure, line = Figure(figsize=(9, 3.6), layout="constrained"), None
+    left, right = figure.subplots(1, 2)
+    for checkpoint in checkpoints:
+        potential, factor = trained.load(checkpoint, arguments.dtype[0], arguments.device)
+        if line is None:
+            molecules = trained.geometries(_source(potential, arguments), potential)
+            frame = molecules[trained.lowest(molecules)]
+            line = paths.overtaking(frame.z, frame.pos)
+        t = torch.linspace(0, 1, 2 * (arguments.points // 2) + 1, dtype=torch.float64)
+        energy, forces = Surface(potential, factor, arguments.batch)(line, t)
+        x, length = (t - 0.5) * line.length(), line.length()
+        label = trained.describe(checkpoint, potential)["model"]
+        left.plot(x, 1e3 * (energy - energy[0]), ".", ms=2, label=label)
+        right.plot(x, (forces * line.move).sum((1, 2)) / length, ".", ms=2, label=label)
+    left.set_ylabel("energy, meV, less that at the left end")
+    right.set_ylabel("force along the way, eV/Å")
+    for axes in (left, right):
+        axes.axvline(0, lw=0.6, color="black")
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel("Å beyond the place where a neighbor is overtaken")
+        axes.legend(fontsize=8, frameon=False, markerscale=4)
+    save(figure, arguments.picture)
+    print(f"picture in {arguments.picture}")
+
+
+if __name__ == "__main__":
+    main()
