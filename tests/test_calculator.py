@@ -188,7 +188,7 @@ def test_what_a_calculator_cannot_be_made_of():
 
 
 def test_a_model_whose_energy_jumps_is_said_to_be_one_once(tmp_path):
-    first, path = potential(), tmp_path / "best.ckpt"
+    first, path = potential(torsion="paper"), tmp_path / "best.ckpt"
     first.save(path)
     message = "torsion jumps .* up to 110 meV .*: .* train with model.torsion=smooth"
     for given in (first, path):
@@ -199,6 +199,7 @@ def test_a_model_whose_energy_jumps_is_said_to_be_one_once(tmp_path):
             SphereNetCalculator(given if given is first else str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        SphereNetCalculator(potential())
         SphereNetCalculator(potential(use_torsion=False))
         SphereNetCalculator(potential(use_torsion=False, use_angle=False))
 

@@ -176,8 +176,8 @@ def test_a_normalisation_of_a_wrong_shape_is_refused(tmp_path, potential):
 
 def test_hyper_parameters_take_no_memory_before_they_fit(tmp_path, potential):
     state = potential.state()
-    state["hparams"] = state["hparams"] | {"hidden_channels": 10**6}  # weights of terabytes
-    assert re.search("does not fit .*: expected .*1000000.*, got .*8", refusal(saved(tmp_path / "p.ckpt", state)))
+    state["hparams"] = state["hparams"] | {"hidden_channels": 4096, "num_layers": 100}  # weights of 65 GB
+    assert re.search("does not fit .*: expected .*4096.*, got .*8", refusal(saved(tmp_path / "p.ckpt", state)))
 
 
 def test_a_class_of_one_s_own_is_asked_for_by_name(tmp_path, potential, monkeypatch):
@@ -189,3 +189,14 @@ def test_a_class_of_one_s_own_is_asked_for_by_name(tmp_path, potential, monkeypa
     assert isinstance(Potential.load(path).model, MyNet)
     monkeypatch.delitem(MODELS, "MyNet")
     assert "got 'MyNet'" in refusal(path)
+
+
+def test_a_checkpoint_that_does_not_say_has_the_papers_torsion(tmp_path, potential):
+    assert potential.model.hparams["torsion"] == "smooth"
+    state = potential.state()
+    del state["hparams"]["torsion"]
+    assert Potential.load(saved(tmp_path / "p.ckpt", state)).model.torsion == "paper"
+    state["hparams"]["use_torsion"] = False
+    state["weights"] = {name: value for name, value in state["weights"].items() if "lin_t" not in name}
+    del state["digest"]
+    assert Potential.load(saved(tmp_path / "q.ckpt", state)).model.torsion is None
