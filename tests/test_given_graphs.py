@@ -141,12 +141,12 @@ def test_operators_compare_their_arrays(changes, message, monkeypatch):
     given = gated_inputs(VEC)
     for function in (
         lambda: ops.torsion_reference(VEC, bad),
-        lambda: ops.gated_sum(**given, reference=torsions, graph=bad),
+        lambda: ops.gated_sum(**given, torsion=torsions, graph=bad),
     ):
         with pytest.raises(RuntimeError, match=message):
             function()
     monkeypatch.delenv("SPHERENET_FAST_CHECKS")
-    assert ops.gated_sum(**given, reference=torsions, graph=bad).shape == given["x"].shape
+    assert ops.gated_sum(**given, torsion=torsions, graph=bad).shape == given["x"].shape
 
 
 def test_an_index_and_its_transpose():

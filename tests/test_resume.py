@@ -223,6 +223,15 @@ def test_checkpoints_of_before_are_resumed(uninterrupted, run):
     same_run(uninterrupted, run)
 
 
+def test_a_run_that_does_not_say_has_the_papers_torsion(run):
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    for options in (checkpoint["potential"]["hparams"], checkpoint["potential"]["config"]["model"]):
+        del options["torsion"]
+    torch.save(checkpoint, run / "last.ckpt")
+    with pytest.raises(ValueError, match="expected model.torsion = 'paper' as in .*last.ckpt, got 'smooth'"):
+        train(tiny_config(), run, resume=True)
+
+
 @pytest.mark.parametrize("other", [None, {}, {"x": 1}, [{}]])
 def test_a_checkpoint_with_other_parts_is_a_line_with_the_path(run, other):
     """Lightning would begin with a new optimizer where the states of the old one are missing."""
