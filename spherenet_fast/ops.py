@@ -129,6 +129,8 @@ def gated_sum(
         raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
     if angle_at not in ("sender", "receiver"):
         raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
+    if torsion_weight is None:
+        torsion = None
     smooth = torsion is not None and torsion.is_floating_point()
     return _ops.gated_sum(
         x, radial, direction, None if smooth else torsion, torsion if smooth else None, angle_weight, angle_up, torsion_weight, torsion_up,

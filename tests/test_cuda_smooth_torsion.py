@@ -1,4 +1,4 @@
-"""The CUDA kernels of the smooth torsion, and of the gated sum that takes one, run on the CPU: against the reference."""
+"""The CUDA kernels of the smooth torsion, and of the gated sum that takes one, run on the CPU."""
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from spherenet_fast.graph import build_graph
 
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
 DTYPES = [torch.float64, torch.float32]
+# Sums of terms of order 1. float32 rounds to 6e-8, which is 1e-5 of 1 - x where two neighbors are close about an axis
+# and nobody else is there.
+TORSION_TOLERANCES = [(torch.float64, 1e-11), (torch.float32, 5e-5)]
 
 
 def torsion_inputs(vec):
@@ -27,12 +30,20 @@ def compare(operators, expected_of, graph, inputs, even, tolerance):
     assert_close(found, derivatives(lambda *given: expected_of.smooth_torsion(*given, graph, even), exact), tolerance)
 
 
-@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
+@pytest.mark.parametrize("dtype, tolerance", TORSION_TOLERANCES)
 @pytest.mark.parametrize("even", [False, True], ids=["odd", "even"])
-@pytest.mark.parametrize("name", ALL_GRAPHS)
+@pytest.mark.parametrize("name", [name for name in ALL_GRAPHS if name != "line"])
 def test_every_graph(cuda_operators, name, even, dtype, tolerance):
     vec, graph = ALL_GRAPHS[name]
     compare(cuda_operators, reference, graph, cast(torsion_inputs(vec), dtype), even, tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_atoms_in_a_line_have_none(cuda_operators, dtype):
+    """Nobody has a weight: (1e-7)^2 in float32, over the least sum of weights, 1e-3."""
+    vec, graph = GRAPHS["line"]
+    found = derivatives(lambda *given: cuda_operators.smooth_torsion(*given, graph), cast(torsion_inputs(vec), dtype))
+    assert all((tensor.abs() < 1e-10).all() for tensor in found.values())
 
 
 @pytest.mark.parametrize("num_in, num_out", [(511, 2), (512, 1), (513, 2), (1100, 1), (20, 300), (1, 40)])
@@ -95,14 +106,12 @@ def test_one_tangent(cuda_operators, absent):
     with_zeros = passes(cuda_operators, graph, inputs, grad_point, tangents)
     leaves = [value.clone().requires_grad_() for value in inputs.values()]
     grad_point.requires_grad_()
-    first = torch.autograd.grad(
-        cuda_operators.smooth_torsion(*leaves, graph), leaves, grad_point, create_graph=True
-    )
+    first = torch.autograd.grad(cuda_operators.smooth_torsion(*leaves, graph), leaves, grad_point, create_graph=True)
     second = torch.autograd.grad(first[1 - fixed], [*leaves, grad_point], tangents[1 - fixed])
     assert all(torch.equal(one, other) for one, other in zip(second, with_zeros[3:], strict=True))
 
 
-# ---- the gated sum -----------------------------------------------------------------------------------------------------
+# ---- the gated sum ---------------------------------------------------------------------------------------------------
 
 
 def gated_with_torsion(vec, graph, **sizes):
