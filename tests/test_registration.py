@@ -56,41 +56,22 @@ def samples(dtype):
         "silu_backward": [[x, x + 1]],
         "silu_double_backward": [[x, x + 1, x + 2]],
     }
-    return found | smooth_samples(dtype) | gated_samples(dtype)
-
-
-def smooth_samples(dtype):
-    direction, fade = (VEC / VEC.norm(dim=1, keepdim=True)).to(dtype), torch.rand(len(VEC), dtype=dtype)
-    grad_point = torch.randn(2, GRAPH.num_pairs, dtype=dtype)
-    found = {"smooth_torsion": [], "smooth_torsion_backward": [], "smooth_torsion_double_backward": []}
-    for even in (False, True):
-        arguments = [direction, fade, *ARRAYS, GRAPH.num_pairs, even]
-        found["smooth_torsion"].append(arguments)
-        found["smooth_torsion_backward"].append([grad_point, *arguments])
-        for tangents in ([direction + 1, fade - 1], [direction + 1, None], [None, fade - 1]):
-            found["smooth_torsion_double_backward"].append([*tangents, grad_point, *arguments])
-    return found
+    return found | gated_samples(dtype)
 
 
 def gated_samples(dtype):
     torsions = ops.torsion_reference(VEC, GRAPH)
     found = {"gated_sum": [], "gated_sum_backward": [], "gated_sum_double_backward": []}
-    for gates, smooth in (
-        (dict(), False),
-        (dict(), True),
-        (dict(use_torsion=False), False),
-        (dict(use_torsion=False, use_angle=False), False),
-    ):
-        x, radial, direction, *weights = cast(gated_inputs(VEC, L, K, C, **gates), dtype).values()
-        chosen = None if weights[2] is None or smooth else torsions
-        point = torch.randn(2, GRAPH.num_pairs, dtype=dtype) if smooth else None
-        arguments = [x, radial, direction, chosen, point, *weights, *ARRAYS, False, False, False]
-        differentiable = [x, radial, direction, point, *weights]
-        tangents = [None if value is None else torch.randn_like(value) for value in differentiable]
+    for gates in (dict(), dict(use_torsion=False), dict(use_torsion=False, use_angle=False)):
+        inputs = cast(gated_inputs(VEC, L, K, C, **gates), dtype)
+        x, radial, direction, *weights = inputs.values()
+        chosen = None if weights[2] is None else torsions
+        arguments = [x, radial, direction, chosen, *weights, *ARRAYS, False, False, False]
+        tangents = [None if value is None else torch.randn_like(value) for value in inputs.values()]
         found["gated_sum"].append(arguments)
         for geometry, weighted in ((True, True), (True, False), (False, True), (False, False)):
             cotangent = torch.randn_like(x)
-            asked = [True, geometry, geometry, geometry, weighted, weighted, weighted, weighted]
+            asked = [True, geometry, geometry, weighted, weighted, weighted, weighted]
             wanted = [tangent if yes else None for tangent, yes in zip(tangents, asked, strict=True)]
             found["gated_sum_backward"].append([cotangent, *arguments, geometry, weighted])
             found["gated_sum_double_backward"].append([*wanted, cotangent, *arguments, geometry, weighted])
@@ -105,9 +86,7 @@ CALLS = [
     for number, arguments in enumerate(calls)
 ]
 DIFFERENTIABLE = [
-    name
-    for name in SAMPLES[torch.float32]
-    if not any(word in name for word in ("double", "torsion_reference", "neighbor"))
+    name for name in SAMPLES[torch.float32] if not any(word in name for word in ("double", "torsion", "neighbor"))
 ]
 
 

@@ -137,11 +137,11 @@ class SmoothTorsionBlock {
       if constexpr (kVjp) {
         number(kOwnA, i) = neighbor.own.a;
         number(kOwnB, i) = neighbor.own.b;
-        for (int k = 0; grads && k < kSaved; ++k) number(kGrads + k, i) = saved(k, n);
+        for (int k = 0; grads && k < kSaved - 1; ++k) number(kGrads + k, i) = saved(k, n);
       }
     }
   }
-  // Without the length, which is nobody else's business.
+  // Without its length and the cotangent of that, which are nobody else's business.
   __device__ __forceinline__ BlendNeighbor<N> neighbor_at(int i) const {
     BlendNeighbor<N> out{{number(kUnitA, i), number(kUnitB, i)}, {}, {}, number(kWeight, i)};
     if constexpr (kVjp) out.own = {number(kOwnA, i), number(kOwnB, i)};
@@ -272,7 +272,7 @@ class SmoothTorsionBlock {
   }
 };
 
-// Registers for 24 warps an SM at four bytes a number, which is as many as nothing has to leave them for.
+// Registers for 24 warps an SM at four bytes a number: more warps would make some numbers leave them.
 template <class T, Pass kPass>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
     smooth_torsion_kernel(SmoothTorsionCall<T> call, int64_t num_edges) {
