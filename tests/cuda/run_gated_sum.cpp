@@ -86,12 +86,11 @@ constexpr int64_t kMostPairs = 400;
 void gated_sums(const System& system) {
   if (system.num_pairs() > kMostPairs) return;
   // channels C, L, K, P, Q, released, angle at the receiver: one group of coefficients and block of channels, several
-  // of both, absent factors
+  // of both, a smooth torsion, absent factors
   run_shape<float>(system, {64, 2, 2, 8, 8, false, false});
   run_shape<float>(system, {70, 2, 1, 9, 17, true, false});
   run_shape<double>(system, {20, 2, 2, 9, 17, false, false});
   run_shape<float>(system, {12, 3, 2, 8, 8, false, false}, true);
-  run_shape<double>(system, {9, 2, 2, 9, 8, false, false}, true);
   run_shape<float>(system, {12, 4, 2, 8, 0, false, true});
   run_shape<float>(system, {9, 0, 0, 0, 0, false, false});
 }
