@@ -17,12 +17,12 @@ struct TileGraph {
 };
 
 struct GatedSumShape {
-  int channels;            // C
-  int num_spherical;       // L, at most 8; 0 without angle
-  int num_radial;          // K
-  int angle_size;          // P; 0 without angle
-  int torsion_size;        // Q; 0 without torsion
-  bool released;           // harmonic h meets radial order h mod L instead of its own l
+  int channels;       // C
+  int num_spherical;  // L, at most 8; 0 without angle
+  int num_radial;     // K
+  int angle_size;     // P; 0 without angle
+  int torsion_size;   // Q; 0 without torsion
+  bool released;      // harmonic h meets radial order h mod L instead of its own l
   bool angle_at_receiver;  // of e = j->i: between i->j and i->k; needs `direction` to hold vectors, and Q = 0
 
   SN_HD int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }

@@ -1,11 +1,13 @@
 // The smooth torsion of a triplet k -> j -> i: in place of the one next neighbor a blend of all, in which each fades
 // out as it leaves, becomes collinear with the edge, or is overtaken.
 //
-// About the axis a of e = j -> i, in a frame across it, neighbor q has the components (a_q, b_q), s_q = |(a_q, b_q)|,
-// and
-//   re + i im = sqrt(s_q^2 + eta^2) sum_n w_n (x_n + i y_n) / (epsilon + sum_n w_n),   n neither q nor the reverse of
-//   e, x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt(s_n^2 (s_q^2 + eta^2)), w_n = fade_n s_n^2 (1 - x_n)
-//   exp(kappa (lead_n - 1)),   lead = y, or x for a torsion that is even under reflection.
+// In a frame across the axis of e = j -> i, neighbor q has the components (a_q, b_q), s_q = |(a_q, b_q)|, and
+//
+//   re + i im = sqrt(s_q^2 + eta^2) sum_n w_n (x_n + i y_n) / (epsilon + sum_n w_n)
+//   x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt(s_n^2 (s_q^2 + eta^2))
+//   w_n = fade_n s_n^2 (1 - x_n) exp(kappa (lead_n - 1))
+//
+// over n neither q nor the reverse of e; lead = y, or x for a torsion that is even under reflection.
 // x + i y is exp(i (alpha_n - alpha_q)) but near s_q = 0, where eta makes it go to 0: no angle, no pole, no choice.
 #pragma once
 #include "silu.h"
