@@ -123,6 +123,7 @@ struct SmoothTorsionCall {
   T* grad_direction_in;        // [E, 3]  an edge as neighbor, in its receiver's tile
   T* grad_direction_out;       // [E, 3]  the same edge as axis, in its sender's tile
   T* grad_fade;                // [E]
+  T* scratch;                  // [E, 8]  of the backward passes on a GPU
 };
 template <class T>
 void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end);  // tiles begin .. end
@@ -264,9 +265,10 @@ struct ChunkSums {
 template <class T>
 void sum_chunks(const ChunkSums<T>& call);
 
-// The same on a GPU (but outer_sum and product): every pointer is to device memory, work is enqueued on a stream of the current
-// device and nothing waits for it. They throw std::runtime_error that names the kernel and the cause if a launch fails.
-// Rows of edges past in_ptr[N] (the padding of a graph of fixed capacity) are written as zeros.
+// The same on a GPU (but outer_sum and product): every pointer is to device memory, work is enqueued on a stream of the
+// current device and nothing waits for it. They throw std::runtime_error that names the kernel and the cause if a
+// launch fails. Rows of edges past in_ptr[N] and columns of points past pair_ptr[N] (the padding of a graph of fixed
+// capacity) are written as zeros.
 namespace cuda {
 
 using Stream = void*;  // cudaStream_t
@@ -275,6 +277,8 @@ template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, Stream stream);  // grad_frequency [chunks, K] as above
 template <class T>
 void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference, Stream stream);
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, int64_t num_edges, Pass pass, Stream stream);
 
 constexpr int kGatedSumChunks = 256;  // rows of GatedSumGradients::weights; constant, so that sums have the same bits
 template <class T>

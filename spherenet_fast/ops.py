@@ -134,6 +134,8 @@ def gated_sum(
         raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
     if angle_at not in ("sender", "receiver"):
         raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
+    if torsion_weight is None:
+        torsion = None
     smooth = torsion is not None and torsion.is_floating_point()
     return _ops.gated_sum(
         x, radial, direction, None if smooth else torsion, torsion if smooth else None,

@@ -117,6 +117,28 @@ class Operators:
         self.call("torsion_reference", vec=vec, reference=reference, **graph_arguments(graph))
         return reference
 
+    def smooth_torsion(self, direction, fade, graph, even=False):
+        edges = len(direction)
+
+        def run(name, inputs, cotangents=(None,), tangents=(None, None)):
+            point, grad_fade = unwritten(direction, 2, graph.num_pairs), unwritten(direction, edges)
+            parts = [unwritten(direction, edges, 3) for _ in range(2)]
+            self.call(
+                "smooth_torsion", **{"pass": PASSES[name]}, **graph_arguments(graph), num_edges=edges,
+                num_pairs=graph.num_pairs, even=even, direction=inputs[0], fade=inputs[1],
+                direction_tangent=tangents[0], fade_tangent=tangents[1], grad_point=cotangents[0], point=point,
+                grad_direction_in=parts[0], grad_direction_out=parts[1], grad_fade=grad_fade,
+                scratch=unwritten(direction, edges, 8),
+            )  # fmt: skip
+            return (point,), (parts[0] + parts[1], grad_fade)
+
+        kernel = Kernel(
+            lambda inputs: run("forward", inputs)[0],
+            lambda *arguments: run("backward", *arguments)[1],
+            lambda *arguments: sum(run("double backward", *arguments), ()),
+        )
+        return differentiable(kernel, (direction, fade))[0]
+
     def radial_gate(self, x, bessel, weight):
         (edges, channels), num_radial = x.shape, bessel.shape[1]
 
@@ -165,16 +187,17 @@ class Operators:
         return out
 
     def gated_sum(
-        self, x, radial, direction, reference, graph, angle_weight, angle_up, torsion_weight, torsion_up,
+        self, x, radial, direction, torsion, graph, angle_weight, angle_up, torsion_weight, torsion_up,
         basis="paper", angle_at="sender", geometry=True, weights=True, allow_tf32=False,
     ):  # fmt: skip
         """`ops.gated_sum`; the gradients of one group (geometry: radial and direction; weights) may be left out."""
-        names = ("x", "radial", "direction", "angle_weight", "angle_up", "torsion_weight", "torsion_up")
+        names = ("x", "radial", "direction", "point", "angle_weight", "angle_up", "torsion_weight", "torsion_up")
+        smooth = torsion is not None and torsion.is_floating_point()
         num_edges, channels = x.shape
         num_spherical, num_radial = radial.shape[1:] if angle_weight is not None else (0, 0)
         sizes = [0 if up is None else up.shape[1] for up in (angle_up, torsion_up)]
 
-        def run(name, inputs, grad_out=None, tangents=(None,) * 7):
+        def run(name, inputs, grad_out=None, tangents=(None,) * 8):
             forward = name == "forward"
             out = unwritten(x, num_edges, channels)
             grads = {
@@ -184,19 +207,21 @@ class Operators:
             }
             with_geometry = geometry and angle_weight is not None and not forward
             directions = [unwritten(x, num_edges, 3) for _ in range(2)]
-            sums = [grads[key] for key in names[3:] if key in grads]
+            sums = [grads[key] for key in names[4:] if key in grads]
             parts = unwritten(x, self.kernels.gated_sum_chunks, sum(value.numel() for value in sums))
             self.call(
                 "gated_sum", **{"pass": PASSES[name]}, **graph_arguments(graph), num_edges=num_edges, channels=channels,
                 num_spherical=num_spherical, num_radial=num_radial, angle_size=sizes[0], torsion_size=sizes[1],
                 released=basis == "released", angle_at_receiver=angle_at == "receiver",
-                reference=reference if sizes[1] else None, allow_tf32=allow_tf32,
+                reference=torsion if sizes[1] and not smooth else None, allow_tf32=allow_tf32,
+                num_pairs=graph.num_pairs,
                 inputs=dict(zip(names, map(array, inputs), strict=True)),
                 tangents=dict(zip(names, map(array, tangents), strict=True)),
                 grad_out=x if forward else grad_out, out=None if name == "backward" else out,
                 grad_x=None if forward else grads["x"], grad_radial=grads["radial"] if with_geometry else None,
                 direction_in=directions[0] if with_geometry else None,
                 direction_out=directions[1] if with_geometry else None,
+                grad_point=grads.get("point") if with_geometry else None,
                 weights=parts if weights and not forward else None,
             )  # fmt: skip
             if with_geometry:
@@ -206,9 +231,7 @@ class Operators:
                     sums, self.sum_chunks(parts).split([value.numel() for value in sums]), strict=True
                 ):
                     value.copy_(part.reshape(value.shape))
-            asked = (
-                {"x"} | ({"radial", "direction"} if with_geometry else set()) | (set(names[3:]) if weights else set())
-            )
+            asked = {"x", *names[1:4] * with_geometry, *names[4:] * weights}
             return (out,), tuple(grads[key] if key in asked and key in grads else None for key in names)
 
         kernel = Kernel(
@@ -216,7 +239,7 @@ class Operators:
             lambda inputs, cotangents: run("backward", inputs, *cotangents)[1],
             lambda inputs, cotangents, tangents: sum(run("double backward", inputs, *cotangents, tangents), ()),
         )
-        inputs = (x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up)
+        inputs = (x, radial, direction, torsion if smooth else None, angle_weight, angle_up, torsion_weight, torsion_up)
         return differentiable(kernel, inputs)[0]
 
     def sum_chunks(self, parts, sizes=None):

@@ -193,3 +193,19 @@ def test_inputs_that_play_no_part():
     *expected, _, _ = results(None, None)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)) and found[1].norm() > 0
     assert (by_radial == 0).all() and (by_direction == 0).all()
+
+
+def test_a_torsion_without_its_weights_plays_no_part():
+    vec, graph = GRAPHS["batch"]
+    x, radial, direction, *weights = gated_inputs(vec, **SHAPES[4], use_torsion=False).values()
+    direction.requires_grad_()
+    point = torch.full((2, 1), torch.nan, dtype=torch.float64, requires_grad=True)  # not even as long as it should be
+
+    def results(torsion):
+        value = ops.gated_sum(x, radial, direction, torsion, graph, *weights)
+        return [value, *torch.autograd.grad(value.sum(), [direction, point], materialize_grads=True)]
+
+    expected = results(None)
+    assert (expected[2] == 0).all()
+    for torsion in (reference.torsion_reference(vec, graph), point):
+        assert all(torch.equal(a, b) for a, b in zip(results(torsion), expected, strict=True))

@@ -158,34 +158,6 @@ class SmoothTorsionTile {
       for (int k = 0; k < 3; ++k) call_.grad_direction_out[3 * out_edges_[block_ + i] + k] = parts[k][i];
   }
 
-  // Starts from the coordinate axis that is least along `axis`. The tangent is that of a frame that follows the axis.
-  static AcrossFrame<N> frame_across(const Vec3<N>& axis) {
-    const Vec3<T> a = values(axis);
-    const T x = std::fabs(a.x), y = std::fabs(a.y), z = std::fabs(a.z);
-    const Vec3<T> start = x <= y && x <= z ? Vec3<T>{1, 0, 0} : y <= z ? Vec3<T>{0, 1, 0} : Vec3<T>{0, 0, 1};
-    const T inverse_square = 1 / dot(a, a);
-    const Vec3<T> across = start - (dot(start, a) * inverse_square) * a;
-    const Vec3<T> first = reciprocal_sqrt(dot(across, across)) * across;
-    const Vec3<T> second = std::sqrt(inverse_square) * cross(a, first);
-    if constexpr (kDual) {
-      const Vec3<T> moved{axis.x.tangent, axis.y.tangent, axis.z.tangent};
-      return {followed(first, a, moved, inverse_square), followed(second, a, moved, inverse_square)};
-    } else {
-      return {first, second};
-    }
-  }
-  static Vec3<N> followed(const Vec3<T>& v, const Vec3<T>& axis, const Vec3<T>& moved, T inverse_square) {
-    const Vec3<T> tangent = (-dot(v, moved) * inverse_square) * axis;
-    return {{v.x, tangent.x}, {v.y, tangent.y}, {v.z, tangent.z}};
-  }
-  static Vec3<T> values(const Vec3<N>& v) {
-    if constexpr (kDual) {
-      return {v.x.value, v.y.value, v.z.value};
-    } else {
-      return v;
-    }
-  }
-
   static S dot_lanes(const Vec3<N>& one, const Vec3<S>& lanes) {
     return lanes.x * one.x + lanes.y * one.y + lanes.z * one.z;
   }

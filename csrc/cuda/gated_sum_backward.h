@@ -229,6 +229,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     clear_padding(call.graph, num_edges, 3, call.grads.direction_in);
     clear_padding(call.graph, num_edges, 3, call.grads.direction_out);
   }
+  if (call.grads.point) {
+    const int64_t pairs = call.graph.pair_ptr[call.graph.num_nodes];
+    for (int part = 0; part < 2; ++part)
+      clear_tail<kThreads>(call.grads.point + part * call.num_pairs, pairs, call.num_pairs);
+  }
   GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes);
   for (int64_t j = blockIdx.x; j < call.graph.num_nodes; j += gridDim.x) block.run(j);
   if (blockIdx.x < call.graph.num_nodes) block.finish();

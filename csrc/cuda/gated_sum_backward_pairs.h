@@ -107,10 +107,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       const int e = lane + i * kLanes;
-      Triplet<N> triplet;
-      TorsionKind<T> kind;
-      this->gather_triplet(some_q, min(e, ne_ - 1), triplet, kind);
-      point[i] = triplet_point(shape_.angle_at_receiver, triplet, kind);
+      point[i] = this->point_of(some_q, min(e, ne_ - 1));
       if (q >= nq_ || e >= ne_) continue;
       load_row(angle[i], gradient_slot(q, e, group));
       load_row(torsion[i], gradient_slot(q, e, group) + kRow);
@@ -212,7 +209,12 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     store(to, triplet.neighbor);
     store(to + 3, triplet.reference);
     store(to + 6, triplet.axis);
+    if (call_.grads.point) {
+      add_group(group, call_.grads.point[this->pair(q, e)], output_of(grad.re));
+      add_group(group, call_.grads.point[call_.num_pairs + this->pair(q, e)], output_of(grad.im));
+    }
   }
+  static SN_DEVICE void add_group(int group, T& to, T value) { to = group ? to + value : value; }
   static SN_DEVICE void store(T* to, const Vec3<N>& v) {
     to[0] = output_of(v.x);
     to[1] = output_of(v.y);

@@ -129,10 +129,13 @@ class GatedSumBlock {
     __syncthreads();
   }
 
+  // The number of the chunk's pair (q, e) among all.
+  SN_DEVICE int64_t pair(int q, int e) const { return first_pair_ + int64_t(q0_ + q) * num_out_ + e0_ + e; }
+
   // The chunk's pair (q, e); returns the reference's number within in(j), q's own where there is none.
   SN_DEVICE int gather_triplet(int q, int e, Triplet<N>& triplet, TorsionKind<T>& kind) const {
     int32_t code = kVanishing;
-    if (shape_.torsion_size) code = call_.reference[first_pair_ + int64_t(q0_ + q) * num_out_ + e0_ + e];
+    if (call_.reference) code = call_.reference[pair(q, e)];
     if (shape_.angle_at_receiver && memory_.opposite[e] != q0_ + q) code = kNoReference;
     const int source = code >= 0 ? code : q0_ + q;
     kind.torsion = T(code != kVanishing);
@@ -142,6 +145,20 @@ class GatedSumBlock {
     triplet.neighbor = direction(first_in_ + q0_ + q, T(-1));
     triplet.reference = direction(first_in_ + source, T(-1));
     return source;
+  }
+
+  // Where the harmonics of the pair (q, e) are taken.
+  SN_DEVICE SphericalPoint<N> point_of(int q, int e) const {
+    Triplet<N> triplet;
+    TorsionKind<T> kind;
+    gather_triplet(q, e, triplet, kind);
+    SphericalPoint<N> point = triplet_point(shape_.angle_at_receiver, triplet, kind);
+    if (call_.inputs.point) {
+      const int64_t re = pair(q, e);
+      point.re = Num::number(call_.inputs.point, call_.tangents.point, re);
+      point.im = Num::number(call_.inputs.point, call_.tangents.point, call_.num_pairs + re);
+    }
+    return point;
   }
 
   SN_DEVICE N* slot(int q, int e, int group) const {
@@ -156,12 +173,8 @@ class GatedSumBlock {
     if (q >= nq_) return;
     SphericalPoint<N> point[kPairs];
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      Triplet<N> triplet;
-      TorsionKind<T> kind;
-      gather_triplet(q, min(lane + i * Num::kPairLanes, ne_ - 1), triplet, kind);  // past the end: not stored
-      point[i] = triplet_point(shape_.angle_at_receiver, triplet, kind);
-    }
+    for (int i = 0; i < kPairs; ++i)
+      point[i] = point_of(q, min(lane + i * Num::kPairLanes, ne_ - 1));  // past the end: not stored
     const int L = shape_.num_spherical, last_m = shape_.torsion_size ? L - 1 : 0;
     const N* rows = memory_.rows + q * sizes_.row_stride;
     N angle[kPairs][kRow] = {}, torsion[kPairs][kRow] = {}, cosine[kPairs] = {}, sine[kPairs] = {};
@@ -286,13 +299,10 @@ class GatedSumBlock {
   }
 };
 
-// Zeros for the rows [in_ptr[N], num_edges) of an array [num_edges, size]: padding, which belongs to no tile.
+// Zeros for the rows [in_ptr[N], num_edges) of an array [num_edges, size].
 template <class T>
 SN_DEVICE void clear_padding(const TileGraph& graph, int64_t num_edges, int size, T* array) {
-  const int64_t end = num_edges * size, step = int64_t(gridDim.x) * kThreads;
-  for (int64_t i = graph.in_ptr[graph.num_nodes] * size + int64_t(blockIdx.x) * kThreads + threadIdx.x; i < end;
-       i += step)
-    array[i] = 0;
+  clear_tail<kThreads>(array, graph.in_ptr[graph.num_nodes] * size, num_edges * size);
 }
 
 }  // namespace spherenet::cuda

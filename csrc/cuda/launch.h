@@ -47,6 +47,13 @@ class SharedPieces {
   unsigned used_ = 0;
 };
 
+// Zeros for array[first .. end), shared by all blocks of a grid along x: padding, which belongs to no tile.
+template <int kBlockThreads, class T>
+__device__ __forceinline__ void clear_tail(T* array, int64_t first, int64_t end) {
+  const int64_t step = int64_t(gridDim.x) * kBlockThreads;
+  for (int64_t i = first + int64_t(blockIdx.x) * kBlockThreads + threadIdx.x; i < end; i += step) array[i] = 0;
+}
+
 // The number of blocks, along up to three axes. None along one of them means that there is nothing to do.
 struct Grid {
   int64_t x, y, z;

@@ -1,12 +1,15 @@
-// The smooth torsion of a triplet k -> j -> i: in place of the one next neighbor a blend of all, in which each fades out
-// as it leaves, becomes collinear with the edge, or is overtaken.
+// The smooth torsion of a triplet k -> j -> i: in place of the one next neighbor a blend of all, in which each fades
+// out as it leaves, becomes collinear with the edge, or is overtaken.
 //
-// About the axis a of e = j -> i, in a frame across it, neighbor q has the components (a_q, b_q), s_q = |(a_q, b_q)|, and
-//   re + i im = sqrt(s_q^2 + eta^2) sum_n w_n (x_n + i y_n) / (epsilon + sum_n w_n),   n neither q nor the reverse of e,
-//   x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt((s_q^2 + eta^2) (s_n^2 + eta^2)),
-//   w_n = fade_n s_n^2 (1 - x_n) exp(kappa (lead_n - 1)),   lead = y, or x for a torsion that is even under reflection.
+// In a frame across the axis of e = j -> i, neighbor q has the components (a_q, b_q), s_q = |(a_q, b_q)|, and
+//
+//   re + i im = sqrt(s_q^2 + eta^2) sum_n w_n (x_n + i y_n) / (epsilon + sum_n w_n)
+//   x_n + i y_n = conj(a_q + i b_q) (a_n + i b_n) / sqrt((s_q^2 + eta^2) (s_n^2 + eta^2))
+//   w_n = fade_n s_n^2 (1 - x_n) exp(kappa (lead_n - 1))
+//
+// over n neither q nor the reverse of e; lead = y, or x for a torsion that is even under reflection.
 // x + i y is exp(i (alpha_n - alpha_q)) but near the axis, where eta makes it go to 0: no angle, no pole, no choice, and
-// all derivatives of all orders.
+// derivatives of all orders.
 #pragma once
 #include "silu.h"
 #include "vec3.h"
@@ -43,8 +46,30 @@ struct AcrossComponents {
   S a, b;
 };
 
-// The cotangents of a neighbor's direction and of the axis, from those of its components across the axis. While the axis
-// turns by d, the frame follows it: d first = -(first.d) axis / |axis|^2.
+// Of the axis, of any length: starts from the coordinate axis that is least along it.
+template <class T, if_not_dual<T> = 0>
+SN_HD AcrossFrame<T> frame_across(const Vec3<T>& axis) {
+  const T x = std::fabs(axis.x), y = std::fabs(axis.y), z = std::fabs(axis.z);
+  const Vec3<T> start = x <= y && x <= z ? Vec3<T>{1, 0, 0} : y <= z ? Vec3<T>{0, 1, 0} : Vec3<T>{0, 0, 1};
+  const T inverse_square = 1 / dot(axis, axis);
+  const Vec3<T> across = start - (dot(start, axis) * inverse_square) * axis;
+  const Vec3<T> first = reciprocal_sqrt(dot(across, across)) * across;
+  return {first, std::sqrt(inverse_square) * cross(axis, first)};
+}
+// The tangent is that of a frame that follows the axis: while it turns by d, first moves by -(first.d) axis / |axis|^2.
+template <class T>
+SN_HD AcrossFrame<Dual<T>> frame_across(const Vec3<Dual<T>>& axis) {
+  const Vec3<T> value{axis.x.value, axis.y.value, axis.z.value}, moved{axis.x.tangent, axis.y.tangent, axis.z.tangent};
+  const AcrossFrame<T> frame = frame_across(value);
+  const T inverse_square = 1 / dot(value, value);
+  const auto followed = [&](const Vec3<T>& v) -> Vec3<Dual<T>> {
+    const Vec3<T> tangent = (-dot(v, moved) * inverse_square) * value;
+    return {{v.x, tangent.x}, {v.y, tangent.y}, {v.z, tangent.z}};
+  };
+  return {followed(frame.first), followed(frame.second)};
+}
+
+// The cotangents of a neighbor's direction and of the axis, which the frame follows, from those of its components.
 template <class S>
 SN_HD void across_vjp(const AcrossFrame<S>& frame, const Vec3<S>& axis, const Vec3<S>& neighbor,
                       const AcrossComponents<S>& grad, Vec3<S>& grad_neighbor, Vec3<S>& grad_axis) {

@@ -52,6 +52,7 @@ struct GatedSumArguments {
     STD_TORCH_CHECK(torsion == inputs.torsion_up.has_value(),
                     "torsion_up: expected both or neither of torsion_weight and torsion_up, got one");
     STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
+    STD_TORCH_CHECK(torsion || !inputs.point, "point: expected none without torsion_weight, got one");
     STD_TORCH_CHECK(!torsion || !angle_at_receiver,
                     "torsion_weight: expected none beside angles at the receiver, got one");
     if (angle) check_angle();

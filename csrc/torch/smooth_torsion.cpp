@@ -58,7 +58,7 @@ void run(const SmoothTorsionArguments& in, const SmoothTorsionCall<T>& call, Pas
         for (int k = 0; call.point && k < 2; ++k)
           std::fill(call.point + k * in.num_pairs + pairs, call.point + (k + 1) * in.num_pairs, T(0));
       },
-      [&](auto) { STD_TORCH_CHECK(false, "smooth_torsion: expected tensors on the CPU, got some on a GPU"); });
+      [&](auto stream) { cuda::smooth_torsion(call, in.direction.size(0), pass, stream); });
 }
 
 Tensor smooth_torsion(Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev,
@@ -86,6 +86,7 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArgumen
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Tensor parts = empty(in.direction, {2, 3 * E});  // as neighbor, as axis
+    const Tensor scratch = empty(in.direction, {in.direction.is_cpu() ? 0 : E, 8});
     auto call = in.call<T>();
     call.direction_tangent = data<T>(direction_tangent);
     call.fade_tangent = data<T>(fade_tangent);
@@ -94,6 +95,7 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArgumen
     call.grad_direction_in = mutable_data<T>(parts);
     call.grad_direction_out = call.grad_direction_in + 3 * E;
     call.grad_fade = mutable_data<T>(grad_fade);
+    call.scratch = mutable_data<T>(scratch);
     run(in, call, pass);
     sum_chunks<T>(parts, {grad_direction});
   });
@@ -141,6 +143,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
       "grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
       ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
 }
-STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, library) { implement(library); }
+SN_IMPLEMENT(implement)
 
 }  // namespace spherenet::ops

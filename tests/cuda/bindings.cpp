@@ -41,6 +41,27 @@ void torsion_reference(const py::kwargs& a) {
   });
 }
 
+void smooth_torsion(const py::kwargs& a) {
+  dispatch(a, "direction", [&](auto zero) {
+    using T = decltype(zero);
+    SmoothTorsionCall<T> call{};
+    call.graph = graph_of(a);
+    call.num_pairs = number<int64_t>(a, "num_pairs");
+    call.even = number<bool>(a, "even");
+    call.direction = at<const T>(a, "direction");
+    call.fade = at<const T>(a, "fade");
+    call.direction_tangent = at<const T>(a, "direction_tangent");
+    call.fade_tangent = at<const T>(a, "fade_tangent");
+    call.grad_point = at<const T>(a, "grad_point");
+    call.point = at<T>(a, "point");
+    call.grad_direction_in = at<T>(a, "grad_direction_in");
+    call.grad_direction_out = at<T>(a, "grad_direction_out");
+    call.grad_fade = at<T>(a, "grad_fade");
+    call.scratch = at<T>(a, "scratch");
+    cuda::smooth_torsion(call, number<int64_t>(a, "num_edges"), pass_of(a), nullptr);
+  });
+}
+
 void radial_gate(const py::kwargs& a) {
   dispatch(a, "x", [&](auto zero) {
     using T = decltype(zero);
@@ -107,6 +128,7 @@ void sum_chunks(const py::kwargs& a) {
 PYBIND11_MODULE(kernels, m) {
   m.def("radial_basis", &radial_basis);
   m.def("torsion_reference", &torsion_reference);
+  m.def("smooth_torsion", &smooth_torsion);
   m.def("radial_gate", &radial_gate);
   m.def("silu", &silu);
   m.def("segment_sum", &segment_sum);

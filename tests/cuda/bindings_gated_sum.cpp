@@ -7,10 +7,10 @@ namespace {
 
 template <class T>
 GatedSumInputs<T> inputs_of(const py::dict& a) {
-  return {at<const T>(a, "x"),         at<const T>(a, "radial"),
-          at<const T>(a, "direction"), at<const T>(a, "angle_weight"),
-          at<const T>(a, "angle_up"),  at<const T>(a, "torsion_weight"),
-          at<const T>(a, "torsion_up")};
+  return {at<const T>(a, "x"),          at<const T>(a, "radial"),
+          at<const T>(a, "direction"),  at<const T>(a, "angle_weight"),
+          at<const T>(a, "angle_up"),   at<const T>(a, "torsion_weight"),
+          at<const T>(a, "torsion_up"), at<const T>(a, "point")};
 }
 
 void gated_sum(const py::kwargs& a) {
@@ -21,13 +21,14 @@ void gated_sum(const py::kwargs& a) {
     call.shape = {number<int>(a, "channels"),          number<int>(a, "num_spherical"), number<int>(a, "num_radial"),
                   number<int>(a, "angle_size"),        number<int>(a, "torsion_size"),  number<bool>(a, "released"),
                   number<bool>(a, "angle_at_receiver")};
+    call.num_pairs = number<int64_t>(a, "num_pairs");
     call.reference = at<const int32_t>(a, "reference");
     call.inputs = inputs_of<T>(number<py::dict>(a, "inputs"));
     call.tangents = inputs_of<T>(number<py::dict>(a, "tangents"));
     call.grad_out = at<const T>(a, "grad_out");
     call.out = at<T>(a, "out");
-    call.grads = {at<T>(a, "grad_x"), at<T>(a, "grad_radial"), at<T>(a, "direction_in"), at<T>(a, "direction_out"),
-                  at<T>(a, "weights")};
+    call.grads = {at<T>(a, "grad_x"),        at<T>(a, "grad_radial"), at<T>(a, "direction_in"),
+                  at<T>(a, "direction_out"), at<T>(a, "weights"),     at<T>(a, "grad_point")};
     cuda::gated_sum(call, number<int64_t>(a, "num_edges"), pass_of(a), number<bool>(a, "allow_tf32"), nullptr);
   });
 }

@@ -1,0 +1,65 @@
+// Runs the kernels of the smooth torsion: all passes, float and double, with columns of padding.
+#include "run.h"
+
+namespace spherenet::test {
+namespace {
+
+constexpr int64_t kExtraPairs = 3;  // columns past the last pair, which are written as zeros
+
+// Watched by a sanitizer, a thousand pairs take their time.
+bool is_large(const System& system) { return system.num_pairs() > 1000; }
+
+template <class T>
+void run_pass(const System& system, SmoothTorsionCall<T> call, Pass pass) {
+  const int64_t num_edges = system.num_edges();
+  const bool vjp = pass != Pass::kForward;
+  auto point = unwritten<T>(pass != Pass::kBackward ? 2 * call.num_pairs : 0);
+  auto in = unwritten<T>(vjp ? 3 * num_edges : 0), out = in;
+  auto grad_fade = unwritten<T>(vjp ? num_edges : 0), scratch = unwritten<T>(vjp ? 8 * num_edges : 0);
+  call.point = point.data();
+  call.grad_direction_in = in.data();
+  call.grad_direction_out = out.data();
+  call.grad_fade = grad_fade.data();
+  call.scratch = scratch.data();
+  if (!vjp) call.grad_point = nullptr;
+  if (pass != Pass::kDoubleBackward) call.direction_tangent = call.fade_tangent = nullptr;
+  cuda::smooth_torsion(call, num_edges, pass, nullptr);
+  for (const auto& array : {point, in, out, grad_fade}) check_written("smooth_torsion", array);
+}
+
+template <class T>
+void run_all(const System& system, bool even) {
+  Random random(8);
+  const int64_t num_edges = system.num_edges(), num_pairs = system.num_pairs() + kExtraPairs;
+  std::vector<T> direction(system.vec.begin(), system.vec.end());
+  for (int64_t e = 0; e < num_edges; ++e) {
+    T* d = direction.data() + 3 * e;
+    const T length = std::hypot(d[0], d[1], d[2]);
+    for (int k = 0; k < 3; ++k) d[k] /= length;
+  }
+  auto fade = random.numbers<T>(num_edges);
+  for (T& f : fade) f = std::fabs(f);
+  const auto direction_tangent = random.numbers<T>(3 * num_edges), fade_tangent = random.numbers<T>(num_edges);
+  const auto grad_point = random.numbers<T>(2 * num_pairs);
+  SmoothTorsionCall<T> call{};
+  call.graph = system.graph();
+  call.num_pairs = num_pairs;
+  call.even = even;
+  call.direction = direction.data();
+  call.fade = fade.data();
+  call.direction_tangent = direction_tangent.data();
+  call.fade_tangent = fade_tangent.data();
+  call.grad_point = grad_point.data();
+  for (const Pass pass : {Pass::kForward, Pass::kBackward, Pass::kDoubleBackward})
+    if (pass != Pass::kBackward || !is_large(system)) run_pass(system, call, pass);
+}
+
+void smooth_torsions(const System& system) {
+  run_all<float>(system, false);
+  if (!is_large(system)) run_all<double>(system, true);
+}
+
+const Registered kRegistered[] = {{"smooth_torsion", smooth_torsions}};
+
+}  // namespace
+}  // namespace spherenet::test
