@@ -10,7 +10,7 @@ from spherenet_fast.padding import Capacity, fixed_radius_graph
 
 
 def main() -> None:
-    for shape in (dict(num_layers=1), SMALL):
+    for shape in (dict(num_layers=1), SMALL, dict(SMALL, torsion="paper")):
         for dtype in (torch.float32, torch.float64):
             for tf32 in (False, True) if dtype == torch.float32 else (False,):
                 torch.backends.cuda.matmul.allow_tf32 = tf32

@@ -213,7 +213,7 @@ def test_smooth_torsion_of_every_graph(name, shape, dtype, tolerance):
     fade = torch.rand(len(vec), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     inputs = cast({"fade": fade} | gated_inputs(vec, **shape), dtype)
     expected = derivatives(torsion_and_sum(reference, graph), cast(inputs, torch.float64))
-    found = derivatives(torsion_and_sum(ops, on_device(graph, "cuda")), cast(inputs, dtype, "cuda"))
+    found = derivatives(torsion_and_sum(ops, on_device(graph, DEVICE)), cast(inputs, dtype, DEVICE))
     assert_close(found, expected, tolerance)
 
 
@@ -223,7 +223,7 @@ def test_smooth_torsion_of_more_neighbors_than_shared_memory_holds():
     vec = torch.randn(len(edges), 3, dtype=torch.float64)
     inputs = {"direction": vec / vec.norm(dim=1, keepdim=True), "fade": torch.rand(len(vec), dtype=torch.float64)}
     results = []
-    for device in ("cpu", "cuda", "cuda"):
+    for device in ("cpu", DEVICE, DEVICE):
         room = on_device(graph, device)
         results.append(
             derivatives(lambda *given, room=room: ops.smooth_torsion(*given, room), cast(inputs, torch.float64, device))

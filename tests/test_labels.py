@@ -170,11 +170,11 @@ def test_predictions_under_other_names(tmp_path):
     assert call(*command, "--keys", "energy=NN_energy,forces=NN_forces")[0] == 0
     given, found = (ase.io.read(tmp_path / name, ":") for name in ("f.extxyz", "o.extxyz"))
     assert [atoms.get_potential_energy() for atoms in found] == [atoms.get_potential_energy() for atoms in given]
-    assert call(*command)[0] == 0
+    assert call(*command, "--overwrite")[0] == 0
     for one, other in zip(ase.io.read(tmp_path / "o.extxyz", ":"), found, strict=True):
         assert one.get_potential_energy() == other.info["NN_energy"]
         assert np.array_equal(one.get_forces(), other.arrays["NN_forces"])
-    code, _, error = call(*command, "--keys", "gap=x")
+    code, _, error = call(*command, "--overwrite", "--keys", "gap=x")
     assert code == 2 and "--keys: expected some of energy, forces, got gap" in error
 
 
