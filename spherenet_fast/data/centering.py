@@ -31,7 +31,7 @@ def centered(pos, n_atoms: Tensor, cell, pbc, dtype: torch.dtype) -> Tensor:
     if torch.promote_types(pos.dtype, dtype) == dtype:
         return pos.to(dtype)
     right = pos.shape == (int(n_atoms.sum()), 3) and pbc.shape in ((3,), (count, 3))
-    right = right and (cell is None or cell.shape == (count, 3, 3))
+    right = right and (cell is None or cell.shape == (count, 3, 3)) and bool(pos.isfinite().all())
     if not right or count == 0 or int(n_atoms.min()) < 1 or int(n_atoms.max()) > len(pos):
         return pos.to(dtype)  # `Molecules` says what is wrong; a sum of large counts may have wrapped around
     pbc = pbc.expand(count, 3)
