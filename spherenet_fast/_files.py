@@ -79,6 +79,33 @@ def check_output(path, overwrite: bool) -> None:
         raise FileExistsError(f"--out: {path} is there already; --overwrite replaces it")
 
 
+class FolderLock:
+    """Keeps a folder for this process while entered; the system frees that of a process that is killed."""
+
+    def __enter__(self):
+        self._descriptor = None
+        return self
+
+    def __exit__(self, *exception):
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def take(self, folder) -> bool:
+        """Lock a folder; False if another process has it. Where folders have no locks (Windows), True."""
+        try:
+            import fcntl
+        except ImportError:
+            return True
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+        return True
+
+
 def remove_partial_files(folder: Path) -> None:
     """Delete what a process that was killed while it wrote has left in `folder`."""
     for path in folder.glob(f".*{PARTIAL}"):

@@ -50,6 +50,9 @@ def _usable(device: str) -> str:
     return device
 
 
+_Unit = Annotated[
+    str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")
+]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 
@@ -89,7 +92,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
     ] = None,
     keys: Annotated[list[str] | None, _KEYS] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the folder; its own config.yaml will do as CONFIG.")
+    ] = False,
 ):
     """Train a model; Ctrl-C saves (so do SIGTERM and SIGUSR1), and --resume continues to the same result."""
     from .data.labels import parse_keys
@@ -101,6 +106,9 @@ def train(
     with _errors_in_one_line():
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
         settings = load_config(config, [*(set_ or []), *named])
+        of_run = Path(config).parent  # a run is resumed by its own config, too
+        if resume and out is None and Path(config).name == "config.yaml" and (of_run / "split.npz").is_file():
+            out = of_run
         out = out or Path("runs") / run_name(config)
         try:
             results = train_to_the_end(settings, out, resume)
@@ -126,6 +134,7 @@ def evaluate(
     keys: Annotated[list[str] | None, _KEYS] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    unit: _Unit = None,
 ):
     """Print the errors of a trained model.
 
@@ -138,6 +147,8 @@ def evaluate(
 
     with _errors_in_one_line():
         potential = Potential.load(checkpoint, _usable(device))
+        if unit is not None:
+            potential.state_unit(unit)
         molecules, indices = evaluation_data(
             potential, data, split, part, file_units=_units(file_units), keys=parse_keys(keys), run=checkpoint.parent
         )
@@ -164,6 +175,7 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    unit: _Unit = None,
     overwrite: _Overwrite = False,
 ):
     """Write energies (eV) and forces (eV/Ang), or other targets in their units, for structures in a file."""
@@ -176,6 +188,8 @@ def predict(
     with _errors_in_one_line():
         check_output(out, overwrite)
         potential = Potential.load(checkpoint, _usable(device))
+        if unit is not None:
+            potential.state_unit(unit)
         found = read_structures(structures)
         predicted = predict(potential, found, batch_size, forces, parse_keys(keys), str(structures))
         write_structures(out, predicted)

@@ -21,6 +21,7 @@ LARGE = 500  # atoms; from here on a cell list is faster than all distances of a
 LARGE_ON_GPU = 2**15  # atoms; up to here the kernels take all distances of a molecule
 BLOCK_ENTRIES = 2**20  # distances held at once (8 MB)
 MAX_CELLS_AWAY = 2**31  # cells between an atom and the origin; beyond, float64 no longer resolves positions
+MOST_EDGES = 1e9  # of a structure that repeats, estimated from its density; their arrays alone take 50 GB
 FLAT = 1e-6  # volume of a cell over the product of its edges; below, its vectors are linearly dependent
 
 
@@ -89,6 +90,7 @@ def periodic_pairs(
             f"pos: expected atoms within {MAX_CELLS_AWAY} cells of the origin, got atom {atom} at {pos[atom].tolist()}"
         )
     wrapped = pos - torch.einsum("na,nab->nb", away, cell[structure])
+    _check_density(atom_ptr, cell, cutoff)
     first, second, shift = _half_list(wrapped, atom_ptr, range(len(cell)), cell, pbc, cutoff)
     receiver, sender, shift = sorted_edges(
         torch.cat([second, first]), torch.cat([first, second]), torch.cat([shift, -shift])
@@ -97,6 +99,19 @@ def periodic_pairs(
         away = away.long()
         shift = shift + away[sender] - away[receiver]
     return receiver, sender, shift
+
+
+def _check_density(atom_ptr: Tensor, cell: Tensor, cutoff: float) -> None:
+    """ValueError for a structure whose cell [B,3,3] is so small that its edges would fill the memory."""
+    atoms = atom_ptr.diff().double()
+    edges = atoms.square() * (4 / 3 * torch.pi * cutoff**3) / torch.linalg.det(cell).abs()
+    if len(edges) and edges.max() > MOST_EDGES:
+        structure = int(edges.argmax())
+        raise ValueError(
+            f"cell: expected at most {MOST_EDGES:g} edges within the cutoff of {cutoff:g} Å, got about "
+            f"{edges[structure].item():.0e} in structure {structure}, {int(atoms[structure])} atoms in "
+            f"{cell[structure].tolist()}"
+        )
 
 
 def nearest(receiver: Tensor, distance: Tensor, in_ptr: Tensor, count: int) -> Tensor:

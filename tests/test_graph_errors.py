@@ -106,3 +106,10 @@ def test_edge_vectors_errors():
         edge_vectors(pos, graph, None, CELL[0])
     with pytest.raises(ValueError, match=r"batch: expected \[3\] because cell holds 2 structures, got None"):
         edge_vectors(pos, graph, None, CELL.expand(2, 3, 3))
+
+
+def test_a_cell_with_too_many_edges():
+    cell = 0.01 * torch.eye(3, dtype=torch.float64)
+    message = "cell: expected at most 1e.09 edges within the cutoff of 5 Å, got about 2e.09 in structure 0, 2 atoms in"
+    with pytest.raises(ValueError, match=message):
+        radius_graph(torch.zeros(2, 3, dtype=torch.float64), None, 5.0, cell)

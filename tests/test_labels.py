@@ -1,5 +1,7 @@
 """Which numbers of a file are its labels: names, the two energies of VASP, molecules without a label."""
 
+import json
+
 import ase.db
 import ase.io
 import numpy as np
@@ -66,7 +68,7 @@ def test_labels_under_other_names(tmp_path, energy, forces, suffix):
     vectors = np.concatenate([atoms.arrays[forces] for atoms in structures])
     assert found.forces.numpy() == pytest.approx(vectors, abs=1e-8)
     assert found.names == ("energy",) and found.units == ("eV",)
-    assert found.notes == (f"energy: {energy}, taken as eV (data.file_units.energy says another unit)",)
+    assert found.notes == (f"energy: {energy}, in eV unless data.file_units.energy (--file-units) says otherwise",)
     plain = read_molecules(path)
     assert plain.names == (energy,) and plain.units == (None,) and plain.forces is None and plain.vectors == (forces,)
 
@@ -109,7 +111,7 @@ def test_a_missing_label_is_answered_by_the_line_that_would_use_what_there_is(tm
     code, _, error = call(*command, "--keys", "energy=REF_energy,forces=force")
     assert code == 2 and error.startswith("error: data.keys.forces: expected data with 'force', got vectors on ")
     code, output, _ = call(*command, "--keys", "energy=REF_energy,forces=REF_forces")
-    assert code == 0 and "energy: REF_energy, taken as eV" in output
+    assert code == 0 and "energy: REF_energy, in eV unless" in output
     atoms = molecule("H2O")
     atoms.calc = SphereNetCalculator(out / "best.ckpt")
     assert np.isfinite(atoms.get_forces()).all()
@@ -176,6 +178,53 @@ def test_predictions_under_other_names(tmp_path):
         assert np.array_equal(one.get_forces(), other.arrays["NN_forces"])
     code, _, error = call(*command, "--overwrite", "--keys", "gap=x")
     assert code == 2 and "--keys: expected some of energy, forces, got gap" in error
+
+
+def test_names_of_predictions_leave_the_structures_alone(tmp_path):
+    untrained("float32")[0].save(tmp_path / "p.pt")
+    ase.io.write(tmp_path / "f.extxyz", waters(2))
+    for name in ("positions", "pos", "Lattice", "numbers"):
+        code, _, error = call(
+            "predict", tmp_path / "p.pt", tmp_path / "f.extxyz", "-o", tmp_path / "o", "--keys", f"forces={name}"
+        )
+        assert code == 2 and f"use for itself, got {name.lower()}" in error and not (tmp_path / "o").exists()
+
+
+def test_a_unit_that_nobody_stated_is_asked_for(tmp_path):
+    potential = untrained("float32")[0]
+    potential.units = (None,)
+    potential.save(tmp_path / "p.pt")
+    structures = waters(4)
+    ase.io.write(tmp_path / "f.extxyz", structures)
+    code, _, error = call("evaluate", tmp_path / "p.pt", "--data", tmp_path / "f.extxyz", "--unit", "furlong")
+    assert code == 2 and "unit: expected one of" in error
+    predict = ["predict", tmp_path / "p.pt", tmp_path / "f.extxyz", "-o", tmp_path / "o.extxyz"]
+    evaluate = ["evaluate", tmp_path / "p.pt", "--data", tmp_path / "f.extxyz"]
+    for command in (predict, evaluate):
+        code, _, error = call(*command)
+        assert code == 2 and "--unit: expected the unit of" in error
+        assert call(*command, "--unit", "kcal/mol")[0] == 0
+    # a potential of these numbers in kcal/mol is one in eV of 0.0434 of them
+    potential.units = ("eV",)
+    potential.save(tmp_path / "q.pt")
+    assert call("predict", tmp_path / "q.pt", tmp_path / "f.extxyz", "-o", tmp_path / "q.extxyz")[0] == 0
+    given, other = (ase.io.read(tmp_path / name).get_potential_energy() for name in ("o.extxyz", "q.extxyz"))
+    assert given == pytest.approx(other * 0.0433641, rel=1e-5)
+    assert call("evaluate", tmp_path / "q.pt", "--data", tmp_path / "f.extxyz", "--unit", "eV")[0] == 2
+
+
+def test_validation_without_labels(tmp_path):
+    structures = waters(6)
+    for atoms in structures[3:]:
+        atoms.calc = None
+    ase.io.write(tmp_path / "f.extxyz", structures)
+    np.savez(tmp_path / "s.npz", train=[0, 1], val=[3, 4], test=[2])
+    config = tiny_config(data__source=tmp_path / "f.extxyz", data__split=tmp_path / "s.npz")
+    with pytest.raises(ValueError, match="data.val: expected validation molecules with a label 'energy', got none"):
+        train(config, tmp_path / "run")
+    np.savez(tmp_path / "s.npz", train=[0, 1], val=[2], test=[3, 4])
+    train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["mae"] == {"energy": None, "forces": None}
 
 
 # Two energies

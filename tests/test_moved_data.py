@@ -53,6 +53,15 @@ def test_data_moved_with_its_run_is_found(project, tmp_path, to):
     )
 
 
+def test_data_that_has_grown_is_not_the_data_of_the_run(project, monkeypatch):
+    monkeypatch.chdir(project)
+    data = next(path for path in project.rglob("*.extxyz"))
+    data.write_text(2 * data.read_text())
+    for command in (["evaluate", "runs/x/best.ckpt"], ["train", "ethanol", "--out", "runs/x", "--resume", *settings()]):
+        code, _, error = call(*command)
+        assert code == 2 and "data.source: expected" in error and "split.npz is a split, got" in error
+
+
 def test_a_moved_run_goes_on(project, tmp_path, monkeypatch):
     shutil.move(project, tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path / "elsewhere")

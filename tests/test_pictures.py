@@ -173,7 +173,7 @@ def test_the_commands_write_png_and_svg(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["filters", "angles.ckpt", "-o", "a.png"], "with torsions, got one with use_torsion=False"),
+        (["filters", "angles.ckpt", "-o", "a.png"], "with torsions, got one without"),
         (["filters", "nothing.ckpt", "-o", "a.png"], "nothing.ckpt: no such checkpoint"),
         (["filters", "in.xyz", "-o", "a.png"], "in.xyz: expected a checkpoint"),
         (["filters", "best.ckpt", "-o", "a.png", "--block", "1"], "--block: expected 0 to 0, got 1"),

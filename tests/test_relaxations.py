@@ -215,7 +215,8 @@ def test_a_run_with_batches_in_which_all_atoms_are_fixed(tmp_path):
     fixed = [True] * 3 + [False] * 2
     path = archive(tmp_path / "r.npz", frames=(3, 2), fixed=fixed)
     np.savez(tmp_path / "split.npz", train=[0, 3, 4], val=[1], test=[2])
-    config = load_config("oc20:s2ef", [*tiny(path, data__split=tmp_path / "split.npz"), "training.batch_size=1"])
+    overrides = tiny(path, data__split=tmp_path / "split.npz", model__cutoff=6.0)
+    config = load_config("oc20:s2ef", [*overrides, "training.batch_size=1"])
     results = train(config, tmp_path / "run")
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.csv") if "val_loss" in row]
     assert rows and all(np.isfinite(row["val_loss"]) and np.isnan(row["val_mae_forces"]) for row in rows)
@@ -242,7 +243,8 @@ def test_training_on_slabs_without_one_metal(tmp_path):
     assert all(0 <= row["val_within_adsorption_energy"] <= 1 for row in rows if "val_loss" in row)
     slabs = read_molecules("fcc111")
     with np.load(tmp_path / "run" / "split.npz") as split:
-        assert all((46 in slabs[int(m)].z) == (part == "test") for part in split.files for m in split[part])
+        parts = {part: split[part] for part in ("train", "val", "test")}
+    assert all((46 in slabs[int(m)].z) == (part == "test") for part, numbers in parts.items() for m in numbers)
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run" / "best.ckpt")])
     share = 100 * results["within"]["adsorption_energy"]
     assert result.exit_code == 0 and "not in the training set: Pd" in result.stdout
@@ -255,7 +257,7 @@ def test_training_on_slabs_without_one_metal(tmp_path):
 @pytest.mark.parametrize("relaxations", [True, False])
 def test_training_on_relaxations(tmp_path, relaxations):
     target = "relaxed_energy" if relaxations else "energy"
-    changes = dict(data__relaxations=relaxations, data__test=1 if relaxations else 3)
+    changes = dict(model__cutoff=6.0, data__relaxations=relaxations, data__test=1 if relaxations else 3)
     overrides = tiny(archive(tmp_path / "r.npz"), **changes)
     config = load_config("oc20:is2re" if relaxations else "oc20:s2ef", [*overrides, "training.batch_size=2"])
     results = train(config, tmp_path / "run")

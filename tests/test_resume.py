@@ -63,7 +63,7 @@ def send(*numbers):
     return lambda: [os.kill(os.getpid(), number) for number in numbers]
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_signals_save_and_give_their_exit_code(tmp_path, monkeypatch, name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -132,6 +132,30 @@ def test_a_signal_in_the_last_step_leaves_the_test_to_the_resumed_run(tmp_path, 
             train_to_the_end(config, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
     assert train(config, tmp_path / "run", resume=True)["step"] == 2
+
+
+def test_a_signal_during_the_test_is_said(tmp_path, monkeypatch, capsys):
+    config = tiny_config(training__max_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("spherenet_fast.training.run.evaluate", lambda *given: send(signal.SIGTERM)())
+        with pytest.raises(Interrupted) as stop:
+            train_to_the_end(config, tmp_path / "run")
+    assert stop.value.signum == signal.SIGTERM
+    assert "test stopped by SIGTERM; the same command" in capsys.readouterr().err
+    assert train(config, tmp_path / "run", resume=True)["step"] == 2
+
+
+def test_a_run_is_resumed_by_its_own_config(run):
+    result = CliRunner().invoke(app, ["train", str(run / "config.yaml"), "--resume"])
+    assert result.exit_code == 0 and (run / "results.json").is_file(), result.stderr
+
+
+def test_two_processes_cannot_train_in_one_folder(run):
+    with _files.FolderLock() as lock:
+        assert lock.take(run)
+        with pytest.raises(ValueError, match="--out: expected a folder that no other process trains in, got .*run"):
+            train(tiny_config(), run, resume=True)
+    assert train(tiny_config(), run, resume=True)
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, capsys):
@@ -278,6 +302,17 @@ def test_a_folder_of_other_things_is_not_resumed(tmp_path):
 
 
 # Full disks
+
+
+def test_a_folder_that_cannot_be_filled_is_not_claimed(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device.*config.yaml"):
+        patch.setattr(_files.os, "fsync", full)
+        train(tiny_config(), tmp_path / "run")
+    assert os.listdir(tmp_path / "run") == []
+    assert train(tiny_config(training__max_steps=1), tmp_path / "run")
 
 
 def test_a_disk_that_is_full_costs_nothing_that_was_saved(uninterrupted, tmp_path, monkeypatch):

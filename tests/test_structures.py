@@ -122,12 +122,12 @@ def test_files_of_another_kind_in_a_folder_are_skipped_with_a_line(tmp_path, cap
     folder.mkdir()
     for number in range(2):
         ase.io.write(folder / f"{number}.extxyz", waters(4, seed=number))
-    for name in ("README.txt", "README.md", "notes.txt", "Makefile"):
+    for name in ("README.txt", "README.md", "notes.txt", "Makefile", "plot.png", "run.py"):
         (folder / name).write_text("# About these\n\n12 things\n")
     (folder / "logs").mkdir()
     config = tiny_config(data__source=folder, data__train=4, data__val=0, data__test=4, training__max_steps=1)
     train(config, tmp_path / "run")
-    line = f"{folder}: skipped Makefile, README.md, README.txt, logs, notes.txt, which ASE has no format for"
+    line = f"{folder}: skipped Makefile, README.md, README.txt, logs, notes.txt and 2 more, which ASE has no format for"
     assert line in capsys.readouterr().out.splitlines()
     (folder / "2.extxyz").write_bytes(b"")  # a format that ASE knows, so what is wrong with it counts
     with pytest.raises(ValueError, match="2.extxyz: expected at least one structure, got none"):

@@ -21,6 +21,18 @@ def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "sk
         print(f"{name}: {len(which)} of {len(molecules)} molecules have no label and do not count ({first}, ...)")
 
 
+def check_parts(molecules: Molecules, val, test, forces: bool) -> None:
+    """Raise ValueError if no validation molecule has some label; where no test molecule has it, say so.
+
+    val, test: [.] numbers of molecules.
+    """
+    for label, which in molecules.missing(molecules.names, forces).items():
+        if len(val) and np.isin(val.numpy(), which.numpy()).all():
+            raise ValueError(f"data.val: expected validation molecules with a label {label!r}, got none")
+        if len(test) and np.isin(test.numpy(), which.numpy()).all():
+            print(f"{label}: no test molecule has a label")
+
+
 def check_frames(molecules: Molecules) -> None:
     """Raise ValueError that names the first frame with two atoms at one place, or with a flat or infinite cell.
 

@@ -85,7 +85,7 @@ def find_labels(
         if target == "energy":
             units["energy"] = "eV"
         if target == "energy" and label not in ("energy", "free_energy"):
-            notes.append(f"energy: {label}, taken as eV (data.file_units.energy says another unit)")
+            notes.append(f"energy: {label}, in eV unless data.file_units.energy (--file-units) says otherwise")
     scalars, vectors = _names(structures)
     for label in scalars:
         target = canonical_target(label)

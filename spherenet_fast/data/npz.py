@@ -19,6 +19,8 @@ targets in the units of its paper; other labels have no unit.
 Arrays that are not mentioned here are named in a warning, unless they tell of the data set alone.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -80,10 +82,13 @@ def read_stored(path, labels, dtype, relaxations, corrected=()) -> tuple[Molecul
             prefixes = ["train_"] + ["test_"] * ("test_pos" in archive)
             molecules = _frames(archive, dtype, prefixes, "_revised" * (labels == "revised"), energy_unit or "kcal/mol")
         else:
+            notes = ()
             if archive.rename(_MD17_NAMES):
+                if energy_unit is None and "energy" not in corrected:
+                    notes = ("energy: in kcal/mol, as in MD17's files, whose names the arrays have",)
                 energy_unit = energy_unit or "kcal/mol"
                 archive.understood(*_RMD17_ORIGIN)
-            molecules = _frames(archive, dtype, [""], "", energy_unit)
+            molecules = replace(_frames(archive, dtype, [""], "", energy_unit), notes=notes)
         archive.warn_of_unread()
     return molecules, units
 

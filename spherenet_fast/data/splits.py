@@ -14,6 +14,9 @@ from .archives import Archive
 from .molecules import Molecules
 
 
+_COUNT = "molecules"  # array of a split file
+
+
 class Split(NamedTuple):
     """Indices [.] int64 of three disjoint sets of molecules."""
 
@@ -21,10 +24,14 @@ class Split(NamedTuple):
     val: Tensor
     test: Tensor
 
-    def save(self, path) -> None:
-        """Write the three index arrays, in the format that `read_split` reads. Raises OSError."""
+    def save(self, path, count: int | None = None) -> None:
+        """Write the three index arrays, in the format that `read_split` reads, and `count`, of how many molecules.
+
+        Raises OSError.
+        """
         archive = BytesIO()
-        np.savez_compressed(archive, **{name: part.numpy().astype(np.int32) for name, part in self._asdict().items()})
+        arrays = {name: part.numpy().astype(np.int32) for name, part in self._asdict().items()}
+        np.savez_compressed(archive, **arrays, **({} if count is None else {_COUNT: [count]}))
         write_file(path, archive.getvalue())
 
 
@@ -123,7 +130,8 @@ def read_split(path, count: int) -> Split:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or an index repeats or is outside 0 to `count` - 1.
+        ValueError: it is damaged, an index repeats or is outside 0 to `count` - 1, or it says that it is of another
+            number of molecules.
     """
     path = Path(path)
     if not path.is_file():
@@ -132,7 +140,10 @@ def read_split(path, count: int) -> Split:
         if not archive.first(*Split._fields):
             raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(archive) or 'none'}")
         parts = [archive.whole(name, "M") if name in archive else np.zeros(0, np.int64) for name in Split._fields]
+        of = int(archive.whole(_COUNT, "1")[0]) if _COUNT in archive else count
         archive.warn_of_unread()
+    if of != count:
+        raise ValueError(f"data.source: expected {of} molecules, of which {path} is a split, got {count}")
     return _checked(Split(*map(torch.from_numpy, parts)), count)
 
 

@@ -61,18 +61,28 @@ def read_structures(path) -> list[Atoms]:
     return structures
 
 
+# Pictures, scripts and notes that lie beside structures; ASE takes some of them for formats that it only writes.
+_NO_STRUCTURES = frozenset(
+    ".png .jpg .jpeg .gif .svg .pdf .eps .ps .html .py .ipynb .sh .slurm .yaml .yml .toml .ini .csv .tex .bib .zip "
+    ".tar .npz .npy .ckpt .pt .mp4 .pov .db-journal .lock".split()
+)
+
+
 def structure_format(path: Path) -> str | None:
     """ASE's name of the format of a file, by name or content; None: not one of structures."""
     from ase.io.formats import UnknownFileTypeError, extension2format, filetype, ioformats
 
-    if path.name.upper().startswith(("README", "LICENSE", "LICENCE")):  # .md is the extension of CASTEP's trajectories
+    # by name: .md is the extension of CASTEP's trajectories, too
+    if path.name.upper().startswith(("README", "LICENSE", "LICENCE")):
+        return None
+    if path.suffix.lower() in _NO_STRUCTURES:
         return None
     try:
         name = filetype(str(path))
     except UnknownFileTypeError:
         name = path.suffix[1:].lower()  # of an empty file, which is a wrong one of its format
         name = extension2format[name].name if name in extension2format else name
-    return name if name in ioformats else None
+    return name if name in ioformats and ioformats[name].can_read else None
 
 
 def _read(path: Path, name: str | None) -> list[Atoms]:

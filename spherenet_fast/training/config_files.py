@@ -38,7 +38,8 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a YAML file, got {error}") from error
+        data = f"; data goes into --set data.source={path}" if path.suffix not in (".yaml", ".yml") else ""
+        raise ValueError(f"{path}: expected a YAML file{data}, got {' '.join(str(error).split())}") from error
     if not isinstance(given, DictConfig):
         raise ValueError(
             f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"

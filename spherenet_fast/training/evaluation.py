@@ -56,6 +56,13 @@ def evaluation_data(
     forces = potential.forces
     read = read_molecules(source, root, labels, dtype, relaxations, file_units=stated, keys=keys, forces=forces)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
+    stated = dict(zip(read.names, read.units, strict=True))
+    for name in potential.names:
+        if data is not None and name not in units and stated.get(name) is not None:
+            raise ValueError(
+                f"--unit: expected the unit of {name}, which the checkpoint does not know, as {data} is in "
+                f"{stated[name]}, got none"
+            )
     molecules = read.choose(potential.names, units, forces)
     check_labels(read, potential.names, forces)
     check_frames(molecules)
@@ -63,6 +70,8 @@ def evaluation_data(
         indices = torch.arange(len(molecules))
     elif split is not None:
         indices = getattr(read_split(Path(split), len(molecules)), part)
+    elif run is not None and (Path(run) / "split.npz").is_file():
+        indices = getattr(read_split(Path(run) / "split.npz", len(molecules)), part)
     else:
         indices = getattr(prepare_split(config, molecules), part)
     if len(indices) == 0:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from .._files import write_file
 from ..framework import GraphNetwork3D
 from ..inputs import entry
+from ..data.units import unit_name
 from ..models import MODELS
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
 from .references import Normalisation, check_normalisation
@@ -100,6 +101,13 @@ class Potential(nn.Module):
     def within(self) -> float | None:
         """The error, in the unit of a target, up to which the share of errors is to be reported; None: not at all."""
         return None if self.config is None else self.config["data"].get("within")
+
+    def state_unit(self, unit: str) -> None:
+        """Say the unit of the one target where the data of the training did not. Raises ValueError where they did."""
+        if len(self.names) != 1 or self.units[0] is not None:
+            known = ", ".join(str(known) for known in self.units)
+            raise ValueError(f"--unit: expected it for one target of unknown unit alone, got targets in {known}")
+        self.units = (unit_name(unit),)
 
     def unseen_elements(self, z: Tensor) -> list[str]:
         """Symbols of the elements in `z` [N] that were not in the training set: predictions for them are noise."""

@@ -15,6 +15,13 @@ from ..data.units import conversion
 from .potential import Potential
 
 
+# What extended xyz and ASE call the parts of a structure itself, in lower case.
+_RESERVED = frozenset(
+    "pos positions z numbers species lattice cell pbc properties tags momenta masses charges initial_charges magmoms "
+    "initial_magmoms move_mask".split()
+)
+
+
 def predict(
     potential: Potential,
     structures: list[Atoms],
@@ -25,27 +32,30 @@ def predict(
 ) -> list[Atoms]:
     """Copies of `structures` with predictions.
 
-    A total energy (`is_total_energy`) becomes the copy's energy in eV, with forces in eV/Å if `forces`; in the numbers
-    of the training data if its unit is unknown. Any other target is stored in ``atoms.info`` under its name, in the
-    potential's unit. `keys` {target or "forces": name} gives predictions other names, in ``atoms.info`` and
-    ``atoms.arrays``; a copy keeps the results that the structure came with then. `source` is where the structures are
-    from, for messages.
+    A total energy (`is_total_energy`) becomes the copy's energy in eV, with forces in eV/Å if `forces`. Any other
+    target is stored in ``atoms.info`` under its name, in the potential's unit. `keys` {target or "forces": name} gives
+    predictions other names, in ``atoms.info`` and ``atoms.arrays``; a copy keeps the results that the structure came
+    with then. `source` is where the structures are from, for messages.
 
     Raises:
-        ValueError: a structure holds an element that was not in the training set, two atoms at one place or a flat
-            cell; or `keys` names something that is not predicted.
+        ValueError: the unit of the energy is unknown; a structure holds an element that was not in the training set,
+            two atoms at one place or a flat cell; or `keys` names something that is not predicted.
     """
     keys = keys or {}
     if unknown := keys.keys() - {*potential.names, "forces"}:
         known = ", ".join([*potential.names, "forces"])
         raise ValueError(f"--keys: expected some of {known}, got {', '.join(unknown)}")
+    if taken := _RESERVED & {name.lower() for name in keys.values()}:
+        raise ValueError(f"--keys: expected names that a structure has no use for itself, got {', '.join(taken)}")
     if structures:
         origin = Origin((source,), (len(structures),))
         check_frames(from_atoms(structures, torch.float64, labels=False, origin=origin))
     dtype, device = next(potential.parameters()).dtype, potential.scale.device
     name, unit = potential.names[0], potential.units[0]
     energy = len(potential.names) == 1 and is_total_energy(name, unit)
-    factor = conversion(unit, "eV") if energy and unit is not None else 1.0
+    if energy and unit is None:
+        raise ValueError("--unit: expected the unit of the energy, which the checkpoint does not know, got none")
+    factor = conversion(unit, "eV") if energy else 1.0
     _check_elements(potential, structures)
     predicted = []
     for first in range(0, len(structures), batch_size):

@@ -45,6 +45,8 @@ def prepare_molecules(config: DataConfig) -> Molecules:
     for name, unit in zip(chosen.names, chosen.units, strict=True):
         if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
             print(f"{name}: a number like any other. If it is the energy: data.targets=[energy], --keys energy={name}")
+        if unit is None and is_total_energy(name, unit):
+            print(f"{name}: in an unknown unit; data.file_units.{name} says it, which ASE and predictions need")
     return chosen
 
 

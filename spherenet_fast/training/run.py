@@ -1,6 +1,7 @@
 """A whole training run: data, Lightning trainer, resume, final test."""
 
 import json
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from .._files import remove_partial_files, write_file
-from ..data import Split
+from .._files import FolderLock, remove_partial_files, write_file
+from ..data import Split, read_split
+from ..data.checks import check_parts
 from .accuracy import error_table, evaluate, print_unseen_elements
 from .config import Config
 from .config_files import config_from_dict, config_to_dict
@@ -19,7 +21,7 @@ from .potential import Potential, read_checkpoint, stated_torsion
 from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .saving import LAST, make_last, newest_checkpoint
 from .schedule import shortcoming
-from .signals import Interrupted
+from .signals import Interrupted, StopSignals
 from .trainer import eval_batch_size, fit
 
 # What may differ between the parts of a resumed run; anything else would make it another run.
@@ -69,7 +71,9 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
     """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run."""
     out, config = Path(out), absolute_paths(config)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: expected a folder, got the file {out}")
+    if not resume and out.is_dir() and any(out.iterdir()):
         raise _in_use(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.training.threads or threads)
@@ -82,7 +86,10 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
 def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fresh: bool) -> dict:
     device = _device(config.training.device)
     molecules = prepare_molecules(config.data)
-    split = prepare_split(config.data, molecules)
+    drawn = out / "split.npz"
+    resumed = not fresh and checkpoint is not None and drawn.is_file()
+    split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
+    check_parts(molecules, split.val, split.test, config.data.forces)
     potential = prepare_potential(config, molecules, split)
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
@@ -90,29 +97,50 @@ def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fres
 
     units = potential.all_units()
     resume_step = None if checkpoint is None else checkpoint[0]["global_step"]
-    claim = partial(_claim, config, out, split, checkpoint, fresh)
     try:
-        fit(config, out, molecules, split, potential, device, resume_step, claim)
+        with FolderLock() as lock:
+            claim = partial(_claim, lock, config, out, split, len(molecules), checkpoint, fresh)
+            fit(config, out, molecules, split, potential, device, resume_step, claim)
     except Interrupted:
         plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
         raise
     plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
     best = Potential.load(out / "best.ckpt", device=device)
-    errors = evaluate(best, molecules, split.test, eval_batch_size(config))
+    if len(split.test):
+        print(f"testing the best averaged weights on {len(split.test)} molecules", flush=True)
+    try:
+        with StopSignals(at_once=True):
+            errors = evaluate(best, molecules, split.test, eval_batch_size(config))
+    except Interrupted as stop:
+        print(f"test stopped by {stop}; the same command with --resume takes it up", file=sys.stderr)
+        raise
     last = read_checkpoint(out / LAST)
     step = last["global_step"]
     results = errors._asdict() | {"units": units, "step": step}
     results["note"] = shortcoming(config, step, last["run"]["minutes"])
-    write_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_file(out / "results.json", (json.dumps(_known(results), indent=1) + "\n").encode())
     if errors.mae:
         print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, errors)}")
         print_unseen_elements(best, molecules, split.test)
     return results
 
 
-def _claim(config: Config, out: Path, split: Split, checkpoint: tuple[dict, Path] | None, fresh: bool) -> None:
-    """Make the folder `out` with config and split; ValueError if it is to be a `fresh` one and a run is there."""
+def _claim(
+    lock: FolderLock,
+    config: Config,
+    out: Path,
+    split: Split,
+    count: int,
+    checkpoint: tuple[dict, Path] | None,
+    fresh: bool,
+) -> None:
+    """Make the folder `out` with config and split; ValueError if it is to be a `fresh` one and a run is there.
+
+    While the lock holds, no other process can claim it. A folder that cannot be filled is left unclaimed.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    if not lock.take(out):
+        raise ValueError(f"--out: expected a folder that no other process trains in, got {out}")
     if fresh:
         try:
             (out / "config.yaml").touch(exist_ok=False)  # of several processes that come at once one succeeds
@@ -121,8 +149,20 @@ def _claim(config: Config, out: Path, split: Split, checkpoint: tuple[dict, Path
     remove_partial_files(out)
     if checkpoint is not None:
         make_last(checkpoint[1], out)
-    write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
-    split.save(out / "split.npz")
+    try:
+        write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
+        split.save(out / "split.npz", count)
+    except OSError:
+        if fresh:
+            (out / "config.yaml").unlink(missing_ok=True)
+        raise
+
+
+def _known(results):
+    """`results` with None for what is NaN, errors of which there are no labels: JSON has no such number."""
+    if isinstance(results, dict):
+        return {name: _known(value) for name, value in results.items()}
+    return None if isinstance(results, float) and math.isnan(results) else results
 
 
 def _in_use(out: Path) -> ValueError:

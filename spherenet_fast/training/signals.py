@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 
 # SLURM sends SIGTERM at the end, and before it what --signal asks for, as do other schedulers.
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 class Interrupted(BaseException):
@@ -24,11 +24,13 @@ class Interrupted(BaseException):
 class StopSignals:
     """While entered, the first signal is only noted in `received`; Ctrl-C after it raises `Interrupted` at once.
 
+    at_once: raise it at the first signal, where everything is saved.
     Signals that the process was started to ignore stay ignored. Outside the main thread, where Python delivers no
     signals, nothing is caught.
     """
 
-    def __init__(self):
+    def __init__(self, at_once: bool = False):
+        self.at_once = at_once
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
@@ -49,6 +51,8 @@ class StopSignals:
             _set(number, self._note)
 
     def _note(self, number, frame):
+        if self.at_once:
+            raise Interrupted(number, saved=True)
         if self.received is None:
             self.received = number
             again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
