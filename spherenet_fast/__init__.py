@@ -17,15 +17,12 @@ spherenet_fast.ops` does so at once.
 from typing import TYPE_CHECKING
 
 from ._lazy import lazy_names
-from ._waiting import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from ._freed_memory import keep_freed_memory
     from .framework import GraphNetwork3D, SphericalMessagePassing
     from .graph import Graph, build_graph, edge_vectors, radius_graph
     from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
-
-let_waiting_threads_sleep()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_runs import random_molecules, tiny_config, untrained
 
+from spherenet_fast.training import threads
 from spherenet_fast.training import Potential
 from spherenet_fast.training.accuracy import ErrorSum, spreads, standardised
 from spherenet_fast.training.average import WeightAverage
@@ -238,3 +239,23 @@ def test_elements_outside_the_training_set_are_refused():
     potential.check_elements(torch.tensor([1, 6, 8]))
     with pytest.raises(ValueError, match=r"elements of the training set \(H, C, O\), got N, Si"):
         potential.check_elements(torch.tensor([1, 14, 7]))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_one_thread_where_several_are_slower(monkeypatch, set_threads, busy):
+    """Steps of 0.3 s with one thread, and of 0.2 or, on a busy machine, 1 s with two."""
+    now = 0.0
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now)
+    set_threads(2)
+    choice, taken = threads.FasterThreads(2), []
+    for step in range(threads.PERIOD + 50):
+        choice.on_train_batch_start(None, None, None, step)
+        taken.append(torch.get_num_threads())
+        slow = busy and step < threads.PERIOD  # the other program ends
+        now += 0.3 if taken[-1] == 1 else 1.0 if slow else 0.2
+        choice.on_train_batch_end(None, None, None, None, step)
+    trial = [2] * threads.TRIAL + [1] * threads.TRIAL
+    expected = [2, *trial, *[1 if busy else 2] * threads.PERIOD, *trial]
+    assert taken == expected + [2] * (len(taken) - len(expected))
+    choice.on_train_end(None, None)
+    assert torch.get_num_threads() == 2

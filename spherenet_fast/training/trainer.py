@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
@@ -20,6 +21,7 @@ from .module import TrainingModule
 from .potential import Potential
 from .saving import LAST, WholeCheckpoints
 from .signals import Interrupted, StopSignals
+from .threads import FasterThreads
 
 
 class Loaders(pl.LightningDataModule):
@@ -76,13 +78,16 @@ def fit(
     values = ["loss", *(f"mae_{name}" for name in units)]
     values += [] if potential.within is None else [f"within_{name}" for name in potential.names]
     columns += [f"{part}_{value}" for part in ("train", "val") for value in values]
+    callbacks = [control, display]
+    if device == "cpu" and options.threads is None and torch.get_num_threads() > 1:
+        callbacks.append(FasterThreads(torch.get_num_threads()))
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator=device, devices=1, num_nodes=1, strategy="auto", plugins=[_one_process(), WholeCheckpoints()],
             max_steps=-1, max_epochs=-1,
             val_check_interval=val_every, check_val_every_n_epoch=None, num_sanity_val_steps=0,
             limit_val_batches=1.0 if len(split.val) else 0, gradient_clip_val=config.optimizer.gradient_clip,
-            logger=False, log_every_n_steps=sys.maxsize, callbacks=[control, display], enable_checkpointing=False,
+            logger=False, log_every_n_steps=sys.maxsize, callbacks=callbacks, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, inference_mode=False,
             default_root_dir=out,
         )  # fmt: skip
