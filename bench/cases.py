@@ -108,7 +108,11 @@ PROCEDURES = {
 @cache
 def make_model(provider: str, num_spherical: int, device: str) -> nn.Module:
     torch.manual_seed(0)
-    return model_zoo.build(provider, num_spherical).to(device)
+    model = model_zoo.build(provider, num_spherical)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            module.reset_parameters()  # a prediction of 0 has gradients of 0, of which nothing can be compared
+    return model.to(device)
 
 
 def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device: str) -> Call:
