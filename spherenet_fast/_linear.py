@@ -7,7 +7,8 @@ on some of them the last bits change with it. Ours are summed in one order.
 import torch
 from torch import Tensor
 
-from ._autograd import column_sum, product, wanted_gradients
+from ._autograd import wanted_gradients
+from ._products import column_sum, product
 
 _ops = torch.ops.spherenet_fast
 
