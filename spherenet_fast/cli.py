@@ -50,6 +50,16 @@ def _usable(device: str) -> str:
     return device
 
 
+def _loaded(checkpoint: Path, device: str, unit: str | None):
+    """The potential in a checkpoint, with the unit of its energy where the user states it."""
+    from .training.potential import Potential
+
+    potential = Potential.load(checkpoint, _usable(device))
+    if unit is not None:
+        potential.state_unit(unit)
+    return potential
+
+
 _Unit = Annotated[
     str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")
 ]
@@ -143,12 +153,9 @@ def evaluate(
     from .data.labels import parse_keys
     from .training.accuracy import error_table, evaluate, print_unseen_elements, spreads, standardised
     from .training.evaluation import evaluation_data
-    from .training.potential import Potential
 
     with _errors_in_one_line():
-        potential = Potential.load(checkpoint, _usable(device))
-        if unit is not None:
-            potential.state_unit(unit)
+        potential = _loaded(checkpoint, device, unit)
         molecules, indices = evaluation_data(
             potential, data, split, part, file_units=_units(file_units), keys=parse_keys(keys), run=checkpoint.parent
         )
@@ -182,14 +189,11 @@ def predict(
     from ._files import check_output
     from .data import read_structures
     from .data.labels import parse_keys
-    from .training.potential import Potential
     from .training.predict import predict, write_structures
 
     with _errors_in_one_line():
         check_output(out, overwrite)
-        potential = Potential.load(checkpoint, _usable(device))
-        if unit is not None:
-            potential.state_unit(unit)
+        potential = _loaded(checkpoint, device, unit)
         found = read_structures(structures)
         predicted = predict(potential, found, batch_size, forces, parse_keys(keys), str(structures))
         write_structures(out, predicted)
