@@ -256,6 +256,14 @@ def test_a_run_that_does_not_say_has_the_papers_torsion(run):
         train(tiny_config(), run, resume=True)
 
 
+def test_a_run_that_does_not_say_has_adamw(run):
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    del checkpoint["potential"]["config"]["optimizer"]["name"]
+    torch.save(checkpoint, run / "last.ckpt")
+    with pytest.raises(ValueError, match="expected optimizer.name = 'adamw' as in .*last.ckpt, got 'muon'"):
+        train(tiny_config(), run, resume=True)
+
+
 @pytest.mark.parametrize("other", [None, {}, {"x": 1}, [{}]])
 def test_a_checkpoint_with_other_parts_is_a_line_with_the_path(run, other):
     """Lightning would begin with a new optimizer where the states of the old one are missing."""

@@ -53,14 +53,15 @@ class LossConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Adam, its learning rate over time, and the average of the weights that is evaluated and kept."""
+    """The optimizer, its learning rate over time, and the average of the weights that is evaluated and kept."""
 
+    name: str = option("muon", choices=("muon", "adamw"))  # muon: for large weight matrices, AdamW for all else
     lr: float = option(1e-3, above=0, high=1)
     warmup_steps: int = count(0, low=0)  # where training.max_time is the budget, at most a tenth of that time
     schedule: str = option("cosine", choices=("cosine", "step", "constant"))
     step_size: int = count(10000)  # schedule step: lr is multiplied by step_factor every step_size steps
     step_factor: float = option(0.5, above=0, high=1)
-    beta2: float = option(0.999, low=0, below=1)
+    beta2: float = option(0.999, low=0, below=1)  # of AdamW
     weight_decay: float = option(0.0, low=0, high=1000)  # decoupled, as in AdamW
     gradient_clip: float | None = option(None, above=0, high=1e30)  # longest gradient
     ema_decay: float | None = option(0.999, low=0, high=1)  # none: keep the weights themselves

@@ -11,6 +11,7 @@ from .accuracy import ErrorSum
 from .average import WeightAverage
 from .config import Config
 from .losses import total_loss
+from .optimizer import make_optimizer
 from .potential import Potential
 from .schedule import learning_rate, progress
 
@@ -104,14 +105,7 @@ class TrainingModule(pl.LightningModule):
         return means
 
     def configure_optimizers(self):
-        options = self.config.optimizer
-        return torch.optim.AdamW(
-            self.potential.model.parameters(),
-            lr=options.lr,
-            betas=(0.9, options.beta2),
-            weight_decay=options.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        return make_optimizer(self.potential.model, self.config.optimizer)
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
         """One step at the learning rate of the moment, and its effect on the average."""

@@ -184,6 +184,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
         former = checkpoint["potential"]["config"]
         if former["model"].get("name", "SphereNet") == "SphereNet":
             former = former | {"model": stated_torsion(former["model"])}
+        former = former | {"optimizer": {"name": "adamw"} | former.get("optimizer", {})}  # where the run does not say
         before = config_to_dict(moved_paths(absolute_paths(config_from_dict(former)), out))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected a config that this version knows: {error}") from error
