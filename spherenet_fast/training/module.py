@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from ..data.molecules import Batch
-from .accuracy import ErrorSum
-from .average import WeightAverage
 from .config import Config
-from .losses import total_loss
+from .metrics import ErrorSum
+from .optimization.ema import WeightAverage
+from .optimization.losses import total_loss
+from .optimization.schedule import learning_rate, progress
 from .potential import Potential
-from .schedule import learning_rate, progress
 
 
 class TrainingModule(pl.LightningModule):
