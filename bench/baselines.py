@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spherenet_fast.data import Molecules, read_molecules
 from spherenet_fast.training import load_config
+from spherenet_fast.training.normalization import composition, fit_elements
 from spherenet_fast.training.prepare import prepare_split
-from spherenet_fast.training.references import composition, fit_elements
 
 METALS = ("Cu", "Rh", "Pd", "Ag", "Ir", "Pt", "Au")
 BASELINES = ("mean", "mean for each adsorbate", "elements")

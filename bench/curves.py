@@ -7,11 +7,11 @@ each model.
 import argparse
 from pathlib import Path
 
+from experiments import ABLATION, SMOOTH, config_of, model_name
 from matplotlib.figure import Figure
 
-from experiments import ABLATION, SMOOTH, config_of, model_name
-from spherenet_fast.pictures.files import check_picture, save
-from spherenet_fast.training.logs import read_metrics
+from spherenet_fast.plots.files import check_picture, save
+from spherenet_fast.training.callbacks.logs import read_metrics
 
 STYLES = ("-", "--", ":", "-.")  # of the first seeds
 PREFIX = "val_mae_"

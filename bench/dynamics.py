@@ -13,18 +13,18 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import table
 import torch
+import trained
 from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
-
-import table
-import trained
 from experiments import append
+
 from spherenet_fast import keep_freed_memory
-from spherenet_fast.calculator import SphereNetCalculator
+from spherenet_fast.calculators.ase import SphereNetCalculator
 from spherenet_fast.data import SAMPLES, read_molecules, read_structures
 
 RELAXED = "structure atoms fmax relax_steps converged".split()

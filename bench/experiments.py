@@ -140,7 +140,7 @@ def config_of(run: Path) -> dict:
     """The config of a run's folder; a SphereNet whose config does not say which torsion it has, has the paper's."""
     import yaml
 
-    from spherenet_fast.training.config_files import config_to_dict, load_config
+    from spherenet_fast.training.config.files import config_to_dict, load_config
 
     config, stated = config_to_dict(load_config(run / "config.yaml")), yaml.safe_load((run / "config.yaml").read_text())
     if "torsion" in config["model"]:

@@ -34,7 +34,7 @@ echo "step,seconds,limit,status" >"$out/steps.csv"
 : >"$out/log.txt"
 
 device=cuda patience=1 small=() repeats=(--budget 0.5) tests=(-m cuda) all=()
-numbers=tests/test_cuda_device.py runtime=tests/test_cuda_device_runtime.py
+numbers=tests/cuda/test_cuda_device.py runtime=tests/cuda/test_cuda_device_runtime.py
 if [[ -n ${DRY_RUN:-} ]]; then
   device=cpu small=(--molecules 1 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
   tests=(-m cuda -k "kernels_are_there or three_triplets or beside_eager_graphs")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from spherenet_fast.capture import WARM_UP, Capacity, CapturedInference, CapturedTraining, Recorded, masked_mean
+from spherenet_fast.cuda_graph import WARM_UP, Capacity, CapturedInference, CapturedTraining, Recorded, masked_mean
 
 
 def recorded(make: Callable[[], Callable[[], object]], device: torch.device) -> Callable[[], object]:
@@ -28,7 +28,7 @@ def recorded(make: Callable[[], Callable[[], object]], device: torch.device) -> 
 
 
 def captured(model, procedure: str, data, cutoff: float) -> Callable[[], object]:
-    """A procedure as users run it: `spherenet_fast.capture` with a tenth of room to spare, from a batch to its result.
+    """A procedure as users run it: `spherenet_fast.cuda_graph` with a tenth of room to spare, from batch to result.
 
     A step includes the optimizer, AdamW, with a learning rate of 0.
     """

@@ -11,14 +11,14 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
+import paths
+import table
 import torch
+import trained
+from experiments import append
 from scipy.signal import find_peaks
 from torch import Tensor
 
-import paths
-import table
-import trained
-from experiments import append
 from spherenet_fast import keep_freed_memory
 from spherenet_fast.training import Potential
 
@@ -202,7 +202,7 @@ def draw(checkpoints: list[Path], arguments: argparse.Namespace) -> None:
     """Energies and slopes of the models on one way past a neighbor, in the first one's geometry."""
     from matplotlib.figure import Figure
 
-    from spherenet_fast.pictures.files import check_picture, save
+    from spherenet_fast.plots.files import check_picture, save
 
     check_picture(arguments.picture)
     figure, line = Figure(figsize=(9, 3.6), layout="constrained"), None

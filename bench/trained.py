@@ -4,11 +4,11 @@ import datetime
 import json
 from pathlib import Path
 
-import torch
-
 import table
+import torch
 from experiments import model_name
-from spherenet_fast.calculator import energy_factor
+
+from spherenet_fast.calculators.ase import energy_factor
 from spherenet_fast.data import Molecules, read_molecules
 from spherenet_fast.training import Potential
 from spherenet_fast.training.potential import read_checkpoint

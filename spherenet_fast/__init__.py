@@ -14,15 +14,17 @@ PyTorch is imported, and the operators registered as ``torch.ops.spherenet_fast`
 spherenet_fast.ops` does so at once.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from ._lazy import lazy_names
+from ._old_names import OldNames
 
 if TYPE_CHECKING:
     from ._freed_memory import keep_freed_memory
-    from .framework import GraphNetwork3D, SphericalMessagePassing
     from .graph import Graph, build_graph, edge_vectors, radius_graph
     from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
+    from .nn.framework import GraphNetwork3D, SphericalMessagePassing
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
 
 _MODULES = {
     "_freed_memory": ("keep_freed_memory",),
-    "framework": ("GraphNetwork3D", "SphericalMessagePassing"),
+    "nn.framework": ("GraphNetwork3D", "SphericalMessagePassing"),
     "graph": ("Graph", "build_graph", "edge_vectors", "radius_graph"),
     "models": ("DimeNet", "DimeNetPlusPlus", "PhysNet", "SchNet", "SphereNet"),
 }
 __getattr__, __dir__ = lazy_names(__name__, {name: module for module, names in _MODULES.items() for name in names})
+
+sys.meta_path.insert(0, OldNames())

@@ -109,9 +109,9 @@ def train(
     """Train a model; Ctrl-C saves (so do SIGTERM and SIGUSR1), and --resume continues to the same result."""
     from .data.labels import parse_keys
     from .training import load_config
-    from .training.config_files import run_name
+    from .training.callbacks.signals import Interrupted
+    from .training.config.files import run_name
     from .training.run import train_to_the_end
-    from .training.signals import Interrupted
 
     with _errors_in_one_line():
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
@@ -151,8 +151,8 @@ def evaluate(
     Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
     """
     from .data.labels import parse_keys
-    from .training.accuracy import error_table, evaluate, print_unseen_elements, spreads, standardised
     from .training.evaluation import evaluation_data
+    from .training.metrics import error_table, evaluate, print_unseen_elements, spreads, standardised
 
     with _errors_in_one_line():
         potential = _loaded(checkpoint, device, unit)
@@ -214,8 +214,8 @@ def filters(
 
     Without --channel: the six filters of the block that depend most on the torsion.
     """
-    from .pictures.files import check_picture, save
-    from .pictures.filters import draw_filters
+    from .plots.files import check_picture, save
+    from .plots.filters import draw_filters
     from .training.potential import Potential
 
     with _errors_in_one_line():
@@ -243,8 +243,8 @@ def geometry(
 ):
     """Draw the distances, angles and torsions of a bond's neighbours, as SphereNet has them."""
     from .data import read_structures
-    from .pictures.files import check_picture, save
-    from .pictures.geometry import draw_geometry
+    from .plots.files import check_picture, save
+    from .plots.geometry import draw_geometry
 
     with _errors_in_one_line():
         check_picture(out, overwrite)

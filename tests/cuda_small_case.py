@@ -5,8 +5,8 @@ from gpu import DEVICE
 from molecules import SMALL, moved, rattled_batch, with_outputs
 
 from spherenet_fast.graph import radius_graph
+from spherenet_fast.graph.padding import Capacity, fixed_radius_graph
 from spherenet_fast.models import SphereNet
-from spherenet_fast.padding import Capacity, fixed_radius_graph
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from training_runs import tiny_config
 
 from spherenet_fast import _files
-from spherenet_fast.training import logs, train
+from spherenet_fast.training import train
+from spherenet_fast.training.callbacks import logs
 from spherenet_fast.training.module import TrainingModule
 
 STEPS = 24

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from spherenet_fast.blocks import Dense
 from spherenet_fast.graph import build_graph
+from spherenet_fast.nn.blocks import Dense
 
 
 def rattled(num_atoms, seed, spread=1.5):
@@ -142,3 +142,18 @@ def with_outputs(model):
         if isinstance(module, Dense) and not module.weight.any():
             module.reset_parameters()
     return model
+
+
+def around_one_edge(azimuths, across=1.0, seed=0):
+    """Neighbours of atom 0, in edges 0 to M - 1, at given azimuths [M] about the one edge out of it, number M.
+
+    across: [M] or one for all, how far they are from the line of that edge; along it they are 1 forward or back.
+    Returns vec [M + 1, 3] float64 in a random orientation, graph.
+    """
+    azimuths = torch.as_tensor(azimuths, dtype=torch.float64)
+    across = torch.as_tensor(across, dtype=torch.float64).expand(len(azimuths))
+    along = 1 - 2 * (torch.arange(len(azimuths)) % 2).double()
+    outward = torch.stack([across * azimuths.cos(), across * azimuths.sin(), along], dim=1)
+    vec = torch.cat([-outward, torch.tensor([[0.0, 0, 1]], dtype=torch.float64)]) @ rotation(seed)
+    edges = [(k + 1, 0) for k in range(len(azimuths))] + [(0, len(azimuths) + 1)]
+    return vec, build_graph(torch.tensor(edges).T, len(azimuths) + 2)

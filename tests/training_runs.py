@@ -8,8 +8,8 @@ from molecules import with_outputs
 
 from spherenet_fast.data import Molecules
 from spherenet_fast.training import Potential
-from spherenet_fast.training.config_files import load_config
-from spherenet_fast.training.logs import read_metrics
+from spherenet_fast.training.callbacks.logs import read_metrics
+from spherenet_fast.training.config.files import load_config
 from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.potential import read_checkpoint
 from spherenet_fast.training.prepare import prepare_molecules, prepare_potential, prepare_split

@@ -1,11 +1,11 @@
 """Data: readers, packed molecules, splits and loaders."""
 
-from .ase_files import from_atoms, read_ase, read_structures
 from .checks import check_frames
-from .lmdb import read_lmdb
+from .formats.ase_files import from_atoms, read_ase, read_structures
+from .formats.lmdb import read_lmdb
+from .formats.npz import read_npz
 from .loader import ShuffledBatches, evaluation_loader, training_loader
 from .molecules import Batch, Molecules
-from .npz import read_npz
 from .sources import SAMPLES, read_molecules, sample_path
 from .splits import Split, hold_out, random_split, read_split
 from .targets import QM9_TARGETS, canonical_target, is_extensive, is_total_energy

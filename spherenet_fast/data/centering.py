@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..neighbors import complete_cell, is_flat
+from ..graph.periodic import complete_cell, is_flat
 
 # Atoms half a cell away from the first one, as symmetric crystals have them, all go to the same side, whatever rounding
 # makes of the half.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..neighbors import COINCIDENT, FLAT
+from ..graph.periodic import COINCIDENT, FLAT
 from .molecules import Molecules
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .targets import QM9_TARGETS, canonical_target
-from .xyz import QM9_MARK
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+QM9_MARK = "gdb"  # begins the comment of every molecule in QM9's own files
 
 
 class Labels(NamedTuple):

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..nn.ranges import MAX_ATOMIC_NUMBER
 from .labels import missing_label
 from .targets import canonical_target
 from .units import conversion, is_energy, unit_name
-
-MAX_ATOMIC_NUMBER = 94
 
 
 class Batch:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from .ase_files import read_ase
 from .file_units import in_stated_units
-from .lmdb import holds_lmdb, read_lmdb
+from .formats.ase_files import read_ase
+from .formats.lmdb import holds_lmdb, read_lmdb
+from .formats.npz import read_stored
+from .formats.pyg import read_pyg
 from .labels import missing_label
 from .molecules import Molecules, Origin
-from .npz import read_stored
-from .pyg import read_pyg
 from .targets import canonical_target
 
 SAMPLES = ("ethanol", "qm9", "fcc111")

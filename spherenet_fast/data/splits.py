@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from .._files import write_file
-from .archives import Archive
+from .formats.archives import Archive
 from .molecules import Molecules
-
 
 _COUNT = "molecules"  # array of a split file
 

@@ -12,8 +12,9 @@ sums over edges and atoms. W Psi is 0 at the cutoff, so energy and forces are co
 import torch
 from torch import Tensor, nn
 
-from ..blocks import NUM_ELEMENTS, Dense, RadialBasis
-from ..framework import GraphNetwork3D, System
+from ..nn.blocks import Dense, RadialBasis
+from ..nn.framework import GraphNetwork3D, System
+from ..nn.ranges import NUM_ELEMENTS
 
 
 class AttentionLayer(nn.Module):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ..blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, by_edges
-from ..framework import SphericalMessagePassing, System
-from ..inputs import arguments
+from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, by_edges
+from ..nn.framework import SphericalMessagePassing, System
+from ..nn.inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 

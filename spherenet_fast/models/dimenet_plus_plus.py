@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
-from ..framework import SphericalMessagePassing
-from ..inputs import arguments
+from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
+from ..nn.framework import SphericalMessagePassing
+from ..nn.inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..blocks import NUM_ELEMENTS, Dense, shifted_softplus
-from ..framework import GraphNetwork3D, System
-from ..lengths import Lengths, edge_lengths
-from ..inputs import arguments
+from ..graph.unique_distances import UniqueDistances, unique_distances
+from ..nn.blocks import Dense, shifted_softplus
+from ..nn.framework import GraphNetwork3D, System
+from ..nn.inputs import arguments
+from ..nn.ranges import NUM_ELEMENTS
 
 
 class PreActivated(nn.Module):
@@ -64,7 +65,7 @@ class Distances(NamedTuple):
     """What PhysNet's edges see of the positions."""
 
     gaussians: Tensor  # [M, K], with the cutoff
-    lengths: Lengths  # M
+    unique: UniqueDistances  # M
 
 
 class PhysNet(GraphNetwork3D):
@@ -128,11 +129,11 @@ class PhysNet(GraphNetwork3D):
         return self.emb.weight
 
     def rho_pe(self, system: System) -> Distances:
-        lengths = edge_lengths(system)
-        distance = lengths.distance
+        unique = unique_distances(system.graph, system.distance.to(system.dtype))
+        distance = unique.distance
         r = distance / self.cutoff
         ends = torch.where(r < 1, 1 - r**3 * (10 - 15 * r + 6 * r**2), 0.0)
-        return Distances(ends * torch.exp(-self.beta * (torch.exp(-distance) - self.mu).square()), lengths)
+        return Distances(ends * torch.exp(-self.beta * (torch.exp(-distance) - self.mu).square()), unique)
 
     def embed(self, system: System, p_e: Distances) -> tuple[tuple[Tensor, Tensor], None]:
         x = self.emb(system.z)
@@ -140,7 +141,7 @@ class PhysNet(GraphNetwork3D):
 
     def phi_e(self, layer: int, e: Tensor | None, v: tuple, p_e: Distances, system: System) -> Tensor:
         block, operators = self.blocks[layer], system.operators
-        gate = p_e.lengths.to_edges(block.mask(p_e.gaussians, operators), system)
+        gate = p_e.unique.to_edges(block.mask(p_e.gaussians, operators), operators)
         message = shifted_softplus(block.lin_j(shifted_softplus(v[0]), operators))
         return system.of_senders(message) * gate
 

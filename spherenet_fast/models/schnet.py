@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..blocks import NUM_ELEMENTS, Dense, shifted_softplus
-from ..framework import GraphNetwork3D, System
-from ..lengths import Lengths, edge_lengths
-from ..inputs import arguments
+from ..graph.unique_distances import UniqueDistances, unique_distances
+from ..nn.blocks import Dense, shifted_softplus
+from ..nn.framework import GraphNetwork3D, System
+from ..nn.inputs import arguments
+from ..nn.ranges import NUM_ELEMENTS
 from .pyg import copied, refuse
 
 
@@ -18,7 +19,7 @@ class Distances(NamedTuple):
 
     gaussians: Tensor  # [M, K]
     cutoff: Tensor  # [M, 1], 1 at distance 0 and 0 at the cutoff
-    lengths: Lengths  # M
+    unique: UniqueDistances  # M
 
 
 class Filter(nn.Module):
@@ -129,9 +130,9 @@ class SchNet(GraphNetwork3D):
         return self.emb.weight
 
     def rho_pe(self, system: System) -> Distances:
-        lengths = edge_lengths(system)
-        gaussians = torch.exp(-self.gamma * (lengths.distance - self.centres).square())
-        return Distances(gaussians, 0.5 * (torch.cos(lengths.distance * (math.pi / self.cutoff)) + 1), lengths)
+        unique = unique_distances(system.graph, system.distance.to(system.dtype))
+        gaussians = torch.exp(-self.gamma * (unique.distance - self.centres).square())
+        return Distances(gaussians, 0.5 * (torch.cos(unique.distance * (math.pi / self.cutoff)) + 1), unique)
 
     def embed(self, system: System, p_e: Distances) -> tuple[Tensor, None]:
         return self.emb(system.z), None
@@ -140,7 +141,7 @@ class SchNet(GraphNetwork3D):
         block, operators = self.interactions[layer], system.operators
         gate = shifted_softplus(block.filter1(p_e.gaussians, operators))
         gate = block.filter2(gate, operators) * p_e.cutoff
-        return system.of_senders(block.lin1(v, operators)) * p_e.lengths.to_edges(gate, system)
+        return system.of_senders(block.lin1(v, operators)) * p_e.unique.to_edges(gate, operators)
 
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         block, operators = self.interactions[layer], system.operators

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..basis import constant_of_bessel
-from ..blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
-from ..framework import SphericalMessagePassing
-from ..inputs import arguments
+from ..nn.basis import constant_of_bessel
+from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
+from ..nn.framework import SphericalMessagePassing
+from ..nn.inputs import arguments
 
 
 class SphereNet(SphericalMessagePassing):

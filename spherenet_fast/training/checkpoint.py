@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.molecules import MAX_ATOMIC_NUMBER
-from .references import check_normalisation
+from ..nn.ranges import MAX_ATOMIC_NUMBER
+from .normalization import check_normalisation
 
 FORMAT = "spherenet_fast potential 1"
 

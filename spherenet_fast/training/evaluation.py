@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..data import Molecules, read_molecules, read_split
 from ..data.checks import check_frames, check_labels
-from .config_files import config_from_dict
-from .paths import moved_paths
+from .config.files import config_from_dict
+from .config.paths import moved_paths
 from .potential import Potential
 from .prepare import prepare_split
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from ..data.molecules import Batch
-from .accuracy import ErrorSum
-from .average import WeightAverage
 from .config import Config
-from .losses import total_loss
-from .optimizer import make_optimizer
+from .metrics import ErrorSum
+from .optimization.ema import WeightAverage
+from .optimization.losses import total_loss
+from .optimization.optimizer import make_optimizer
+from .optimization.schedule import learning_rate, progress
 from .potential import Potential
-from .schedule import learning_rate, progress
 
 
 class TrainingModule(pl.LightningModule):

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from .._files import write_file
-from ..framework import GraphNetwork3D
-from ..inputs import entry
 from ..data.units import unit_name
 from ..models import MODELS
+from ..nn.framework import GraphNetwork3D
+from ..nn.inputs import entry
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
-from .references import Normalisation, check_normalisation
+from .normalization import Normalisation, check_normalisation
 
 
 class Potential(nn.Module):

@@ -7,13 +7,12 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from .._files import write_file
-from ..data.ase_files import from_atoms
 from ..data.checks import check_frames
+from ..data.formats.ase_files import from_atoms
 from ..data.molecules import Origin
 from ..data.targets import is_total_energy
 from ..data.units import conversion
 from .potential import Potential
-
 
 # What extended xyz and ASE call the parts of a structure itself, in lower case.
 _RESERVED = frozenset(

@@ -9,13 +9,13 @@ from torch import Tensor
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
 from ..data.checks import check_frames, check_labels
 from ..data.targets import canonical_target, is_total_energy
-from ..framework import GraphNetwork3D
 from ..graph import radius_graph
 from ..models import MODELS
+from ..nn.framework import GraphNetwork3D
 from .config import Config, DataConfig
-from .config_files import config_to_dict
+from .config.files import config_to_dict
+from .normalization import fit_normalisation
 from .potential import Potential
-from .references import fit_normalisation
 
 
 def prepare_molecules(config: DataConfig) -> Molecules:

@@ -12,16 +12,16 @@ import yaml
 from .._files import FolderLock, remove_partial_files, write_file
 from ..data import Split, read_split
 from ..data.checks import check_parts
-from .accuracy import error_table, evaluate, print_unseen_elements
+from .callbacks.logs import plot_learning_curve
+from .callbacks.saving import LAST, make_last, newest_checkpoint
+from .callbacks.signals import Interrupted, StopSignals
 from .config import Config
-from .config_files import config_from_dict, config_to_dict
-from .logs import plot_learning_curve
-from .paths import absolute_paths, moved_paths
+from .config.files import config_from_dict, config_to_dict
+from .config.paths import absolute_paths, moved_paths
+from .metrics import error_table, evaluate, print_unseen_elements
+from .optimization.schedule import shortcoming
 from .potential import Potential, read_checkpoint, stated_torsion
 from .prepare import prepare_molecules, prepare_potential, prepare_split
-from .saving import LAST, make_last, newest_checkpoint
-from .schedule import shortcoming
-from .signals import Interrupted, StopSignals
 from .trainer import eval_batch_size, fit
 
 # What may differ between the parts of a resumed run; anything else would make it another run.

@@ -13,15 +13,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from ..data import Molecules, ShuffledBatches, Split, evaluation_loader, training_loader
+from .callbacks.display import Display
+from .callbacks.logs import MetricsFile
+from .callbacks.run_control import RunControl
+from .callbacks.saving import LAST, WholeCheckpoints
+from .callbacks.signals import Interrupted, StopSignals
+from .callbacks.threads import FasterThreads
 from .config import Config
-from .control import RunControl
-from .display import Display
-from .logs import MetricsFile
 from .module import TrainingModule
 from .potential import Potential
-from .saving import LAST, WholeCheckpoints
-from .signals import Interrupted, StopSignals
-from .threads import FasterThreads
 
 
 class Loaders(pl.LightningDataModule):

@@ -2,7 +2,7 @@
 //
 // Outputs start as NaN, so a number that is not written shows; inputs and outputs have their exact size, so that
 // AddressSanitizer sees a step beyond. In double, derivatives are compared with central differences.
-// Prints what it ran; returns 0 if all is well. Built by tests/test_sanitizers.py; any C++17 compiler will do:
+// Prints what it ran; returns 0 if all is well. Built by tests/math/test_sanitizers.py; any C++17 compiler will do:
 //   c++ -std=c++17 -O2 tests/cpp/test_kernels.cpp csrc/cpu/*.cpp -o test_kernels && ./test_kernels
 #include <cstdio>
 #include <cstdlib>

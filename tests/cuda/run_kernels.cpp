@@ -1,5 +1,5 @@
 // Runs every CUDA kernel on the CPU, on graphs of all kinds. Arrays have their exact size, so that AddressSanitizer
-// sees a step beyond. Built by tests/test_cuda_sanitizers.py; prints what ran, returns 0 if all is well.
+// sees a step beyond. Built by tests/cuda/test_cuda_sanitizers.py; prints what ran, returns 0 if all is well.
 #include "run.h"
 
 using namespace spherenet::test;

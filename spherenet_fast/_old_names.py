@@ -1,0 +1,53 @@
+"""Paths under which modules were once imported: they lead to the same modules, with a warning that names the path."""
+
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PACKAGE = __package__
+OLD_NAMES = {
+    "basis": "nn.basis",
+    "blocks": "nn.blocks",
+    "calculator": "calculators.ase",
+    "capture": "cuda_graph",
+    "derivatives": "nn.derivatives",
+    "framework": "nn.framework",
+    "inputs": "nn.inputs",
+    "neighbors": "graph.periodic",
+    "padding": "graph.padding",
+    "pictures": "plots",
+    "pictures.bond": "plots.bond",
+    "pictures.files": "plots.files",
+    "pictures.filters": "plots.filters",
+    "pictures.geometry": "plots.geometry",
+}
+
+
+class OldNames(MetaPathFinder, Loader):
+    """The first of Python's finders, as a file found through the path of a moved package would be imported twice."""
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.removeprefix(f"{PACKAGE}.") in OLD_NAMES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        path = f"{PACKAGE}.{OLD_NAMES[spec.name.removeprefix(f'{PACKAGE}.')]}"
+        module = import_module(path)
+        _warn(f"{spec.name} is deprecated: import {path} instead")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = module.__spec__.loader_state  # the import system has put that of the old name there
+
+
+def _warn(message: str) -> None:
+    """A DeprecationWarning for the line that imports the old name, below the frames of the import system."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (PACKAGE, "importlib"):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message, DeprecationWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+    )

@@ -1,0 +1,11 @@
+"""Trained models in simulation engines."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .ase import SphereNetCalculator
+
+__all__ = ["SphereNetCalculator"]
+__getattr__, __dir__ = lazy_names(__name__, {"SphereNetCalculator": "ase"})

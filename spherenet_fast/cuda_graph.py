@@ -1,0 +1,355 @@
+"""Steps of fixed size, recorded once as CUDA graph and replayed for batches of changing sizes.
+
+    capacity = Capacity.of(batches, model.cutoff)
+    predict = CapturedInference(model.eval(), capacity)
+    energy, forces = predict(data)
+
+    step = CapturedTraining(model.train(), loss, torch.optim.AdamW(model.parameters(), capturable=True), capacity)
+    value = step(data)
+
+A batch is copied into arrays that have room for the capacity (`graph/padding.py`); everything from there on, the search
+for neighbors included, is one recorded graph of kernels, so that nothing but its launch costs time on the host. The
+neighbors of periodic structures, and those of a model with max_num_neighbors, are found before, or given by the
+caller. On the CPU the same steps run without being recorded.
+
+The first WARM_UP calls run as they are, on a stream of their own, because libraries set themselves up on first use; the
+next one records. From then on the model's weights must stay where they are in memory: to change them, copy into them.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .graph import Graph, radius_graph
+from .graph.given import check_graph, checks_are_on
+from .graph.padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
+from .nn.framework import GraphNetwork3D
+from .nn.inputs import Molecules, read_molecules
+from .nn.ranges import NUM_ELEMENTS
+
+__all__ = ["Capacity", "CapacityError", "CapturedInference", "CapturedTraining", "masked_mean"]
+
+WARM_UP = 3  # calls
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of values [M, ...] over the rows in mask [M] bool, without knowing on the host how many there are."""
+    row = (values * mask.reshape(-1, *[1] * (values.dim() - 1))).sum(0)
+    return (row / mask.sum()).mean()
+
+
+class Recorded:
+    """A function of tensors that stay in place, called as it is at first and then replayed as CUDA graph.
+
+    Every call before the replays runs on one stream of its own, the one that is recorded: autograd remembers the stream
+    of each node, and a node of another stream would tie that stream to the recording, which CUDA refuses.
+    On a CPU the function is called as it is, always. What it returns is overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[[], Any], device: torch.device):
+        self.function, self.device = function, device
+        self.calls, self.result = 0, None
+        self.stream, self.pool, self.graph = None, None, None
+
+    def __call__(self, may_record: bool = True) -> Any:
+        """may_record: False as long as something that the function reads may still move.
+
+        Raises RuntimeError if the function cannot be recorded; the next calls start again with the warm-up.
+        """
+        if self.device.type != "cuda":
+            return self.function()
+        with torch.cuda.device(self.device):
+            if self.stream is None:
+                self.stream = torch.cuda.Stream()
+            if self.graph is None and (self.calls < WARM_UP or not may_record):
+                self._warm_up()
+                self.calls += 1
+            else:
+                if self.graph is None:
+                    self._record()  # which computes nothing
+                self.graph.replay()
+        return self.result
+
+    def _warm_up(self) -> None:
+        caller = torch.cuda.current_stream()
+        self.stream.wait_stream(caller)
+        try:
+            with torch.cuda.stream(self.stream):
+                self.result = self.function()
+        finally:
+            caller.wait_stream(self.stream)
+
+    def _record(self) -> None:
+        graph, self.pool = torch.cuda.CUDAGraph(), self.pool or torch.cuda.graph_pool_handle()
+        cause = None
+        try:
+            # The outer context ends on the caller's stream even where the inner one fails to end.
+            # thread_local: other threads, such as one that pins memory, may go on with their work.
+            with (
+                torch.cuda.stream(self.stream),
+                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
+            ):
+                try:
+                    self.result = self.function()
+                except BaseException as error:
+                    cause = error
+                    raise
+        except BaseException as error:
+            self.calls, self.result = 0, None
+            if error is cause:  # the capture has come to its end, and the pool goes with the graph
+                self.pool = None
+            else:
+                _abandon(graph, self.pool, self.stream)
+            cause = cause or error
+            if not isinstance(cause, Exception):
+                raise cause
+            reason = (str(cause) or type(cause).__name__).splitlines()[0]
+            raise RuntimeError(f"the step cannot be recorded as a CUDA graph: {reason}") from cause
+        self.graph = graph
+
+
+_abandoned: list[Any] = []
+
+
+def _abandon(graph: Any, pool: tuple[int, int], stream: Any) -> None:
+    """Makes torch usable after a capture whose end has failed.
+
+    The first error of `CUDAGraph.capture_end` leaves the rest of it undone. How much that is depends on the version:
+    the allocator takes the capture for one that goes on, so that no memory can be freed and no other capture begin, and
+    the generator of random numbers refuses every call outside of a capture. The pool stays with the graph, which has to
+    be kept, because torch's allocator of pinned memory may still ask it; the next attempt takes the memory in it.
+    """
+    _abandoned.append(graph)
+    with suppress(RuntimeError):  # this version has done that
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    # A capture that comes to its end takes the generator along. After an error of the device it fails, too, and the
+    # first error is the one that counts.
+    with suppress(RuntimeError), torch.cuda.stream(stream):
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
+            torch.zeros(1, device=stream.device)
+
+
+class _Step:
+    """The batch in place, its neighbours, and the errors that are found on the way.
+
+    Whether the neighbours are searched for in the recorded part is decided by the first call: so if no graph is given,
+    nothing repeats, and the model takes all neighbours.
+    """
+
+    def __init__(self, model: GraphNetwork3D, capacity: Capacity, atom_labels=(), graph_labels=()):
+        if not (isinstance(model, GraphNetwork3D) and model.hparams.get("kernels", True)):
+            found = "kernels=False" if isinstance(model, GraphNetwork3D) else type(model).__name__
+            raise ValueError(f"model: expected a GraphNetwork3D with its fused kernels, got {found}")
+        self.model, self.capacity = model, Capacity(*capacity)
+        self.weight = model.like()
+        self.cutoff = model.cutoff
+        self.atom_labels, self.graph_labels = tuple(atom_labels), tuple(graph_labels)
+        self.batch: PaddedBatch | None = None
+        self.graph: Graph | None = None
+        self.searches = False
+
+    def put(self, data: Any, graph: Graph | None, recorded: bool) -> Molecules:
+        """Copies a batch, and its graph if it is not to be searched for, to where the step reads them.
+
+        A recorded step looks at the values itself and says if something is wrong with them, together with its result.
+        """
+        molecules = read_molecules(data, self.weight, values=not (recorded and self.searches))
+        z, pos, batch, num_graphs, cell, pbc = molecules
+        labels = {name: _label(data, name) for name in self.atom_labels + self.graph_labels}
+        if self.batch is None:
+            examples = [{name: labels[name] for name in names} for names in (self.atom_labels, self.graph_labels)]
+            self.searches = graph is None and cell is None and self.model.hparams.get("max_num_neighbors") is None
+            self.batch = PaddedBatch(self.capacity, self.cutoff, self.weight.detach(), cell is not None, *examples)
+        if self.searches and graph is not None:
+            raise ValueError("graph: expected None as in the first call, got one")
+        if not self.searches:
+            if graph is None:
+                graph = self.model.neighbours(molecules)
+            if len(graph.in_ptr) != len(z) + 1:
+                raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+            if checks_are_on(pos):
+                check_graph(graph, pos, batch, self.cutoff, cell, pbc, self.model.hparams.get("max_num_neighbors"))
+            graph = padded_graph(_with_shift(graph, cell is not None), self.capacity)
+        self.batch.fill(z, pos, batch, num_graphs, cell, labels)
+        if not self.searches:
+            self._put_graph(graph)
+        return molecules
+
+    def _put_graph(self, graph: Graph) -> None:
+        if self.graph is None:
+            self.graph = Graph(*(value.clone() if isinstance(value, Tensor) else value for value in graph))
+        for name, room, value in zip(Graph._fields, self.graph, graph, strict=True):
+            if (room is None) != (value is None):
+                here, there = ("none" if array is None else "one" for array in (value, room))
+                raise ValueError(f"graph: expected {there} for {name} as in the first call, got {here}")
+            if isinstance(room, Tensor):
+                room.copy_(value)
+
+    def find(self) -> Tensor:
+        """Sets the graph of the batch in place. Returns status [4] int64: edges, pairs, wrong atoms, wrong numbers."""
+        z, batch = self.batch.z, self.batch.batch
+        if not self.searches:
+            return z.new_zeros(4)
+        wrong = (z < 1) | (z >= NUM_ELEMENTS) | (self.batch.atom_mask & (batch >= self.batch.graph_mask.sum()))
+        self.graph, status = fixed_radius_graph(self.batch.pos, batch, self.cutoff, self.capacity)
+        z.clamp_(1, NUM_ELEMENTS - 1)  # an error is on its way; until then no row outside of the embedding is read
+        return torch.cat([status, wrong.sum()[None]])
+
+    def raise_if_wrong(self, status: Tensor, data: Any, molecules: Molecules) -> None:
+        """Reads status [4], which waits for it. Raises CapacityError, or the error of an uncaptured call."""
+        edges, pairs, *wrong = status.tolist()
+        if any(wrong):
+            read_molecules(data, self.weight)
+            radius_graph(molecules.pos, molecules.batch, self.cutoff)
+            raise RuntimeError(f"data: {wrong[0]} wrong positions or entries of batch, {wrong[1]} wrong entries of z")
+        self.capacity.check(edges=edges, pairs=pairs)
+
+    def predict(self, forces: bool) -> tuple[Tensor, Tensor | None]:
+        """Energies [G, T] of the batch in place and forces [N, 3], 0 in padding."""
+        batch = self.batch
+        if forces:
+            energy, force = self.model.energy_and_forces(batch, self.graph)
+            force = torch.where(batch.atom_mask[:, None], force, 0.0)
+        else:
+            energy, force = self.model(batch, self.graph), None
+        return torch.where(batch.graph_mask[:, None], energy[: self.capacity.graphs], 0.0), force
+
+
+class CapturedInference:
+    """Energies and forces, as `model.energy_and_forces(data)` or `model(data)`.
+
+    Args:
+        model: with its fused kernels, in evaluation mode.
+        capacity: of batches, in atoms, edges, pairs and graphs.
+        forces: False for energies alone.
+    """
+
+    def __init__(self, model: GraphNetwork3D, capacity: Capacity, forces: bool = True):
+        self.step, self.forces = _Step(model, capacity), forces
+        if model.training:
+            raise ValueError("model: expected one in evaluation mode, model.eval(), got one that is training")
+        self.run = Recorded(self._compute, self.step.weight.device)
+
+    def _compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        status = self.step.find()
+        with torch.no_grad():
+            return status, *self.step.predict(self.forces)
+
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
+    def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor] | Tensor:
+        """energy [graphs, out_channels] and forces [N, 3], or energy alone.
+
+        data: what the model takes, on its device; graph: its neighbours, or None: they are found.
+
+        Raises:
+            CapacityError: there are more graphs, atoms, edges or pairs than there is room for.
+            ValueError, TypeError: as from the model.
+        """
+        molecules = self.step.put(data, graph, self.run.graph is not None)
+        status, energy, forces = self.run()
+        self.step.raise_if_wrong(status, data, molecules)
+        energy = energy[: molecules.num_graphs].clone()
+        return (energy, forces[: len(molecules.z)].clone()) if self.forces else energy
+
+
+class _LossOf(torch.nn.Module):
+    """The loss as the call of a module, which can be made with other tensors for the weights.
+
+    inputs: what the loss is called with. A loss that is a module may have weights of its own.
+    """
+
+    def __init__(self, model: GraphNetwork3D, loss: Callable[..., Tensor], inputs: Callable[[], tuple]):
+        super().__init__()
+        self.model, self.loss, self.inputs = model, loss, inputs
+
+    def forward(self) -> Tensor:
+        return self.loss(*self.inputs())
+
+
+class CapturedTraining:
+    """One optimizer step: predictions, loss, gradients, and the change of the weights.
+
+    The loss sees arrays of fixed size: predictions and labels are 0 in padding, `batch.graph_mask` [G] and
+    `batch.atom_mask` [N] say what is present, and a mean has to be taken over that (`masked_mean`):
+
+        def loss(energy, forces, batch):  # [G, T], [N, 3], PaddedBatch
+            return masked_mean((energy - batch.y).abs(), batch.graph_mask) + ...
+
+    The search for neighbours is a recorded graph of its own, and its sizes are read before the rest runs, so a batch
+    that does not fit, or that is wrong, raises an error and changes nothing.
+
+    The gradients are those of copies of the parameters and end in `parameter.grad`; hooks of parameters are not called.
+
+    Args:
+        model: with its fused kernels, in training mode.
+        loss: (energy, forces or None, batch) -> 0-dimensional tensor; it must not read values on the host.
+        optimizer: of the model's parameters; on a GPU with capturable=True if it has that option. Numbers in its
+            groups are recorded as they are; to change the learning rate between steps make it a tensor on the GPU.
+        capacity: of batches, in atoms, edges, pairs and graphs.
+        forces: False to predict energies alone; the loss gets None for the forces.
+        atom_labels, graph_labels: attributes of the data that the loss reads, with one row for every atom or graph.
+    """
+
+    def __init__(
+        self,
+        model: GraphNetwork3D,
+        loss: Callable[[Tensor, Tensor | None, PaddedBatch], Tensor],
+        optimizer: torch.optim.Optimizer,
+        capacity: Capacity,
+        forces: bool = True,
+        atom_labels: tuple[str, ...] = ("forces",),
+        graph_labels: tuple[str, ...] = ("y",),
+    ):
+        self.step = _Step(model, capacity, atom_labels if forces else (), graph_labels)
+        self.optimizer = optimizer
+        if not model.training:
+            raise ValueError("model: expected one in training mode, model.train(), got one in evaluation mode")
+        device = self.step.weight.device
+        if device.type == "cuda" and not all(group.get("capturable", True) for group in optimizer.param_groups):
+            raise ValueError("optimizer: expected capturable=True in all groups, got False")
+        self.loss_of = _LossOf(model, loss, lambda: (*self.step.predict(forces), self.step.batch))
+        self.find, self.change = Recorded(self.step.find, device), Recorded(self._change, device)
+
+    def _change(self) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        # The gradients of leaves made here are summed on this stream. Those of the parameters themselves would be on
+        # the stream of the oldest autograd graph that is still alive, and CUDA cannot record the default stream.
+        parameters = {name: p for name, p in self.loss_of.named_parameters() if p.requires_grad}
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        value = torch.func.functional_call(self.loss_of, leaves, ())
+        value.backward()
+        for name, parameter in parameters.items():
+            if parameter.grad is None:
+                parameter.grad = leaves[name].grad
+            elif leaves[name].grad is not None:  # the optimizer has not that one, or the loss took it from elsewhere
+                parameter.grad.add_(leaves[name].grad)
+        self.optimizer.step()
+        return value.detach()
+
+    @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
+    def __call__(self, data: Any, graph: Graph | None = None) -> Tensor:
+        """The loss before the step, 0-dimensional.
+
+        data, graph, errors: as for CapturedInference; data has the labels, too.
+        """
+        molecules = self.step.put(data, graph, self.find.graph is not None)
+        self.step.raise_if_wrong(self.find(), data, molecules)
+        # the neighbours stay in place once their search is recorded
+        return self.change(may_record=self.find.graph is not None).clone()
+
+
+def _label(data: Any, name: str) -> Tensor:
+    value = data.get(name) if isinstance(data, dict) else getattr(data, name, None)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"data.{name}: expected a tensor, got {type(value).__name__}")
+    return value
+
+
+def _with_shift(graph: Graph, periodic: bool) -> Graph:
+    """Periodic data may come in a batch in which nothing repeats; a recorded step needs the same arrays every time."""
+    if periodic and graph.shift is None:
+        return graph._replace(shift=graph.rev.new_zeros(len(graph.rev), 3))
+    return graph

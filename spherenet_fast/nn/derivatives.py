@@ -1,0 +1,118 @@
+"""Forces and stress: derivatives of a predicted energy by positions and strain, differentiable again in training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..graph import Graph
+from ..graph.checks import may_read_values
+from ..graph.graph import gather_rows
+from ..graph.periodic import is_flat
+from .inputs import Molecules, read_molecules
+
+Predict = Callable[[Molecules, Graph | None], Tensor]  # checked molecules and their graph -> [num_graphs, out_channels]
+
+
+def energy_and_forces(
+    predict: Predict, data: Any, weight: Tensor, graph: Graph | None, training: bool
+) -> tuple[Tensor, Tensor]:
+    """A prediction, as an energy, and minus its derivative by the positions.
+
+    Args:
+        predict: the model's function of checked molecules and their graph.
+        data: what a model takes; left as it is.
+        weight: of the model, any shape: pos must have its dtype and device.
+        graph: the neighbours, or None: `predict` finds them.
+        training: whether the results can be differentiated again; else they are detached.
+
+    Returns:
+        energy [num_graphs, out_channels] and forces [N, 3], those of the sum of all energies. Works under
+        `torch.no_grad()` and `torch.inference_mode()`.
+
+    Raises:
+        ValueError, TypeError: data is wrong; see `read_molecules`.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        molecules = _read(data, weight)
+        energy = predict(molecules, graph)
+        (slope,) = torch.autograd.grad(energy.sum(), molecules.pos, create_graph=training)
+    return (energy, -slope) if training else (energy.detach(), -slope)
+
+
+def energy_forces_stress(
+    predict: Predict, data: Any, weight: Tensor, graph: Graph | None, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A prediction, as an energy, minus its derivative by the positions, and its derivative by strain over the volume.
+
+    A strain e [3, 3], symmetric, moves every atom and every cell vector from x (a row) to x (1 + e). The stress is
+    dE/de / V at e = 0, V the volume of the cell: symmetric, positive where the cell would rather shrink. Open
+    directions are strained as well; the volume is that of the cell as given, vacuum included.
+
+    Args, Returns: as in `energy_and_forces`; data needs a cell, and there is a third result, stress [B, 3, 3] in
+        energy/Å^3, B = num_graphs.
+
+    Raises:
+        ValueError: there is no cell, not one for every structure, one without a volume, or a structure that repeats
+            in no direction; or as above.
+        TypeError: as above.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        molecules = _read(data, weight)
+        cell, volume = _cell_and_volume(molecules)
+        strain = cell.new_zeros(cell.shape, requires_grad=True)
+        strained = _strained(molecules._replace(cell=cell), (strain + strain.mT) / 2)
+        energy = predict(strained, graph)
+        # Without any atom nothing depends on the cell.
+        slope, virial = torch.autograd.grad(
+            energy.sum(), (molecules.pos, strain), create_graph=training, materialize_grads=True
+        )
+        stress = virial / volume[:, None, None]
+    return (energy, -slope, stress) if training else (energy.detach(), -slope, stress.detach())
+
+
+def _read(data: Any, weight: Tensor) -> Molecules:
+    """Checked molecules whose positions require a gradient."""
+    molecules = read_molecules(data, weight)
+    if not molecules.pos.requires_grad:
+        molecules = molecules._replace(pos=molecules.pos.detach().requires_grad_())
+    return molecules
+
+
+def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
+    """cell [B, 3, 3] and its volume [B], one for every structure."""
+    cell, count = molecules.cell, molecules.num_graphs
+    if cell is None:
+        raise ValueError("data.cell: expected [B, 3, 3] or [3, 3], to which a stress relates, got None")
+    if cell.dtype != molecules.pos.dtype or cell.device != molecules.pos.device:
+        raise TypeError(
+            f"data.cell: expected {molecules.pos.dtype} on {molecules.pos.device} as for pos, "
+            f"got {cell.dtype} on {cell.device}"
+        )
+    if cell.dim() == 2:
+        cell = cell.expand(count, 3, 3)
+    volume = torch.linalg.det(cell).abs()
+    if may_read_values(cell):
+        if molecules.pbc is not None and not (repeats := molecules.pbc.reshape(-1, 3).any(1)).all():
+            number = int((~repeats).nonzero()[0])
+            raise ValueError(
+                f"data.pbc: expected a direction that repeats, for a stress, got none for structure {number}"
+            )
+        flat = is_flat(cell)
+        if flat.any():
+            number = int(flat.nonzero()[0])
+            raise ValueError(
+                f"data.cell: expected cells with a volume, to which a stress relates, got {cell[number].tolist()} "
+                f"for structure {number}"
+            )
+    return cell, volume
+
+
+def _strained(molecules: Molecules, strain: Tensor) -> Molecules:
+    """The molecules with their cells [B, 3, 3] under strain [B, 3, 3]."""
+    z, pos, batch, num_graphs, cell, pbc = molecules
+    first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
+    of_atom = gather_rows(strain.reshape(-1, 9), batch, first_atom, None).reshape(-1, 3, 3)  # [N, 3, 3]
+    moved = pos + (pos[:, :, None] * of_atom).sum(1)
+    return Molecules(z, moved, batch, num_graphs, cell + cell @ strain, pbc)

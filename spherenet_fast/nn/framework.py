@@ -1,0 +1,258 @@
+"""3DGN, the frame of the paper's Eq. (1), and SMP, its filling of Eq. (2): the base classes of all models.
+
+A molecule or crystal is a 3D graph G = (u, V, E, P): a global feature u, features v_i of the atoms, features e_k of
+the edges from sender s_k to receiver r_k, and the positions P = {r_h}. A layer computes (Eq. 1)
+
+    e'_k = phi^e(e_k, v_{r_k}, v_{s_k}, E_{s_k}, rho^{p->e}({r_h}, h = r_k, s_k and the neighbours of s_k))
+    v'_i = phi^v(v_i, rho^{e->v}(E'_i), rho^{p->v}({r_h}, h = i and its neighbours))
+    u'   = phi^u(u, rho^{e->u}(E'), rho^{v->u}(V'), rho^{p->u}({r_h}, all h))
+
+with E_{s_k} the edges into the sender of edge k and E'_i those into atom i. A model is a subclass of `GraphNetwork3D`
+that fills in some of these functions; `spherenet_fast/examples/attention.py` is a whole one in 50 lines.
+
+All of them compute for a whole batch at once, so features are tensors [E, ...], [N, ...] and [B, ...] (or tuples of
+such; nothing in the frame looks into them). Positions do not change from layer to layer, so every rho^{p->.} is
+computed once. Neither phi^e nor phi^v sees u, and in this frame phi^u does not either: u is computed once, from the
+last E' and V'. A model whose layers each add to its prediction adds it up in V.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops, reference
+from ..graph import Graph, edge_vectors, radius_graph
+from ..graph.given import check_graph, checks_are_on
+from . import derivatives
+from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
+from .inputs import LARGEST_CUTOFF, Molecules, check_hparams, outside_inference, read_molecules
+
+
+class System(NamedTuple):
+    """What the functions of a model know of a batch besides the features: its atoms, its edges, where they are."""
+
+    z: Tensor  # [N] int64
+    batch: Tensor  # [N] int64, ascending
+    first_atom: Tensor  # [B + 1] int64: molecule b has the atoms first_atom[b]:first_atom[b + 1]
+    graph: Graph
+    vec: Tensor  # [E, 3] float64, from sender to receiver
+    distance: Tensor  # [E] float64
+    dtype: torch.dtype  # of the model
+    operators: Any  # `spherenet_fast.ops` or, for a model with kernels=False, `spherenet_fast.reference`
+
+    def of_senders(self, v: Tensor) -> Tensor:
+        """Rows of v [N, C] at the senders of all edges: [E, C]."""
+        graph = self.graph
+        return self.operators.gather(v, graph.edge_index[0], graph.out_ptr, graph.out_edge)
+
+    def of_receivers(self, v: Tensor) -> Tensor:
+        """Rows of v [N, C] at the receivers of all edges: [E, C]."""
+        return self.operators.gather(v, self.graph.edge_index[1], self.graph.in_ptr, None)
+
+    def sum_of_edges(self, e: Tensor) -> Tensor:
+        """Sums of e [E, C] over the edges into every atom: [N, C]."""
+        return self.operators.segment_sum(e, self.graph.in_ptr, None, self.graph.edge_index[1])
+
+    def sum_of_atoms(self, v: Tensor) -> Tensor:
+        """Sums of v [N, C] over the atoms of every molecule: [B, C]."""
+        return self.operators.segment_sum(v, self.first_atom, None, self.batch)
+
+
+class GraphNetwork3D(nn.Module):
+    """3DGN (Eq. 1). A subclass fills in `embed`, `rho_pe` and the phis; the sums that the models share are here.
+
+    Args:
+        hparams: the subclass's own arguments by name, so that `type(model)(**model.hparams)` has the same structure.
+            "cutoff" is needed; "max_num_neighbors" (default None) and "kernels" (default True) are obeyed.
+        num_layers: how often Eq. (1) is applied.
+
+    An untrained model of this package predicts 0, so that training starts with the errors of the mean: its last layers
+    have no weights yet. Let one of yours start so, too.
+
+    Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
+    """
+
+    largest_cutoff = LARGEST_CUTOFF  # Å; a subclass may take less
+
+    def __init__(self, hparams: Mapping[str, Any], num_layers: int):
+        super().__init__()
+        check_hparams(hparams, self.largest_cutoff)
+        self.hparams = dict(hparams)
+        self.cutoff = float(hparams["cutoff"])
+        self.num_layers = num_layers
+
+    # ---- Eq. (1): what a model fills in
+
+    def rho_pe(self, system: System) -> Any:
+        """rho^{p->e}: what the edges see of the positions, of system.vec and system.distance. Autocast is off here."""
+        return None
+
+    def rho_pv(self, system: System) -> Any:
+        """rho^{p->v}: what the atoms see of the positions."""
+        return None
+
+    def rho_pu(self, system: System) -> Any:
+        """rho^{p->u}: what the whole sees of the positions."""
+        return None
+
+    def embed(self, system: System, p_e: Any) -> tuple[Any, Any]:
+        """The first V and E."""
+        raise NotImplementedError(f"{type(self).__name__}.embed: expected a method that returns the first V and E")
+
+    def phi_e(self, layer: int, e: Any, v: Any, p_e: Any, system: System) -> Any:
+        """phi^e of layer 0, 1, ...: the next E. Default: e as it is."""
+        return e
+
+    def rho_ev(self, e: Any, system: System) -> Any:
+        """rho^{e->v}. Default: the sum over the edges into every atom."""
+        return system.sum_of_edges(e)
+
+    def phi_v(self, layer: int, v: Any, e_v: Any, p_v: Any, system: System) -> Any:
+        """phi^v of layer 0, 1, ... from V, rho^{e->v} and rho^{p->v}: the next V. Default: v as it is."""
+        return v
+
+    def rho_eu(self, e: Any, system: System) -> Any:
+        """rho^{e->u}. Default: not used."""
+        return None
+
+    def rho_vu(self, v: Any, system: System) -> Any:
+        """rho^{v->u}. Default: the sum over the atoms of every molecule."""
+        return system.sum_of_atoms(v)
+
+    def phi_u(self, e_u: Any, v_u: Any, p_u: Any) -> Tensor:
+        """phi^u from rho^{e->u}, rho^{v->u} and rho^{p->u}: the prediction [B, out_channels]. Default: v_u."""
+        return v_u
+
+    # ---- what all models share
+
+    def forward(self, data: Any, graph: Graph | None = None) -> Tensor:
+        """The prediction for every molecule.
+
+        data: anything with z [N] int64 (atomic numbers 1 to 94), pos [N, 3] (Å, dtype of the model), batch [N] int64
+        ascending (None: one molecule), and optionally cell [B, 3, 3] or [3, 3] (Å), pbc [B, 3] or [3] bool, num_graphs
+        (int; else counted from batch). A PyTorch Geometric Data or Batch, or a dict, will do.
+        graph: the neighbours, where they are known already; else found with `radius_graph`. A given graph is trusted:
+        the one of other atoms, or of other positions of the same atoms, gives other numbers without a word. With
+        SPHERENET_FAST_CHECKS=1 in the environment it is checked, which takes longer than finding it.
+        Returns [num_graphs, out_channels]. Raises ValueError or TypeError naming what is wrong with data.
+        """
+        return self._predict(read_molecules(data, self.like()), graph)
+
+    def energy_and_forces(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor]:
+        """The prediction, as an energy, and the forces on the atoms: minus its derivative by the positions.
+
+        data, graph: as in `forward`; data is left as it is. Returns energy [num_graphs, out_channels] and forces
+        [N, 3], those of the sum of all energies. While `model.training`, both can be differentiated again (by pos, too,
+        if it requires a gradient); else both are detached. Works under `torch.no_grad()` and `torch.inference_mode()`.
+        """
+        return derivatives.energy_and_forces(self._predict, data, self.like(), graph, self.training)
+
+    def energy_forces_stress(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """`energy_and_forces`, and the stress of every structure: its derivative by strain over the volume of its cell.
+
+        data, graph: as in `forward`; every structure needs a cell. Returns energy and forces as `energy_and_forces`,
+        under the same conditions, and stress [num_graphs, 3, 3] in energy/Å^3: symmetric, positive where the cell would
+        rather shrink. Raises ValueError where there is no cell, one without a volume, or one that nothing repeats.
+        """
+        return derivatives.energy_forces_stress(self._predict, data, self.like(), graph, self.training)
+
+    def like(self) -> Tensor:
+        """A parameter: positions must have its dtype and device."""
+        return next(self.parameters())
+
+    def neighbours(self, molecules: Molecules) -> Graph:
+        """The graph that the model sees if none is given."""
+        _, pos, batch, _, cell, pbc = molecules
+        return radius_graph(pos, batch, self.cutoff, cell, pbc, self.hparams.get("max_num_neighbors"))
+
+    def _predict(self, molecules: Molecules, graph: Graph | None) -> Tensor:
+        """[num_graphs, out_channels]."""
+        z, pos, batch, num_graphs, cell, pbc = molecules
+        if graph is None:
+            graph = self.neighbours(molecules)
+        elif len(graph.in_ptr) != len(z) + 1:
+            raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
+        else:
+            graph = Graph(*map(outside_inference, graph))
+            if checks_are_on(pos):
+                check_graph(graph, pos, batch, self.cutoff, cell, pbc, self.hparams.get("max_num_neighbors"))
+        operators = ops if self.hparams.get("kernels", True) else reference
+        first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
+        with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision
+            # In float64 until there are unit vectors: along a line the energy is steep in their last digits.
+            vec = edge_vectors(pos.double(), graph, batch, None if cell is None else cell.double())
+            distance = vec.square().sum(-1).sqrt()
+            system = System(z, batch, first_atom, graph, vec, distance, pos.dtype, operators)
+            p_e, p_v, p_u = self.rho_pe(system), self.rho_pv(system), self.rho_pu(system)
+
+        v, e = self.embed(system, p_e)
+        for layer in range(self.num_layers):
+            e = self.phi_e(layer, e, v, p_e, system)
+            v = self.phi_v(layer, v, self.rho_ev(e, system), p_v, system)
+        return self.phi_u(self.rho_eu(e, system), self.rho_vu(v, system), p_u)
+
+
+class SphericalMessagePassing(GraphNetwork3D):
+    """SMP (Eq. 2): 3DGN whose edges see the positions in spherical coordinates,
+
+        rho^{p->e} = Psi(d, theta, phi) for every edge q = k->j into the sender of e = j->i,
+
+    d = |r_j - r_k|, theta the angle at j between k and i, phi the torsion about e. Messages pass from edge to edge:
+
+        e1, e2 = phi^e: interaction blocks over Psi, e1 what they carry on and e2 what the atoms see of it (Eq. 3)
+        v'_i   = v_i + MLP(sum of e2 over the edges into i)
+        u      = sum of v_i over the atoms
+
+    A subclass sets the modules `emb` (Psi's functions of the distance), `init_e`, `init_v`, and one of `update_es` and
+    `update_vs` for each layer, and `use_angle` and `torsion`, which say what Psi is to contain: no torsion
+    (None), the paper's to the next neighbor ("paper"), or `smooth_torsion`, "smooth" or "smooth_even".
+    """
+
+    use_angle = True
+    torsion: str | None = "smooth"
+    emb: RadialBasis
+    init_e: EdgeEmbedding
+    init_v: AtomOutput
+    update_es: "nn.ModuleList[Interaction]"
+    update_vs: "nn.ModuleList[AtomOutput]"
+
+    def start_at_zero(self) -> None:
+        """Let the untrained model predict 0: its errors are then those of the mean, whatever the number of atoms."""
+        for output in (self.init_v, *self.update_vs):
+            nn.init.zeros_(output.lin.weight)
+
+    def like(self) -> Tensor:
+        return self.init_e.emb.weight
+
+    def rho_pe(self, system: System) -> Geometry:
+        vec, distance, dtype = system.vec, system.distance, system.dtype
+        bessel, radial = self.emb(distance.to(dtype), system.operators)
+        if not self.use_angle:
+            return Geometry(system.graph, bessel, None, None, None)
+        direction = (vec / distance[:, None]).to(dtype)
+        return Geometry(system.graph, bessel, radial, direction, self._torsions(direction, system))
+
+    def _torsions(self, direction: Tensor, system: System) -> Tensor | None:
+        """What `gated_sum` takes as the torsions. direction [E, 3]."""
+        if self.torsion is None:
+            return None
+        if self.torsion == "paper":
+            return system.operators.torsion_reference(system.vec.detach(), system.graph)
+        fade = fade_out(system.distance / self.emb.cutoff).to(direction.dtype)
+        return system.operators.smooth_torsion(direction, fade, system.graph, self.torsion == "smooth_even")
+
+    def embed(self, system: System, p_e: Geometry) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        e = self.init_e(system.z, p_e, system.operators)
+        # under autocast, too, the sums are not rounded
+        return self.init_v(self.rho_ev(e, system), system.operators).to(system.dtype), e
+
+    def phi_e(self, layer: int, e: tuple[Tensor, Tensor], v: Tensor, p_e: Geometry, system: System):
+        return self.update_es[layer](e[0], p_e, system.operators)
+
+    def rho_ev(self, e: tuple[Tensor, Tensor], system: System) -> Tensor:
+        return system.sum_of_edges(e[1])
+
+    def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
+        return v + self.update_vs[layer](e_v, system.operators)

@@ -1,0 +1,215 @@
+"""Reading configs: YAML files and overrides into a checked `Config`, with errors that name the key."""
+
+import dataclasses
+import math
+import operator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from ...data.units import unit_name
+from .models import MODEL_CONFIGS
+from .sections import Config
+
+CONFIGS = ("ethanol", "qm9", "is2re", "oc20", "paper_qm9", "paper_md17", "ablation")
+
+
+def load_config(source, overrides: list[str] | None = None) -> Config:
+    """Read a config and check it.
+
+    A file may have a section `variants`, {name: sections}: several experiments that differ in a few keys. One of them
+    is asked for with a colon, as "paper_md17:toluene", and overrides the file's own sections.
+
+    Args:
+        source: a path to a YAML file, or the name of a shipped config (one of `CONFIGS`); ":" and a variant.
+        overrides: ``["training.max_steps=100", ...]``, applied last. Another model.name than the file's leaves out the
+            file's model section: the model starts from its own default values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no YAML mapping, the variant is unknown or missing, or a key is unknown, missing, of
+            another type or out of range; the message names the key, what was expected and what came.
+    """
+    path, variant = _find(str(source))
+    try:
+        given = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        data = f"; data goes into --set data.source={path}" if path.suffix not in (".yaml", ".yml") else ""
+        raise ValueError(f"{path}: expected a YAML file{data}, got {' '.join(str(error).split())}") from error
+    if not isinstance(given, DictConfig):
+        raise ValueError(
+            f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
+        )
+    sections = given, _variant(path, given.pop("variants", None), variant)
+    changes = [_override(text) for text in overrides or []]
+    name = _model_name([*sections, *changes])
+    for number, part in enumerate(sections, 1):
+        if _model_name(sections[:number]) != name:
+            part.pop("model", None)
+    return _checked(*sections, *changes)
+
+
+def run_name(source) -> str:
+    """What a run of the config `source` is called: "ethanol", "paper_md17-toluene". Raises FileNotFoundError."""
+    path, variant = _find(str(source))
+    return path.stem if variant is None else f"{path.stem}-{variant}"
+
+
+def variants(source) -> list[str]:
+    """The names of the variants in the config `source`, given without one."""
+    return list(OmegaConf.load(_find(str(source))[0]).get("variants", {}))
+
+
+def _find(source: str) -> tuple[Path, str | None]:
+    """The file of a config, and the variant after the colon if there is one."""
+    before, _, variant = source.rpartition(":")
+    for name, chosen in ((source, None), (before, variant)):
+        path = Path(str(files("spherenet_fast") / "configs" / f"{name}.yaml")) if name in CONFIGS else Path(name)
+        if path.is_file():
+            return path, chosen
+    raise FileNotFoundError(f"config: expected a file or one of {', '.join(CONFIGS)}; there is no {source!r}")
+
+
+def _variant(path: Path, known: DictConfig | None, name: str | None) -> DictConfig:
+    """The sections of the variant `name`; an empty config for a file that has no variants and none was asked for."""
+    if known is None and name is None:
+        return OmegaConf.create({})
+    if known is None:
+        raise ValueError(f"config: expected {path} alone, as it has no variants, got ':{name}'")
+    if not isinstance(known, DictConfig) or not all(isinstance(known[key], DictConfig) for key in known):
+        raise ValueError(f"{path}: variants: expected names with sections data, model, ..., got {known!r}")
+    if name not in known:
+        names = ", ".join(f"{path.stem}:{key}" for key in known)
+        raise ValueError(f"config: expected one of {names}, got {path.stem if name is None else f'{path.stem}:{name}'}")
+    return known[name]
+
+
+def config_from_dict(values: dict) -> Config:
+    """The config that `config_to_dict` made `values` of. Raises like `load_config`."""
+    return _checked(OmegaConf.create(values))
+
+
+def config_to_dict(config: Config) -> dict:
+    """The config as nested dictionaries of numbers, strings and lists."""
+    return dataclasses.asdict(config)
+
+
+def _override(text: str) -> DictConfig:
+    """ "section.key=value" as a config."""
+    try:
+        if "=" in text:
+            return OmegaConf.from_dotlist([text])
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set: expected key=value with a value as in YAML, got {text!r}") from error
+    raise ValueError(f"--set: expected key=value, got {text!r}")
+
+
+def _model_name(parts) -> Any:
+    """The model's name in the last of the parts that has one."""
+    sections = [part.get("model") for part in parts]
+    names = [section["name"] for section in sections if isinstance(section, (dict, DictConfig)) and "name" in section]
+    return names[-1] if names else Config().model.name
+
+
+def _checked(*parts) -> Config:
+    plain = [OmegaConf.to_container(part, resolve=False) for part in parts]
+    name = _model_name(plain)
+    if name not in MODEL_CONFIGS:
+        raise ValueError(f"config key 'model.name': expected one of {', '.join(MODEL_CONFIGS)}, got {name!r}")
+    sections = get_type_hints(Config) | {"model": MODEL_CONFIGS[name]}
+    _check_containers(plain, sections)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config(model=MODEL_CONFIGS[name]())), *parts)
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(_explain(error, plain, sections)) from error
+    if OmegaConf.is_missing(merged.data, "source"):
+        raise ValueError("config key 'data.source': expected a sample's name or a path, got nothing")
+    config = OmegaConf.to_object(merged)
+    for section in sections:
+        values = getattr(config, section)
+        for option in dataclasses.fields(values):
+            _check_limits(f"{section}.{option.name}", getattr(values, option.name), option.metadata)
+    _check_together(config)
+    return config
+
+
+def _explain(error: OmegaConfBaseException, parts, sections: dict[str, type]) -> str:
+    key = str(error.full_key or error.key)
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        names = ", ".join(option.name for option in dataclasses.fields(error.object_type))
+        return f"config key {key!r}: expected one of {names}; there is no such key"
+    section, _, name = key.partition(".")
+    option = name.split("[")[0].split(".")[0]
+    given = [part[section][option] for part in parts if option in part.get(section, {})]
+    return f"config key {key!r}: expected {_type_name(sections[section], option)}, got {given[-1] if given else None!r}"
+
+
+def _type_name(section: type, option: str) -> str:
+    expected = get_type_hints(section)[option]
+    return str(expected).removeprefix("typing.") if get_args(expected) else expected.__name__
+
+
+def _check_containers(parts, sections: dict[str, type]) -> None:
+    """ValueError where a list or mapping stands for a number, or the other way round."""
+    for part in parts:
+        for section, values in part.items():
+            if section not in sections:
+                continue
+            if not isinstance(values, dict):
+                raise ValueError(f"config section {section!r}: expected keys and values, got {values!r}")
+            hints = get_type_hints(sections[section])
+            for option, value in values.items():
+                expected = get_origin(hints.get(option))
+                if option in hints and any((expected is kind) != isinstance(value, kind) for kind in (dict, list)):
+                    name = _type_name(sections[section], option)
+                    raise ValueError(f"config key '{section}.{option}': expected {name}, got {value!r}")
+
+
+def _check_limits(key: str, value: Any, limits) -> None:
+    if value is None or not limits:
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        raise ValueError(f"config key {key!r}: expected one of {', '.join(limits['choices'])}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"config key {key!r}: expected a finite number, got {value}")
+    wrong = {
+        "low": ("at least", operator.lt), "above": ("more than", operator.le),
+        "high": ("at most", operator.gt), "below": ("less than", operator.ge),
+    }  # fmt: skip
+    for end, (words, outside) in wrong.items():
+        if end in limits and outside(value, limits[end]):
+            raise ValueError(f"config key {key!r}: expected {words} {limits[end]}, got {value}")
+
+
+def _check_together(config: Config) -> None:
+    training, data = config.training, config.data
+    if training.max_epochs is None and training.max_steps is None and training.max_time is None:
+        raise ValueError("config keys 'training.max_epochs', 'max_steps', 'max_time': expected at least one, got none")
+    if not data.targets:
+        raise ValueError("config key 'data.targets': expected at least one name, got none")
+    if data.forces and data.targets != ["energy"]:
+        raise ValueError(
+            f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}; a file's "
+            f"own name for the energy goes into data.keys={{energy: {data.targets[0]}}}"
+        )
+    known = [*data.targets, "energy" if data.relaxations else "forces"]
+    if unused := data.keys.keys() - set(known):
+        raise ValueError(f"config key 'data.keys': expected some of {', '.join(known)}, got {', '.join(unused)}")
+    if data.held_out and data.split is not None:
+        raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")
+    weights = [config.loss.energy_weight, config.loss.forces_weight if data.forces else 0]
+    if not any(weights):
+        raise ValueError("config keys 'loss.energy_weight', 'loss.forces_weight': expected one above 0, got 0 for all")
+    torsion = getattr(config.model, "use_torsion", False) and config.model.torsion is not None
+    if torsion and not config.model.use_angle:
+        raise ValueError("config key 'model.use_torsion': expected false where model.use_angle is false, got true")
+    for target, unit in data.units.items():
+        try:
+            unit_name(unit)
+        except ValueError as error:
+            raise ValueError(f"config key 'data.units.{target}': {error}") from None

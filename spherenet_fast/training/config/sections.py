@@ -1,0 +1,97 @@
+"""The configuration of a training run: one dataclass per section, with the limits of every number."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from .models import ModelConfig, SphereNetConfig
+from .option import LARGEST_SEED, count, option
+
+
+@dataclass
+class DataConfig:
+    """Where the molecules come from and what is learned."""
+
+    source: str = MISSING  # ethanol, qm9, fcc111 (shipped); a file, folder or LMDB; pyg:QM9, pyg:MD17/<molecule>
+    root: str | None = None  # folder of PyTorch Geometric's data sets
+    labels: str = option("original", choices=("original", "revised"))
+    targets: list[str] = field(default_factory=lambda: ["energy"])
+    forces: bool = False
+    # Target or forces -> its name in the file, as {energy: REF_energy, forces: REF_forces}; the short form is --keys.
+    keys: dict[str, str] = field(default_factory=dict)
+    # Molecules without one of the labels: skip, leave them out of that part of loss and errors; error, refuse the data.
+    missing: str = option("skip", choices=("skip", "error"))
+    # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
+    relaxations: bool = False
+    # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
+    within: float | None = option(None, above=0, high=1e9)
+    units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
+    # What the file does not say, or says wrongly: target -> unit, length -> unit of positions and cells (else Ang),
+    # forces -> unit, as eV/Ang (else that of the energy over that of the length).
+    file_units: dict[str, str] = field(default_factory=dict)
+    dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
+    train: int | None = count(None)  # numbers of molecules; none: all that remain
+    val: int = count(0, low=0)
+    test: int | None = count(None, low=0)
+    seed: int = count(42, 0, LARGEST_SEED)  # of the split
+    held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
+    split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
+
+
+@dataclass
+class LossConfig:
+    """sum of weight * loss, of errors divided by the scale of the labels."""
+
+    energy: str = option("l1", choices=("l1", "mse", "huber"))  # of energies or other targets
+    forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
+    energy_weight: float = option(1.0, low=0, high=1e9)
+    forces_weight: float = option(100.0, low=0, high=1e9)
+    # What is subtracted from the labels before training: see `references.fit_normalisation`.
+    references: str = option("auto", choices=("auto", "elements", "mean", "none"))
+    scale: str = option("auto", choices=("auto", "none"))
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimizer, its learning rate over time, and the average of the weights that is evaluated and kept."""
+
+    name: str = option("muon", choices=("muon", "adamw"))  # muon: for large weight matrices, AdamW for all else
+    lr: float = option(1e-3, above=0, high=1)
+    warmup_steps: int = count(0, low=0)  # where training.max_time is the budget, at most a tenth of that time
+    schedule: str = option("cosine", choices=("cosine", "step", "constant"))
+    step_size: int = count(10000)  # schedule step: lr is multiplied by step_factor every step_size steps
+    step_factor: float = option(0.5, above=0, high=1)
+    beta2: float = option(0.999, low=0, below=1)  # of AdamW
+    weight_decay: float = option(0.0, low=0, high=1000)  # decoupled, as in AdamW
+    gradient_clip: float | None = option(None, above=0, high=1e30)  # longest gradient
+    ema_decay: float | None = option(0.999, low=0, high=1)  # none: keep the weights themselves
+
+
+@dataclass
+class TrainingConfig:
+    """How long, in what portions, and how often to look."""
+
+    batch_size: int = count(32)
+    eval_batch_size: int | None = count(None)  # none: four times batch_size
+    max_epochs: int | None = count(None)
+    max_steps: int | None = count(None)
+    max_time: float | None = option(None, above=0, high=1e7)  # minutes of training, over all resumed parts together
+    val_every: int | None = count(None)  # steps between validations; none: once an epoch
+    log_every: int = count(20)  # steps
+    seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
+    # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
+    mirror: bool = False
+    device: str = option("auto", choices=("auto", "cpu", "gpu"))
+    threads: int | None = count(None, high=1024)  # of PyTorch on the CPU; none: PyTorch's choice
+    tensorboard: bool = True
+
+
+@dataclass
+class Config:
+    """Everything that `train` needs."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=SphereNetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)

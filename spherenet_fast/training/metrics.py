@@ -1,0 +1,162 @@
+"""Errors of a potential, in the units of the labels."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.loader import evaluation_loader
+from ..data.molecules import Batch, Molecules
+from ..data.targets import FREE_ATOMS
+from ..data.units import conversion
+from .normalization import composition
+from .potential import Potential
+
+
+class Errors(NamedTuple):
+    """Errors by name of target, "forces" among them where there are forces."""
+
+    mae: dict[str, float]  # mean absolute errors
+    rmse: dict[str, float]  # root mean square errors
+    within: dict[str, float]  # shares, 0 to 1, of errors within a limit (EwT), of targets; empty without a limit
+
+
+class ErrorSum:
+    """Adds up errors batch by batch, without waiting for a GPU until `means` is asked for.
+
+    Args:
+        names: T names of targets; one more column is called "forces" where errors of forces are added.
+        limits: [T]; errors up to them are counted, too; None: no limits.
+    """
+
+    def __init__(self, names, limits: Tensor | None = None):
+        self.names, self.limits = list(names), limits
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything added."""
+        self.absolute = self.square = self.within = self.missing = None
+        self.counts = (0, 0)
+
+    def state(self) -> dict:
+        """The sums, for a checkpoint."""
+        sums = {name: getattr(self, name) for name in ("absolute", "square", "within", "missing")}
+        return {**sums, "counts": list(self.counts)}
+
+    def load(self, state: dict) -> None:
+        """Go on from what `state` returned."""
+        self.absolute, self.square, self.within = (state[name] for name in ("absolute", "square", "within"))
+        self.missing = state.get("missing")
+        self.counts = tuple(state["counts"])
+
+    def add(self, error: Tensor, forces_error: Tensor | None = None, known: Tensor | None = None) -> None:
+        """Take errors of targets [B, T] and, where there are forces, of forces [n, 3] on some atoms.
+
+        known: [B, T] bool, the targets that have a label and so an error; None: all.
+        """
+        parts = [error.detach().double()]
+        if known is not None:
+            parts[0] = parts[0].masked_fill(~known, 0.0)
+            missing = (~known).sum(0)
+            self.missing = missing if self.missing is None else self.missing.to(missing.device) + missing
+        if forces_error is not None:
+            parts.append(forces_error.detach().double().reshape(-1, 1))
+        absolute = torch.cat([part.abs().sum(0) for part in parts])
+        square = torch.cat([part.square().sum(0) for part in parts])
+        if self.limits is not None:
+            self.limits = self.limits.to(error.device)
+            within = parts[0].abs() <= self.limits
+            within = (within if known is None else within & known).sum(0)
+            self.within = within if self.within is None else self.within.to(within.device) + within
+        self.absolute = absolute if self.absolute is None else self.absolute.to(absolute.device) + absolute
+        self.square = square if self.square is None else self.square.to(square.device) + square
+        self.counts = (self.counts[0] + len(error), self.counts[1] + (0 if len(parts) == 1 else parts[1].numel()))
+
+    def means(self, scale: Tensor | None = None) -> Errors:
+        """Means over everything added; errors times `scale` [T] (forces: its only number). NaN where nothing was."""
+        if self.absolute is None:
+            return Errors({}, {}, {})
+        columns, count = len(self.absolute), len(self.names)
+        numbers = torch.tensor([self.counts[0]] * count + [self.counts[1]] * (columns - count), dtype=torch.float64)
+        if self.missing is not None:
+            numbers[:count] -= self.missing.cpu()
+        factor = torch.ones(count, dtype=torch.float64) if scale is None else scale.cpu()
+        factor = torch.cat([factor, factor[: columns - count]])
+        absolute = self.absolute.cpu() / numbers * factor
+        square = (self.square.cpu() / numbers).sqrt() * factor
+        names = self.names + ["forces"] * (columns - count)
+        shares = [] if self.within is None else (self.within.cpu() / numbers[:count]).tolist()
+        return Errors(
+            dict(zip(names, absolute.tolist(), strict=True)),
+            dict(zip(names, square.tolist(), strict=True)),
+            dict(zip(self.names, shares, strict=False)),
+        )
+
+
+def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Prediction minus label: targets [B, T], and forces [n, 3] of the free atoms where `batch` has forces.
+
+    Of a target without a label the error is NaN.
+    """
+    if batch.forces is None:
+        return potential(batch) - batch.y, None
+    energy, forces = potential.energy_and_forces(batch)
+    return energy - batch.y, batch.of_free_atoms(forces - batch.forces)
+
+
+def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32) -> Errors:
+    """Errors over the molecules `indices`.
+
+    `molecules` must have the potential's targets and units (`Molecules.choose`); forces are compared where it has them,
+    on atoms that are not fixed.
+    """
+    device = potential.scale.device
+    limits = None if potential.within is None else torch.full_like(potential.scale, potential.within)
+    errors = ErrorSum(potential.names, limits)
+    with torch.no_grad():
+        for batch in evaluation_loader(molecules, indices, batch_size):
+            batch = batch.to(device)
+            errors.add(*prediction_errors(potential, batch), batch.known)
+    return errors.means()
+
+
+def print_unseen_elements(potential: Potential, molecules: Molecules, indices: Tensor) -> None:
+    """Say which elements among the molecules `indices` were not in the training set, if any."""
+    if unseen := potential.unseen_elements(molecules.z[molecules.atoms_of(indices)[0]]):
+        print(f"not in the training set: {', '.join(unseen)}")
+
+
+def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
+    """Standard deviation of every target; of U0, U, H and G without the energies of the free atoms, as is usual."""
+    y = molecules.y[indices].clone()
+    counts = composition(molecules, indices)
+    for column, (name, unit) in enumerate(zip(molecules.names, molecules.units, strict=True)):
+        if name in FREE_ATOMS and unit is not None:
+            for element, energy in FREE_ATOMS[name].items():
+                y[:, column] -= counts[:, element] * energy * conversion("Hartree", unit)
+    return {
+        name: float(column[~column.isnan()].std(correction=0))
+        for name, column in zip(molecules.names, y.T, strict=True)
+    }
+
+
+def standardised(mae: dict[str, float], spread: dict[str, float]) -> tuple[float, float]:
+    """The two numbers that sum up many targets in the literature on QM9.
+
+    std. MAE = mean over targets of MAE / standard deviation; logMAE = mean of log(MAE / standard deviation).
+    """
+    ratios = [mae[name] / spread[name] for name in spread]
+    return sum(ratios) / len(ratios), sum(map(math.log, ratios)) / len(ratios)
+
+
+def error_table(potential: Potential, errors: Errors) -> str:
+    """The errors as lines of text, one per target, with units, and what is within a limit in per cent."""
+    units = {name: unit or "as in the data" for name, unit in potential.all_units().items()}
+    rows = [(name, f"{mae:.5g}", f"{errors.rmse[name]:.5g}", units[name]) for name, mae in errors.mae.items()]
+    rows = [("target", "MAE", "RMSE", "unit")] + rows
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]
+    for name, share in errors.within.items():
+        lines.append(f"{name}: {100 * share:.2f} % of the errors are within {potential.within:g} {units[name]}")
+    return "\n".join(lines)

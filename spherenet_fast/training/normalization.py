@@ -1,0 +1,115 @@
+"""What the network does not have to learn: reference energies of the elements, means, and the scale of the rest."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.molecules import Molecules
+from ..data.targets import is_extensive
+from ..nn.ranges import MAX_ATOMIC_NUMBER
+
+
+class Normalisation(NamedTuple):
+    """target = shift + sum over atoms of elements[z] + scale * network.
+
+    Attributes:
+        elements: [T, 95] float64, contribution of an atom by atomic number.
+        shift: [T] float64, once per molecule.
+        scale: [T] float64, positive.
+    """
+
+    elements: Tensor
+    shift: Tensor
+    scale: Tensor
+
+
+def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
+    """See that references and scale are finite float64 and fit the T targets `names`.
+
+    Raises:
+        ValueError: there is no target, or as many units, or `elements` is not [T, 95], `shift` or `scale` not [T], or
+            a scale is not positive.
+    """
+    if not names or len(units) != len(names):
+        raise ValueError(f"units: expected one for each of at least one target, got {len(units)} for {len(names)}")
+    shapes = {"elements": (len(names), MAX_ATOMIC_NUMBER + 1), "shift": (len(names),), "scale": (len(names),)}
+    for (name, shape), tensor in zip(shapes.items(), (elements, shift, scale), strict=True):
+        if tensor.shape != shape or tensor.dtype != torch.float64:
+            came = f"{tensor.dtype} {list(tensor.shape)}"
+            raise ValueError(f"normalisation: {name}: expected torch.float64 {list(shape)}, got {came}")
+    if not (scale > 0).all():
+        raise ValueError(f"normalisation: scale: expected positive numbers, got {scale.min().item()}")
+
+
+def composition(molecules: Molecules, indices: Tensor) -> Tensor:
+    """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
+    atoms, batch = molecules.atoms_of(indices)
+    counts = torch.zeros(len(indices), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+    counts.index_put_((batch, molecules.z[atoms]), torch.ones((), dtype=torch.float64), accumulate=True)
+    return counts
+
+
+def fit_elements(counts: Tensor, y: Tensor) -> Tensor:
+    """Least-squares contribution of every element to y [B] given counts [B, Z]: [Z] float64.
+
+    Elements that never occur get 0. Of several solutions the smallest is taken: a single molecule's energy is shared
+    out among its elements in proportion to their numbers of atoms, and the mean over its frames is met.
+    """
+    present = counts.any(0)
+    elements = torch.zeros_like(counts[0])
+    elements[present] = torch.linalg.lstsq(counts[:, present], y[:, None], driver="gelsd").solution[:, 0]
+    return elements
+
+
+def fit_normalisation(
+    molecules: Molecules, train: Tensor, references: str = "auto", scale: str = "auto"
+) -> Normalisation:
+    """Fit references and scale to the training molecules alone.
+
+    Args:
+        molecules: with the targets chosen.
+        train: [B] indices of the training molecules.
+        references: "elements" (a number per element), "mean" (a number per molecule), "none", or "auto": elements for
+            extensive targets, the mean for intensive ones (gap, dipole moment, ...), which do not grow with the
+            molecule although the network sums over atoms.
+        scale: "auto": the root mean square of the forces if there are any, else the standard deviation of what the
+            references leave; "none": 1. Forces on fixed atoms do not count.
+
+    Labels that are missing do not count.
+
+    Raises:
+        ValueError: there are forces, but every atom is fixed; or a target has no label.
+    """
+    free_forces = None
+    if molecules.forces is not None:
+        batch = molecules[train]
+        free_forces = batch.of_free_atoms(batch.forces)
+        if len(free_forces) == 0:
+            raise ValueError(
+                f"data.forces: expected atoms that are not fixed, got {len(batch.z)} that are, in training"
+            )
+    counts = composition(molecules, train)
+    y = molecules.y[train]
+    elements = torch.zeros(len(molecules.names), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+    shift = torch.zeros(len(molecules.names), dtype=torch.float64)
+    known = ~y.isnan()
+    for column, name in enumerate(molecules.names):
+        rows = known[:, column]
+        if not rows.any():
+            raise ValueError(f"data.train: expected training molecules with a label {name!r}, got none")
+        kind = ("elements" if is_extensive(name) else "mean") if references == "auto" else references
+        if kind == "elements":
+            elements[column] = fit_elements(counts[rows], y[rows, column])
+        elif kind == "mean":
+            shift[column] = y[rows, column].mean()
+    rest = y - counts @ elements.T - shift
+    if scale == "none":
+        size = torch.ones_like(shift)
+    elif free_forces is not None:
+        size = free_forces.double().square().mean().sqrt().expand_as(shift)
+    else:
+        size = torch.stack([column[rows].std(correction=0) for column, rows in zip(rest.T, known.T, strict=True)])
+    # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
+    negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
+    return Normalisation(elements, shift, torch.where(negligible, torch.ones_like(size), size))

@@ -1,0 +1,86 @@
+"""Every number in a config and every hyper-parameter has a range, and the message names its key."""
+
+import dataclasses
+import math
+import re
+from typing import get_args, get_type_hints
+
+import pytest
+from training_runs import tiny_config
+
+from spherenet_fast.models import MODELS
+from spherenet_fast.nn.ranges import RANGES
+from spherenet_fast.training import Config, load_config
+from spherenet_fast.training.config.models import MODEL_CONFIGS
+
+SECTIONS = [(section, kind) for section, kind in get_type_hints(Config).items() if section != "model"]
+SECTIONS += [("model", kind) for kind in MODEL_CONFIGS.values()]
+
+
+def numbers(kind):
+    """(field, its type) of the numbers in a section."""
+    for field in dataclasses.fields(kind):
+        hint = get_type_hints(kind)[field.name]
+        for number in (int, float):
+            if hint is number or number in get_args(hint):
+                yield field, number
+
+
+NUMBERS = [(section, kind, field, number) for section, kind in SECTIONS for field, number in numbers(kind)]
+
+
+def load(section, kind, key, value):
+    name = [f"model.name={kind().name}"] if section == "model" else []
+    return load_config("ethanol", [*name, f"{section}.{key}={value!r}"])
+
+
+def beside(value, number, direction):
+    """The number next to `value`, above it (1) or below it (-1)."""
+    return value + direction if number is int else math.nextafter(value, direction * math.inf)
+
+
+def ends(limits, number):
+    """The last value within a range and the first beyond it, at both ends."""
+    for inclusive, exclusive, outward in (("low", "above", -1), ("high", "below", 1)):
+        if inclusive in limits:
+            yield number(limits[inclusive]), beside(limits[inclusive], number, outward)
+        else:
+            yield beside(limits[exclusive], number, -outward), number(limits[exclusive])
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "field", "number"), NUMBERS, ids=[f"{kind.__name__}.{f.name}" for _, kind, f, _ in NUMBERS]
+)
+def test_every_number_of_a_config_has_both_ends(section, kind, field, number):
+    for inside, outside in ends(field.metadata, number):
+        config = load(section, kind, field.name, inside)
+        assert getattr(getattr(config, section), field.name) == inside
+        expected = f"^config key '{section}.{field.name}': expected .*, got {re.escape(str(outside))}$"
+        with pytest.raises(ValueError, match=expected):
+            load(section, kind, field.name, outside)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_whole_hyper_parameter_has_both_ends(name):
+    defaults = MODELS[name]().hparams
+    whole = [key for key, value in defaults.items() if type(value) is int]
+    assert set(whole) <= set(RANGES)
+    for key in [*whole, "max_num_neighbors"]:
+        low, high = RANGES.get(key, (1, 2**31 - 1))
+        for value in (low - 1, high + 1):
+            with pytest.raises(ValueError, match=f"^{key}: expected {low} to {high}.*, got {value}$"):
+                MODELS[name](**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss__energy_weight": 0, "loss__forces_weight": 0}, "'loss.energy_weight', .* expected one above 0"),
+        ({"loss__energy_weight": 0, "data__forces": False}, "'loss.energy_weight', .* expected one above 0"),
+        ({"data__units": "{energy: parsec}"}, "'data.units.energy': unit: expected one of eV, .* got 'parsec'"),
+        ({"model__use_angle": False}, "'model.use_torsion': expected false where model.use_angle is false, got true"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(changes, message):
+    with pytest.raises(ValueError, match=f"^config keys? {message}"):
+        tiny_config(**changes)
