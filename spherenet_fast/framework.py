@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import derivatives, ops, reference
+from . import derivatives, ops
 from ._given_graph import check_graph, checks_are_on
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
 from .graph import Graph, edge_vectors, radius_graph
 from .inputs import LARGEST_CUTOFF, Molecules, check_hparams, outside_inference, read_molecules
+from .ops import reference
 
 
 class System(NamedTuple):
@@ -39,7 +40,7 @@ class System(NamedTuple):
     vec: Tensor  # [E, 3] float64, from sender to receiver
     distance: Tensor  # [E] float64
     dtype: torch.dtype  # of the model
-    operators: Any  # `spherenet_fast.ops` or, for a model with kernels=False, `spherenet_fast.reference`
+    operators: Any  # `spherenet_fast.ops` or, for a model with kernels=False, `spherenet_fast.ops.reference`
 
     def of_senders(self, v: Tensor) -> Tensor:
         """Rows of v [N, C] at the senders of all edges: [E, C]."""

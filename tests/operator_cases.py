@@ -3,7 +3,8 @@
 import torch
 from molecules import complete_graph, rattled, rattled_batch, rotation
 
-from spherenet_fast import basis, reference
+from spherenet_fast import basis
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 
 

@@ -9,7 +9,8 @@ from molecules import EXACT, complete_graph
 from operator_cases import GRAPHS, crowd
 from test_torsion_reference import around_one_edge
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 
 DTYPES = [torch.float64, torch.float32]
