@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import Graph, edge_vectors
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.basis import spherical_bessel_constants

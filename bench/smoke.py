@@ -30,7 +30,8 @@ from operator_cases import (  # noqa: E402
     on_device,
 )
 
-from spherenet_fast import _library, ops, reference  # noqa: E402
+from spherenet_fast import _library, ops  # noqa: E402
+from spherenet_fast.ops import reference  # noqa: E402
 
 SHAPE = dict(num_spherical=7, num_radial=6, channels=64, angle_size=8, torsion_size=8)  # as in the default model
 # float64 sums of some thousand products; float32 rounds to 6e-8, TF32 to 5e-4

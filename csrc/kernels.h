@@ -150,9 +150,9 @@ constexpr int64_t kRadialBasisChunk = 128;  // edges
 template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
 
-// out[e, c] = x[e, c] gate[e, c],  gate[e, c] = sum over k of bessel[e, k] weight[c, k].  Tangents are null where 0.
+// out[e, c] = x[e, c] filter[e, c],  filter[e, c] = sum over k of bessel[e, k] weight[c, k].  Tangents are null where 0.
 template <class T>
-struct RadialGateCall {
+struct RadialFilterCall {
   int64_t num_edges;
   int channels, num_radial;  // H, K
   const T* x;                // [E, H]
@@ -167,9 +167,9 @@ struct RadialGateCall {
   T* grad_bessel;            // [E, K]  null where nobody asks
   T* grad_weight;            // [chunks, H, K]  null where nobody asks
 };
-constexpr int64_t kRadialGateChunk = 128;  // edges
+constexpr int64_t kRadialFilterChunk = 128;  // edges
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, int64_t chunk);
 
 // y = silu(x), element by element over [begin, end); each array [size], all distinct.
 template <class T>
@@ -289,9 +289,9 @@ void count_neighbors(const NeighborCall<T>& call, Stream stream);
 template <class T>
 void find_neighbors(const NeighborCall<T>& call, Stream stream);
 
-constexpr int64_t kRadialGateChunk = 32;  // edges
+constexpr int64_t kRadialFilterChunk = 32;  // edges
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, Stream stream);
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, Stream stream);
 
 template <class T>
 void silu(const SiluCall<T>& call, Pass pass, int64_t size, Stream stream);

@@ -12,10 +12,6 @@ _OLDEST_TORCH = (2, 11)
 _PACKAGE = Path(__file__).parent
 SOURCES_RECORD = "_C.sources"  # beside the library: `sources_digest` of what it was built from
 
-# Operators with a kernel for the CPU alone; every other one has one for each device that the library was built for.
-# On a GPU the products of linear layers and of their derivatives are torch's.
-CPU_ALONE = frozenset({"spherenet_fast::product", "spherenet_fast::outer_sum"})
-
 
 def load() -> None:
     """Registers the operators; raises ImportError where torch is too old or there is no library for these sources."""

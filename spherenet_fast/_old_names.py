@@ -23,6 +23,7 @@ OLD_NAMES = {
     "pictures.files": "plots.files",
     "pictures.filters": "plots.filters",
     "pictures.geometry": "plots.geometry",
+    "reference": "ops.reference",
 }
 
 

@@ -139,7 +139,7 @@ class Operators:
         )
         return differentiable(kernel, (direction, fade))[0]
 
-    def radial_gate(self, x, bessel, weight):
+    def radial_filter(self, x, bessel, weight):
         (edges, channels), num_radial = x.shape, bessel.shape[1]
 
         def run(name, inputs, cotangents=(None,), tangents=(None, None, None)):
@@ -147,7 +147,7 @@ class Operators:
             grad_bessel, parts = unwritten(x, *bessel.shape), unwritten(x, -(-edges // 32), weight.numel())
             names = "x", "bessel", "weight"
             self.call(
-                "radial_gate", **{"pass": PASSES[name]}, num_edges=edges, channels=channels, num_radial=num_radial,
+                "radial_filter", **{"pass": PASSES[name]}, num_edges=edges, channels=channels, num_radial=num_radial,
                 **dict(zip(names, inputs)), **{f"{key}_tangent": value for key, value in zip(names, tangents)},
                 grad_out=cotangents[0], out=out, grad_x=grad_x, grad_bessel=grad_bessel, grad_weight=parts,
             )  # fmt: skip

@@ -3,7 +3,7 @@
 import torch
 from molecules import complete_graph, rattled, rattled_batch, rotation
 
-from spherenet_fast import reference
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.nn import basis
 

@@ -18,7 +18,7 @@
 #include "outer_sum.h"
 #include "product.h"
 #include "radial_basis.h"
-#include "radial_gate.h"
+#include "radial_filter.h"
 #include "silu.h"
 #include "smooth_torsion.h"
 #if defined(__clang__)

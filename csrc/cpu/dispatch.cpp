@@ -14,7 +14,7 @@
 #include "outer_sum.h"
 #include "product.h"
 #include "radial_basis.h"
-#include "radial_gate.h"
+#include "radial_filter.h"
 #include "silu.h"
 #include "smooth_torsion.h"
 
@@ -39,7 +39,7 @@ void pack_product(const ProductCall<T>& call, T* packed);
 template <class T>
 void product(const ProductCall<T>& call, int64_t begin, int64_t end);
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, int64_t chunk);
 }
 namespace avx512 {
 template <class T>
@@ -59,7 +59,7 @@ void pack_product(const ProductCall<T>& call, T* packed);
 template <class T>
 void product(const ProductCall<T>& call, int64_t begin, int64_t end);
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk);
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, int64_t chunk);
 }
 #endif
 
@@ -182,11 +182,11 @@ template void product(const ProductCall<float>&, int64_t, int64_t);
 template void product(const ProductCall<double>&, int64_t, int64_t);
 
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk) {
-  SN_DISPATCH(radial_gate(call, pass, chunk));
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, int64_t chunk) {
+  SN_DISPATCH(radial_filter(call, pass, chunk));
 }
 
-template void radial_gate(const RadialGateCall<float>&, Pass, int64_t);
-template void radial_gate(const RadialGateCall<double>&, Pass, int64_t);
+template void radial_filter(const RadialFilterCall<float>&, Pass, int64_t);
+template void radial_filter(const RadialFilterCall<double>&, Pass, int64_t);
 
 }  // namespace spherenet

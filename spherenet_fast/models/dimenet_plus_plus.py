@@ -35,7 +35,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         num_output_layers: dense layers between the sum over neighbours and the prediction.
         basis: "paper": exact roots and norms of the Bessel functions; "released": rounded as in the released code.
         max_num_neighbors: keep only so many nearest neighbours; None keeps all.
-        kernels: False computes with the readable `spherenet_fast.reference` instead of the fused kernels.
+        kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
     range.

@@ -93,7 +93,7 @@ class PhysNet(GraphNetwork3D):
         num_residual_interaction, num_residual_atomic, num_residual_output: residual blocks of the interaction, after
             it, and before the output.
         max_num_neighbors: keep only so many nearest neighbours; None keeps all.
-        kernels: False computes with the readable `spherenet_fast.reference` instead of the fused kernels.
+        kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
     range.

@@ -53,7 +53,7 @@ class SchNet(GraphNetwork3D):
         num_gaussians: K, 2 or more.
         out_channels: predicted numbers for each molecule.
         max_num_neighbors: keep only so many nearest neighbours; None keeps all.
-        kernels: False computes with the readable `spherenet_fast.reference` instead of the fused kernels.
+        kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
     range.

@@ -36,7 +36,7 @@ class SphereNet(SphericalMessagePassing):
             overtakes another; None leaves out the basis of torsions and its weights.
         use_torsion: False is torsion=None.
         max_num_neighbors: keep only so many nearest neighbours; None keeps all.
-        kernels: False computes with the readable `spherenet_fast.reference` instead of the fused kernels.
+        kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments: `SphereNet(**model.hparams)` has the same structure. The names and shapes
     in `state_dict()` are those of the released code; with the default values there are 1,898,566 parameters.

@@ -1,7 +1,7 @@
 """The blocks of SphereNet: small modules over the operators, with the released code's parameter names.
 
 N atoms, E edges j->i sorted by receiver, H hidden channels, C channels of the gated sum, L x K radial functions.
-`operators` is one of the two modules with the same functions: `spherenet_fast.ops` or `spherenet_fast.reference`.
+`operators` is one of the two modules with the same functions: `spherenet_fast.ops` or `spherenet_fast.ops.reference`.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import Graph
-from ..reference import envelope
+from ..ops.reference import envelope
 from .basis import spherical_bessel_constants
 from .ranges import NUM_ELEMENTS
 
@@ -175,7 +175,7 @@ class EdgeEmbedding(nn.Module):
         e1 = e1 + operators.gather(operators.linear(x, of_receiver), graph.edge_index[1], graph.in_ptr, None)
         e1 = e1 + operators.gather(operators.linear(x, of_sender), graph.edge_index[0], graph.out_ptr, graph.out_edge)
         e1 = operators.silu(e1)
-        return e1, operators.radial_gate(e1, geometry.bessel, self.lin_rbf_1.weight)
+        return e1, operators.radial_filter(e1, geometry.bessel, self.lin_rbf_1.weight)
 
 
 class EdgeUpdate(nn.Module):
@@ -191,7 +191,7 @@ class EdgeUpdate(nn.Module):
         h = self.lin.silu(h, operators) + e1
         for layer in self.layers_after_skip:
             h = layer(h, operators)
-        return h, operators.radial_gate(h, bessel, self.lin_rbf.weight)
+        return h, operators.radial_filter(h, bessel, self.lin_rbf.weight)
 
 
 class Interaction(EdgeUpdate):
@@ -261,8 +261,8 @@ class Interaction(EdgeUpdate):
         """e1 [E, H], bessel [E, K] -> x_ji [E, H], x_kj [E, C]."""
         x_ji = self.lin_ji.silu(e1, operators)
         # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
-        gate = operators.linear(self.lin_rbf2.weight, self.lin_rbf1.weight.t())
-        x_kj = operators.radial_gate(self.lin_kj.silu(e1, operators), bessel, gate)
+        weight = operators.linear(self.lin_rbf2.weight, self.lin_rbf1.weight.t())
+        x_kj = operators.radial_filter(self.lin_kj.silu(e1, operators), bessel, weight)
         return x_ji, self.lin_down.silu(x_kj, operators)
 
     def _after(self, e1: Tensor, bessel: Tensor, x_ji: Tensor, message: Tensor, operators) -> tuple[Tensor, Tensor]:

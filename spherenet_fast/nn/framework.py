@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import ops, reference
+from .. import ops
+from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
 from ..graph.given import check_graph, checks_are_on
 from . import derivatives
@@ -40,7 +41,7 @@ class System(NamedTuple):
     vec: Tensor  # [E, 3] float64, from sender to receiver
     distance: Tensor  # [E] float64
     dtype: torch.dtype  # of the model
-    operators: Any  # `spherenet_fast.ops` or, for a model with kernels=False, `spherenet_fast.reference`
+    operators: Any  # `spherenet_fast.ops` or, for a model with kernels=False, `spherenet_fast.ops.reference`
 
     def of_senders(self, v: Tensor) -> Tensor:
         """Rows of v [N, C] at the senders of all edges: [E, C]."""

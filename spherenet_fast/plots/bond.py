@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from .. import reference
+from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
 
 if TYPE_CHECKING:

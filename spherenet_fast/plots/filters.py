@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import reference
+from ..ops import reference
 from ..models.spherenet import SphereNet
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ void check_gated_sum(const System& system, const GatedSumShape& shape, const std
   }
 }
 
-// ---- radial_basis, silu, radial_gate, sums --------------------------------------------------------------------------
+// ---- radial_basis, silu, radial_filter, sums --------------------------------------------------------------------------
 
 // inputs: distance, frequency
 template <class T>
@@ -213,13 +213,13 @@ void check_silu(int64_t size) {
 
 // inputs: x, bessel, weight
 template <class T>
-Result<T> radial_gate(int64_t num_edges, Pass pass, const Arrays<T>& inputs, const Arrays<T>& cotangents,
+Result<T> radial_filter(int64_t num_edges, Pass pass, const Arrays<T>& inputs, const Arrays<T>& cotangents,
                       const Arrays<T>& tangents) {
-  const int64_t chunks = (num_edges + kRadialGateChunk - 1) / kRadialGateChunk, weights = int64_t(inputs[2].size());
+  const int64_t chunks = (num_edges + kRadialFilterChunk - 1) / kRadialFilterChunk, weights = int64_t(inputs[2].size());
   const bool vjp = pass != Pass::kForward, values = pass != Pass::kBackward;
   auto out = unwritten<T>(values ? inputs[0].size() : 0), grad_x = unwritten<T>(vjp ? inputs[0].size() : 0);
   auto grad_bessel = unwritten<T>(vjp ? inputs[1].size() : 0), parts = unwritten<T>(vjp ? chunks * weights : 0);
-  RadialGateCall<T> call{};
+  RadialFilterCall<T> call{};
   call.num_edges = num_edges;
   call.num_radial = int(inputs[1].size() / num_edges);
   call.channels = int(inputs[0].size() / num_edges);
@@ -230,7 +230,7 @@ Result<T> radial_gate(int64_t num_edges, Pass pass, const Arrays<T>& inputs, con
     call.weight_tangent = tangents[2].data();
   call.out = out.data(), call.grad_x = grad_x.data();
   call.grad_bessel = grad_bessel.data(), call.grad_weight = parts.data();
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) spherenet::radial_gate(call, pass, chunk);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) spherenet::radial_filter(call, pass, chunk);
 
   Result<T> result;
   if (values) result.values = {out};
@@ -241,15 +241,15 @@ Result<T> radial_gate(int64_t num_edges, Pass pass, const Arrays<T>& inputs, con
   return result;
 }
 
-void check_radial_gate(int64_t num_edges, int64_t channels, int64_t K) {
-  context = std::string(cpu_instruction_set()) + ", radial_gate, " + std::to_string(num_edges) + " edges";
+void check_radial_filter(int64_t num_edges, int64_t channels, int64_t K) {
+  context = std::string(cpu_instruction_set()) + ", radial_filter, " + std::to_string(num_edges) + " edges";
   Random random(7);
   const Arrays<double> inputs = {random.numbers<double>(num_edges * channels), random.numbers<double>(num_edges * K),
                                  random.numbers<double>(channels * K)};
   const auto kernel = [&](auto zero) {
     using A = Arrays<decltype(zero)>;
     return [&](Pass pass, const A& in, const A& cotangents, const A& tangents) {
-      return radial_gate(num_edges, pass, in, cotangents, tangents);
+      return radial_filter(num_edges, pass, in, cotangents, tangents);
     };
   };
   check_passes(kernel(double{}), kernel(float{}), inputs, random);
@@ -312,9 +312,9 @@ void check_everything() {
   for (int64_t num_edges : {0, 1, 5, 513}) check_radial_basis(num_edges, 8, 3);
   check_radial_basis(3, 1, 16);
   for (int64_t size : {0, 1, 13, 100}) check_silu(size);
-  check_radial_gate(1, 1, 1);
-  check_radial_gate(131, 37, 6);
-  check_radial_gate(4, 64, 16);
+  check_radial_filter(1, 1, 1);
+  check_radial_filter(131, 37, 6);
+  check_radial_filter(4, 64, 16);
   for (int64_t rows : {0, 1, 700})
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1, 1}, {17, 6}, {9, 50}, {16, 128}}) {
       check_outer_sum<float>(rows, N, K);

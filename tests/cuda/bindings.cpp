@@ -62,10 +62,10 @@ void smooth_torsion(const py::kwargs& a) {
   });
 }
 
-void radial_gate(const py::kwargs& a) {
+void radial_filter(const py::kwargs& a) {
   dispatch(a, "x", [&](auto zero) {
     using T = decltype(zero);
-    RadialGateCall<T> call{};
+    RadialFilterCall<T> call{};
     call.num_edges = number<int64_t>(a, "num_edges");
     call.channels = number<int>(a, "channels");
     call.num_radial = number<int>(a, "num_radial");
@@ -80,7 +80,7 @@ void radial_gate(const py::kwargs& a) {
     call.grad_x = at<T>(a, "grad_x");
     call.grad_bessel = at<T>(a, "grad_bessel");
     call.grad_weight = at<T>(a, "grad_weight");
-    cuda::radial_gate(call, pass_of(a), nullptr);
+    cuda::radial_filter(call, pass_of(a), nullptr);
   });
 }
 
@@ -129,7 +129,7 @@ PYBIND11_MODULE(kernels, m) {
   m.def("radial_basis", &radial_basis);
   m.def("torsion_reference", &torsion_reference);
   m.def("smooth_torsion", &smooth_torsion);
-  m.def("radial_gate", &radial_gate);
+  m.def("radial_filter", &radial_filter);
   m.def("silu", &silu);
   m.def("segment_sum", &segment_sum);
   m.def("gather", &gather);

@@ -53,26 +53,26 @@ void torsion_references(const System& system) {
 }
 
 template <class T>
-void radial_gate(const System& system, int H, int K) {
+void radial_filter(const System& system, int H, int K) {
   Random random(7);
-  const int64_t E = system.num_edges(), chunks = (E + cuda::kRadialGateChunk - 1) / cuda::kRadialGateChunk;
+  const int64_t E = system.num_edges(), chunks = (E + cuda::kRadialFilterChunk - 1) / cuda::kRadialFilterChunk;
   const auto x = random.numbers<T>(E * H), bessel = random.numbers<T>(E * K), weight = random.numbers<T>(H * K);
   const auto grad = random.numbers<T>(E * H), x_tangent = random.numbers<T>(E * H);
   for (const Pass pass : {Pass::kForward, Pass::kBackward, Pass::kDoubleBackward}) {
     const bool vjp = pass != Pass::kForward;
     auto out = unwritten<T>(pass != Pass::kBackward ? E * H : 0), grad_x = unwritten<T>(vjp ? E * H : 0);
     auto grad_bessel = unwritten<T>(vjp ? E * K : 0), parts = unwritten<T>(vjp ? chunks * H * K : 0);
-    cuda::radial_gate<T>({E, H, K, x.data(), bessel.data(), weight.data(), vjp ? grad.data() : nullptr,
+    cuda::radial_filter<T>({E, H, K, x.data(), bessel.data(), weight.data(), vjp ? grad.data() : nullptr,
                           pass == Pass::kDoubleBackward ? x_tangent.data() : nullptr, nullptr, nullptr, out.data(),
                           grad_x.data(), grad_bessel.data(), parts.data()},
                          pass, nullptr);
-    for (const auto& written : {out, grad_x, grad_bessel, parts}) check_written("radial_gate", written);
+    for (const auto& written : {out, grad_x, grad_bessel, parts}) check_written("radial_filter", written);
   }
 }
 
-void radial_gates(const System& system) {
-  radial_gate<float>(system, 140, 6);
-  radial_gate<double>(system, 64, 16);
+void radial_filters(const System& system) {
+  radial_filter<float>(system, 140, 6);
+  radial_filter<double>(system, 64, 16);
 }
 
 template <class T>
@@ -124,7 +124,7 @@ void all_sums(const System& system) {
 
 const Registered kRegistered[] = {{"radial_basis", radial_bases},
                                   {"torsion_reference", torsion_references},
-                                  {"radial_gate", radial_gates},
+                                  {"radial_filter", radial_filters},
                                   {"silu", silus},
                                   {"sums", all_sums}};
 

@@ -6,7 +6,7 @@ from cuda_operators import padded
 from gated_sum_cases import GATES, SHAPES, TOLERANCES
 from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_function, gated_inputs, receiver_inputs
 
-from spherenet_fast import reference
+from spherenet_fast.ops import reference
 
 DEFAULT, ODD = SHAPES[0], SHAPES[4]
 WEIGHTS = ("angle_weight", "angle_up", "torsion_weight", "torsion_up")

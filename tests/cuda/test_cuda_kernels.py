@@ -7,7 +7,7 @@ import torch
 from cuda_operators import padded
 from operator_cases import GRAPHS, assert_close, bessel_constants, cast, crowd, derivatives
 
-from spherenet_fast import reference
+from spherenet_fast.ops import reference
 
 CUTOFF = 5.0
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
@@ -77,17 +77,17 @@ def test_radial_basis_without_one_tangent(cuda_operators, absent):
     assert all(torch.equal(a, b) for a, b in zip(double_backward(tangents), with_zeros, strict=True))
 
 
-# ---- radial_gate -----------------------------------------------------------------------------------------------------
+# ---- radial_filter ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 @pytest.mark.parametrize("size", [(70, 128, 6), (33, 130, 3), (1, 1, 1), (0, 8, 2), (32, 64, 16), (5, 65, 9)])
-def test_radial_gate(cuda_operators, size, dtype, tolerance):
+def test_radial_filter(cuda_operators, size, dtype, tolerance):
     edges, channels, num_radial = size
     generator = torch.Generator().manual_seed(0)
     shapes = {"x": (edges, channels), "bessel": (edges, num_radial), "weight": (channels, num_radial)}
     given = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-    compare(cuda_operators, "radial_gate", cast(given, dtype), tolerance=tolerance)
+    compare(cuda_operators, "radial_filter", cast(given, dtype), tolerance=tolerance)
 
 
 # ---- silu ------------------------------------------------------------------------------------------------------------

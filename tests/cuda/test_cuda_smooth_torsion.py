@@ -7,7 +7,8 @@ from gated_sum_cases import TOLERANCES
 from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_inputs
 from test_cuda_gated_sum import DEFAULT, ODD
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph
 
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}

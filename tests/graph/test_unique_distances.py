@@ -5,7 +5,8 @@ import torch
 from molecules import rattled_batch
 from operator_cases import GRAPHS
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.graph.padding import Capacity, padded_graph
 from spherenet_fast.graph.unique_distances import unique_distances

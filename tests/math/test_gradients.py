@@ -77,9 +77,9 @@ def test_outer_sum():
     )
 
 
-def test_radial_gate():
+def test_radial_filter():
     shapes = (6, 5), (6, 3), (5, 3)
-    check(lambda *given: ops.radial_gate(*given) ** 2, [torch.randn(shape, dtype=torch.float64) for shape in shapes])
+    check(lambda *given: ops.radial_filter(*given) ** 2, [torch.randn(shape, dtype=torch.float64) for shape in shapes])
 
 
 def test_from_positions_to_atoms():
@@ -123,7 +123,7 @@ def test_third_derivatives_are_refused():
         lambda x: gated(x, *given[1:]).square().sum(),
         lambda x: ops.silu(x).sum(),
         lambda x: ops.linear_silu(x, weight).sum(),
-        lambda x: ops.radial_gate(x, x[:, :2].contiguous(), weight[:, :2].contiguous()).pow(2).sum(),
+        lambda x: ops.radial_filter(x, x[:, :2].contiguous(), weight[:, :2].contiguous()).pow(2).sum(),
     ]
     for function in functions:
         with pytest.raises(RuntimeError, match="third derivative"):

@@ -11,7 +11,7 @@ import torch._dynamo.testing
 from molecules import rattled, with_outputs
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from spherenet_fast import reference
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn import basis

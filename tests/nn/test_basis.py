@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 import torch
 
-from spherenet_fast import reference
+from spherenet_fast.ops import reference
 from spherenet_fast.nn import basis
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10

@@ -50,14 +50,14 @@ def silu(dtype):
     return derivatives(ops.silu, {"x": torch.linspace(-9, 9, 100_000).to(dtype)})
 
 
-def radial_gate(dtype):
+def radial_filter(dtype):
     generator = torch.Generator().manual_seed(0)
     shapes = {"x": (len(VEC), 128), "bessel": (len(VEC), 6), "weight": (128, 6)}
-    return derivatives(ops.radial_gate, {k: torch.randn(v, generator=generator).to(dtype) for k, v in shapes.items()})
+    return derivatives(ops.radial_filter, {k: torch.randn(v, generator=generator).to(dtype) for k, v in shapes.items()})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("case", [radial_basis, gated_sum, torsion_reference, sums, silu, radial_gate])
+@pytest.mark.parametrize("case", [radial_basis, gated_sum, torsion_reference, sums, silu, radial_filter])
 def test_operators(case, dtype, set_threads):
     set_threads(1)
     expected = case(dtype)

@@ -15,7 +15,8 @@ from operator_cases import (
     strided,
 )
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph
 
 ODD = dict(num_spherical=3, num_radial=5, channels=7, angle_size=3, torsion_size=9)
@@ -35,7 +36,7 @@ def all_operators(vec, graph, dtype=torch.float64, change=lambda tensor: tensor)
     found["gather"] = derivatives(lambda x: ops.gather(x, edges[0], graph.out_ptr, graph.out_edge), per_atom)
     found["silu"] = derivatives(ops.silu, x)
     gate = {"bessel": change(x["x"][:, :3]), "weight": change(torch.linspace(-1, 1, 21, dtype=dtype).reshape(7, 3))}
-    found["radial_gate"] = derivatives(ops.radial_gate, x | gate)
+    found["radial_filter"] = derivatives(ops.radial_filter, x | gate)
     found["outer_sum"] = derivatives(ops.outer_sum, {"a": x["x"], "b": gate["bessel"]})
     return {f"{operator}: {name}": tensor for operator, results in found.items() for name, tensor in results.items()}
 
@@ -131,7 +132,7 @@ def test_autocast_runs_the_operators_in_float32(low):
             ops.segment_sum(x, graph.in_ptr),
             ops.gather(per_atom, graph.edge_index[1], graph.in_ptr),
             ops.silu(x),
-            ops.radial_gate(x, x[:, :2], x[:7, :2]),
+            ops.radial_filter(x, x[:, :2], x[:7, :2]),
         ]
 
     inputs = [distance, frequency, per_atom, *given.values()]

@@ -227,9 +227,9 @@ def test_gather(changes, message):
         (dict(bessel=torch.ones(4, 17)), "bessel: expected 1 .. 16 radial functions, got 17"),
     ],
 )
-def test_radial_gate(changes, message):
+def test_radial_filter(changes, message):
     given = dict(x=torch.ones(4, 3), bessel=torch.ones(4, 2), weight=torch.ones(3, 2))
-    raises(message, ops.radial_gate, given, changes)
+    raises(message, ops.radial_filter, given, changes)
 
 
 def test_outer_sum():

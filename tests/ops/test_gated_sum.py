@@ -18,7 +18,8 @@ from operator_cases import (
     strided,
 )
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
 
 

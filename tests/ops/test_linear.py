@@ -6,7 +6,8 @@ import pytest
 import torch
 from operator_cases import assert_close, cast, derivatives, strided
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 
 # sums of up to 300 products rounded to 6e-8 (float64: 1e-16) each
 PRECISIONS = [(torch.float32, 2e-6), (torch.float64, 1e-14)]

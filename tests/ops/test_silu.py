@@ -6,7 +6,8 @@ import pytest
 import torch
 from operator_cases import assert_close, cast, derivatives, strided
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 
 # number by number: a few roundings, 1e-16 and 6e-8
 PRECISIONS = [(torch.float64, 1e-14), (torch.float32, 2e-6)]

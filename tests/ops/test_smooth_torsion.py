@@ -8,7 +8,8 @@ import torch
 from molecules import SMALL, as_data, rattled, rotation
 from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_inputs, small_graph
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.blocks import fade_out, harmonics_with_cosines

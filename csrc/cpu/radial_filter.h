@@ -1,5 +1,5 @@
 // Messages times a linear function of the distance basis, over a chunk of edges, for one instruction set: lanes over
-// channels. The gate itself is never stored.
+// channels. The filter itself is never stored.
 #pragma once
 #include <cstring>
 
@@ -11,7 +11,7 @@ namespace spherenet {
 namespace SN_ISA {
 
 template <class T, Pass kPass>
-class RadialGateRun {
+class RadialFilterRun {
   static constexpr bool kDual = kPass == Pass::kDoubleBackward, kVjp = kPass != Pass::kForward;
   static constexpr int W = kLanes<T>;
   static constexpr int kEdges = 4;  // share one load and store of the weight's gradient
@@ -20,19 +20,19 @@ class RadialGateRun {
   using N = typename Num::N;
   using S = typename Num::S;
 
-  const RadialGateCall<T>& call_;
+  const RadialFilterCall<T>& call_;
   const int radial_, blocks_;  // of W channels
   Arena arena_;
   S* weight_;       // [K, blocks]
-  S* grad_gate_;    // [kEdges, blocks]
+  S* grad_filter_;    // [kEdges, blocks]
   V* grad_weight_;  // [K, blocks]
 
  public:
-  explicit RadialGateRun(const RadialGateCall<T>& call)
+  explicit RadialFilterRun(const RadialFilterCall<T>& call)
       : call_(call), radial_(call.num_radial), blocks_((call.channels + W - 1) / W) {
     arena_.build([&](Arena& arena) {
       weight_ = arena.take<S>(int64_t(radial_) * blocks_);
-      grad_gate_ = arena.take<S>(int64_t(kEdges) * blocks_);
+      grad_filter_ = arena.take<S>(int64_t(kEdges) * blocks_);
       grad_weight_ = arena.take<V>(int64_t(radial_) * blocks_);
     });
     for (int k = 0; k < radial_; ++k)
@@ -44,8 +44,8 @@ class RadialGateRun {
   }
 
   void run(int64_t chunk) {
-    const int64_t begin = chunk * kRadialGateChunk;
-    const int64_t end = begin + kRadialGateChunk < call_.num_edges ? begin + kRadialGateChunk : call_.num_edges;
+    const int64_t begin = chunk * kRadialFilterChunk;
+    const int64_t end = begin + kRadialFilterChunk < call_.num_edges ? begin + kRadialFilterChunk : call_.num_edges;
     for (int64_t first = begin; first < end; first += kEdges)
       edges(first, int(end - first < kEdges ? end - first : kEdges));
     if constexpr (kVjp)
@@ -63,7 +63,7 @@ class RadialGateRun {
       for (int k = 0; k < radial_; ++k)
         bessel[i][k] = Num::number(call_.bessel, call_.bessel_tangent, (first + i) * radial_ + k);
     for (int i = 0; i < count; ++i)
-      for (int block = 0; block < blocks_; ++block) gate(first + i, block, bessel[i], grad_gate_[i * blocks_ + block]);
+      for (int block = 0; block < blocks_; ++block) filter(first + i, block, bessel[i], grad_filter_[i * blocks_ + block]);
     if constexpr (kVjp) {
       if (call_.grad_bessel)
         for (int i = 0; i < count; ++i) bessel_gradient(i, call_.grad_bessel + (first + i) * radial_);
@@ -71,16 +71,16 @@ class RadialGateRun {
         for (int k = 0; k < radial_; ++k)
           for (int block = 0; block < blocks_; ++block) {
             V sum = grad_weight_[k * blocks_ + block];
-            for (int i = 0; i < count; ++i) add_output(sum, grad_gate_[i * blocks_ + block], bessel[i][k]);
+            for (int i = 0; i < count; ++i) add_output(sum, grad_filter_[i * blocks_ + block], bessel[i][k]);
             grad_weight_[k * blocks_ + block] = sum;
           }
     }
   }
 
-  // Everything about one edge and block of channels that needs the gate.
-  SN_HD void gate(int64_t edge, int block, const N* bessel, S& grad_gate) const {
-    S gate{};
-    for (int k = 0; k < radial_; ++k) gate += weight_[k * blocks_ + block] * bessel[k];
+  // Everything about one edge and block of channels that needs the filter.
+  SN_HD void filter(int64_t edge, int block, const N* bessel, S& grad_filter) const {
+    S filter{};
+    for (int k = 0; k < radial_; ++k) filter += weight_[k * blocks_ + block] * bessel[k];
     const int64_t offset = edge * call_.channels + block * W;
     const int rest = call_.channels - block * W, lanes = rest < W ? rest : W;
     S x;
@@ -89,11 +89,11 @@ class RadialGateRun {
     } else {
       x = load(call_.x + offset, lanes);
     }
-    if constexpr (kPass != Pass::kBackward) store(output_of(x * gate), call_.out + offset, lanes);
+    if constexpr (kPass != Pass::kBackward) store(output_of(x * filter), call_.out + offset, lanes);
     if constexpr (kVjp) {
       const V grad = load(call_.grad_out + offset, lanes);
-      store(output_of(gate * grad), call_.grad_x + offset, lanes);
-      grad_gate = x * grad;
+      store(output_of(filter * grad), call_.grad_x + offset, lanes);
+      grad_filter = x * grad;
     }
   }
 
@@ -101,7 +101,7 @@ class RadialGateRun {
     for (int k = 0; k < radial_; ++k) {
       V lanes{};
       for (int block = 0; block < blocks_; ++block)
-        add_output(lanes, grad_gate_[i * blocks_ + block], weight_[k * blocks_ + block]);
+        add_output(lanes, grad_filter_[i * blocks_ + block], weight_[k * blocks_ + block]);
       T sum = 0;
       for (int lane = 0; lane < W; ++lane) sum += lanes[lane];
       grad_bessel[k] = sum;
@@ -127,19 +127,19 @@ class RadialGateRun {
 };
 
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, int64_t chunk) {
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, int64_t chunk) {
   switch (pass) {
     case Pass::kForward:
-      return RadialGateRun<T, Pass::kForward>(call).run(chunk);
+      return RadialFilterRun<T, Pass::kForward>(call).run(chunk);
     case Pass::kBackward:
-      return RadialGateRun<T, Pass::kBackward>(call).run(chunk);
+      return RadialFilterRun<T, Pass::kBackward>(call).run(chunk);
     case Pass::kDoubleBackward:
-      return RadialGateRun<T, Pass::kDoubleBackward>(call).run(chunk);
+      return RadialFilterRun<T, Pass::kDoubleBackward>(call).run(chunk);
   }
 }
 
-template void radial_gate(const RadialGateCall<float>&, Pass, int64_t);
-template void radial_gate(const RadialGateCall<double>&, Pass, int64_t);
+template void radial_filter(const RadialFilterCall<float>&, Pass, int64_t);
+template void radial_filter(const RadialFilterCall<double>&, Pass, int64_t);
 
 }  // namespace SN_ISA
 }  // namespace spherenet

@@ -1,16 +1,11 @@
-"""Linear layers, with and without their activation: on the CPU by `product` and `outer_sum`, else by torch.
-
-torch's products on the CPU are MKL's and oneDNN's, which choose their way by the processor and the number of threads:
-on some of them the last bits change with it. Ours are summed in one order.
-"""
+"""Linear layers, with and without their activation: on the CPU by `product` and `outer_sum`, else by torch."""
 
 import torch
 from torch import Tensor
 
-from ._autograd import wanted_gradients
-from ._products import column_sum, product
-
-_ops = torch.ops.spherenet_fast
+from ._register import compiled, no_third_derivative, wanted_gradients
+from .product import column_sum, outer_sum, product
+from .silu import silu
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -23,16 +18,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """silu(x weight^T + bias), twice differentiable. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
     if _left_to_torch(x):
-        return _ops.silu(torch.nn.functional.linear(x, weight, bias))
+        return silu(torch.nn.functional.linear(x, weight, bias))
     return _LinearSilu.apply(x, weight, bias)[0]
-
-
-def outer_sum(a: Tensor, b: Tensor) -> Tensor:
-    """a^T b, the gradient of a weight, summed in the order of the rows. a [M, N]; b [M, K]. Returns [N, K].
-
-    Differentiable any number of times.
-    """
-    return _ops.outer_sum(a, b) if a.is_cpu else a.t() @ b
 
 
 def _left_to_torch(x: Tensor) -> bool:
@@ -74,7 +61,7 @@ class _LinearSilu(torch.autograd.Function):
         h = product(x, weight, bias)
         ctx.save_for_backward(x, weight, h)
         ctx.set_materialize_grads(False)
-        return _ops.silu(h), h
+        return silu(h), h
 
     @staticmethod
     def backward(ctx, grad_y: Tensor | None, grad_h: Tensor | None):
@@ -94,7 +81,7 @@ class _LinearSiluBackward(torch.autograd.Function):
         for_x, for_weight, for_bias = wanted
         grad = grad_h
         if grad_y is not None:
-            grad = _ops.silu_backward(grad_y, h)
+            grad = compiled.silu_backward(grad_y, h)
             if grad_h is not None:
                 grad.add_(grad_h)
         ctx.save_for_backward(grad_y, x, weight, h, grad)
@@ -130,9 +117,7 @@ class _LinearSiluDoubleBackward(torch.autograd.Function):
             of_grad.append(grad_grad_bias.expand_as(grad))
         of_grad = sum(of_grad[1:], of_grad[0]) if of_grad else None
         if grad_y is not None and of_grad is not None:
-            of_grad_y, of_h = _ops.silu_double_backward(of_grad, grad_y, h)
+            of_grad_y, of_h = compiled.silu_double_backward(of_grad, grad_y, h)
         return of_grad_y, of_grad if for_grad_h else None, of_x, of_weight, of_h
 
-    @staticmethod
-    def backward(ctx, *grads):
-        raise RuntimeError("spherenet_fast: third derivatives do not exist")
+    backward = staticmethod(no_third_derivative)

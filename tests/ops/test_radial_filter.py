@@ -6,7 +6,8 @@ import pytest
 import torch
 from operator_cases import assert_close, cast, derivatives, strided
 
-from spherenet_fast import ops, reference
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
 
 # sums of up to 300 products rounded to 1e-16 or 6e-8 each
 PRECISIONS = [(torch.float64, 1e-14), (torch.float32, 2e-6)]
@@ -24,15 +25,15 @@ def inputs(edges, channels, num_radial):
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size(size, dtype, tolerance, instruction_set):
     given = cast(inputs(*size), dtype)
-    found = derivatives(ops.radial_gate, given)
+    found = derivatives(ops.radial_filter, given)
     assert all(tensor.dtype == dtype for tensor in found.values())
-    assert_close(found, derivatives(reference.radial_gate, cast(given, torch.float64)), tolerance)
+    assert_close(found, derivatives(reference.radial_filter, cast(given, torch.float64)), tolerance)
 
 
 def test_strided_inputs():
     given = inputs(9, 7, 5)
-    expected = derivatives(ops.radial_gate, given)
-    found = derivatives(ops.radial_gate, {name: strided(value) for name, value in given.items()})
+    expected = derivatives(ops.radial_filter, given)
+    found = derivatives(ops.radial_filter, {name: strided(value) for name, value in given.items()})
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -44,7 +45,7 @@ def test_derivatives_by_some_inputs_alone():
     def both(wanted):
         leaves = [value.clone().requires_grad_(yes) for value, yes in zip(given.values(), wanted, strict=True)]
         asked = [leaf for leaf in leaves if leaf.requires_grad]
-        first = torch.autograd.grad(ops.radial_gate(*leaves), asked, cotangent, create_graph=True)
+        first = torch.autograd.grad(ops.radial_filter(*leaves), asked, cotangent, create_graph=True)
         loss = sum(gradient.square().sum() for gradient in first)
         second = torch.autograd.grad(loss, asked, allow_unused=True, materialize_grads=True)
         return dict(zip((name for name, yes in zip(given, wanted, strict=True) if yes), zip(first, second)))
@@ -59,7 +60,7 @@ def test_derivatives_by_some_inputs_alone():
         leaf = given[name].clone().requires_grad_()
         loss = 0
         for operators in (ops, reference):
-            value = operators.radial_gate(*(given | {name: leaf}).values())
+            value = operators.radial_filter(*(given | {name: leaf}).values())
             (first,) = torch.autograd.grad(value.pow(2).sum(), leaf, create_graph=True)
             (second,) = torch.autograd.grad(first.square().sum(), leaf)
             loss = loss - second if operators is ops else loss + second

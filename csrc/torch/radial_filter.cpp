@@ -1,17 +1,17 @@
-// radial_gate: messages times a linear function of the distance basis. Derivatives are registered in Python.
+// radial_filter: messages times a linear function of the distance basis. Derivatives are registered in Python.
 #include "checks.h"
 #include "stream.h"
 
 namespace spherenet::ops {
 namespace {
 
-struct RadialGateTensors {
+struct RadialFilterTensors {
   Tensor x, bessel, weight;
   Checks check;
   ScalarType dtype;
   int64_t E, H, K;
 
-  RadialGateTensors(const Tensor& x_, const Tensor& bessel_, const Tensor& weight_)
+  RadialFilterTensors(const Tensor& x_, const Tensor& bessel_, const Tensor& weight_)
       : x(dense(x_)), bessel(dense(bessel_)), weight(dense(weight_)), check("x", x), dtype(floating_dtype("x", x)) {
     check("x", x, dtype, {-1, -1});
     E = x.size(0);
@@ -23,8 +23,8 @@ struct RadialGateTensors {
   }
 
   template <class T>
-  RadialGateCall<T> call() const {
-    RadialGateCall<T> out{};
+  RadialFilterCall<T> call() const {
+    RadialFilterCall<T> out{};
     out.num_edges = E;
     out.channels = int(H);
     out.num_radial = int(K);
@@ -35,25 +35,25 @@ struct RadialGateTensors {
   }
 
   int64_t chunks() const {
-    const int64_t size = x.is_cpu() ? kRadialGateChunk : cuda::kRadialGateChunk;
+    const int64_t size = x.is_cpu() ? kRadialFilterChunk : cuda::kRadialFilterChunk;
     return (E + size - 1) / size;
   }
 
   template <class T>
-  void run(const RadialGateCall<T>& call, Pass pass) const {
+  void run(const RadialFilterCall<T>& call, Pass pass) const {
     run_where(
         x,
         [&] {
           torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
-            for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_gate(call, pass, chunk);
+            for (int64_t chunk = begin; chunk < end; ++chunk) spherenet::radial_filter(call, pass, chunk);
           });
         },
-        [&](auto stream) { cuda::radial_gate(call, pass, stream); });
+        [&](auto stream) { cuda::radial_filter(call, pass, stream); });
   }
 };
 
-Tensor radial_gate(Tensor x, Tensor bessel, Tensor weight) {
-  const RadialGateTensors in(x, bessel, weight);
+Tensor radial_filter(Tensor x, Tensor bessel, Tensor weight) {
+  const RadialFilterTensors in(x, bessel, weight);
   Tensor out = empty(in.x, {in.E, in.H});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -66,9 +66,9 @@ Tensor radial_gate(Tensor x, Tensor bessel, Tensor weight) {
 
 // grad_grad_out (empty in the backward pass) and the gradients of x, bessel and weight, [0] where they are not asked
 // for.
-using RadialGateOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using RadialFilterOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& grad_out_, const OptionalTensor& x_tangent,
+RadialFilterOutputs radial_filter_vjp(const RadialFilterTensors& in, const Tensor& grad_out_, const OptionalTensor& x_tangent,
                                   const OptionalTensor& bessel_tangent, const OptionalTensor& weight_tangent,
                                   bool for_bessel, bool for_weight, Pass pass) {
   const Tensor grad_out = dense(grad_out_);
@@ -102,35 +102,35 @@ RadialGateOutputs radial_gate_vjp(const RadialGateTensors& in, const Tensor& gra
   return {grad_grad_out, grad_x, grad_bessel, grad_weight};
 }
 
-std::tuple<Tensor, Tensor, Tensor> radial_gate_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,
+std::tuple<Tensor, Tensor, Tensor> radial_filter_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,
                                                         bool for_bessel, bool for_weight) {
-  auto [none, grad_x, grad_bessel, grad_weight] = radial_gate_vjp(RadialGateTensors(x, bessel, weight), grad_out, {},
+  auto [none, grad_x, grad_bessel, grad_weight] = radial_filter_vjp(RadialFilterTensors(x, bessel, weight), grad_out, {},
                                                                   {}, {}, for_bessel, for_weight, Pass::kBackward);
   return {grad_x, grad_bessel, grad_weight};
 }
 
-RadialGateOutputs radial_gate_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_bessel,
+RadialFilterOutputs radial_filter_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_bessel,
                                               OptionalTensor grad_grad_weight, Tensor grad_out, Tensor x, Tensor bessel,
                                               Tensor weight, bool for_bessel, bool for_weight) {
-  return radial_gate_vjp(RadialGateTensors(x, bessel, weight), grad_out, grad_grad_x, grad_grad_bessel,
+  return radial_filter_vjp(RadialFilterTensors(x, bessel, weight), grad_out, grad_grad_x, grad_grad_bessel,
                          grad_grad_weight, for_bessel, for_weight, Pass::kDoubleBackward);
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {
-  m.impl("radial_gate", TORCH_BOX(&radial_gate));
-  m.impl("radial_gate_backward", TORCH_BOX(&radial_gate_backward));
-  m.impl("radial_gate_double_backward", TORCH_BOX(&radial_gate_double_backward));
+  m.impl("radial_filter", TORCH_BOX(&radial_filter));
+  m.impl("radial_filter_backward", TORCH_BOX(&radial_filter_backward));
+  m.impl("radial_filter_double_backward", TORCH_BOX(&radial_filter_double_backward));
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def("radial_gate(Tensor x, Tensor bessel, Tensor weight) -> Tensor");
+  m.def("radial_filter(Tensor x, Tensor bessel, Tensor weight) -> Tensor");
   m.def(
-      "radial_gate_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
+      "radial_filter_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
       "-> (Tensor grad_x, Tensor grad_bessel, Tensor grad_weight)");
   m.def(
-      "radial_gate_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_bessel, Tensor? grad_grad_weight, "
+      "radial_filter_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_bessel, Tensor? grad_grad_weight, "
       "Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
       "-> (Tensor grad_grad_out, Tensor grad_x, Tensor grad_bessel, Tensor grad_weight)");
 }

@@ -1,7 +1,7 @@
 // Messages times a linear function of the distance basis, and its derivatives.
 //
-// A block takes kRadialGateChunk edges, a thread one channel of them, with its row of the weight in registers: x, the
-// cotangent and the results pass through once, and the gate is never stored. Only the gradient for the basis, a sum
+// A block takes kRadialFilterChunk edges, a thread one channel of them, with its row of the weight in registers: x, the
+// cotangent and the results pass through once, and the filter is never stored. Only the gradient for the basis, a sum
 // over channels, goes through shared memory.
 #include "../math/dual.h"
 #include "launch.h"
@@ -9,7 +9,7 @@
 namespace spherenet::cuda {
 namespace {
 
-constexpr int kEdges = int(kRadialGateChunk);
+constexpr int kEdges = int(kRadialFilterChunk);
 
 // Channels at a time: what shared memory holds in the widest case, duals of doubles, is then as much as with floats.
 template <class T>
@@ -32,18 +32,18 @@ template <class S, class T, int kRadial>
 struct Tile {
   static constexpr int kRow = kThreads<T> + 1;  // odd: threads of different edges hit different banks
   S* bessel;                                    // [kEdges, kRadial]
-  S* grad_gate;                                 // [kEdges, kRow]    x times the cotangent
+  S* grad_filter;                                 // [kEdges, kRow]    x times the cotangent
   S* weight;                                    // [kRadial, kRow]
 
   SN_HD Tile(SharedPieces& pieces, bool with_gradients)
       : bessel(pieces.take<S>(kEdges * kRadial)),
-        grad_gate(with_gradients ? pieces.take<S>(kEdges * kRow) : nullptr),
+        grad_filter(with_gradients ? pieces.take<S>(kEdges * kRow) : nullptr),
         weight(with_gradients ? pieces.take<S>(kRadial * kRow) : nullptr) {}
 };
 
 // K <= kRadial; functions past K are zeros.
 template <class T, Pass kPass, int kRadial>
-__global__ void __launch_bounds__(kThreads<T>) radial_gate_kernel(RadialGateCall<T> call) {
+__global__ void __launch_bounds__(kThreads<T>) radial_filter_kernel(RadialFilterCall<T> call) {
   using S = NumberOf<T, kPass>;
   constexpr bool kVjp = kPass != Pass::kForward;
   constexpr int kPairs = (kEdges * kRadial + kThreads<T> - 1) / kThreads<T>;  // (edge, k) of a thread
@@ -70,19 +70,19 @@ __global__ void __launch_bounds__(kThreads<T>) radial_gate_kernel(RadialGateCall
     __syncthreads();
     for (int edge = 0; inside && edge < count; ++edge) {
       const S* bessel = tile.bessel + edge * kRadial;
-      S gate{};
+      S filter{};
 #pragma unroll
-      for (int k = 0; k < kRadial; ++k) gate += weight[k] * bessel[k];
+      for (int k = 0; k < kRadial; ++k) filter += weight[k] * bessel[k];
       const int64_t i = (first + edge) * H + channel;
       const S x = number_at<S>(call.x, call.x_tangent, i);
-      if constexpr (kPass != Pass::kBackward) call.out[i] = output_of(x * gate);
+      if constexpr (kPass != Pass::kBackward) call.out[i] = output_of(x * filter);
       if constexpr (kVjp) {
         const T grad = call.grad_out[i];
-        call.grad_x[i] = output_of(gate * grad);
-        const S grad_gate = x * grad;
-        tile.grad_gate[edge * tile.kRow + thread] = grad_gate;
+        call.grad_x[i] = output_of(filter * grad);
+        const S grad_filter = x * grad;
+        tile.grad_filter[edge * tile.kRow + thread] = grad_filter;
 #pragma unroll
-        for (int k = 0; k < kRadial; ++k) add_output(grad_weight[k], grad_gate, bessel[k]);
+        for (int k = 0; k < kRadial; ++k) add_output(grad_weight[k], grad_filter, bessel[k]);
       }
     }
     if constexpr (kVjp) {
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads<T>) radial_gate_kernel(RadialGateCall
           const int i = pair * kThreads<T> + thread, edge = i / kRadial, k = i % kRadial;
           if (edge >= count || k >= K) continue;
           for (int c = 0; c < channels; ++c)
-            add_output(grad_bessel[pair], tile.grad_gate[edge * tile.kRow + c], tile.weight[k * tile.kRow + c]);
+            add_output(grad_bessel[pair], tile.grad_filter[edge * tile.kRow + c], tile.weight[k * tile.kRow + c]);
         }
       __syncthreads();
     }
@@ -113,15 +113,15 @@ __global__ void __launch_bounds__(kThreads<T>) radial_gate_kernel(RadialGateCall
 }
 
 template <class T, Pass kPass, int kRadial>
-void run(const RadialGateCall<T>& call, Stream stream) {
+void run(const RadialFilterCall<T>& call, Stream stream) {
   SharedPieces pieces;
   Tile<NumberOf<T, kPass>, T, kRadial>(pieces, kPass != Pass::kForward);
-  launch("radial_gate", radial_gate_kernel<T, kPass, kRadial>, ceil_div(call.num_edges, kRadialGateChunk), kThreads<T>,
+  launch("radial_filter", radial_filter_kernel<T, kPass, kRadial>, ceil_div(call.num_edges, kRadialFilterChunk), kThreads<T>,
          pieces.bytes(), stream, call);
 }
 
 template <class T, int kRadial>
-void run(const RadialGateCall<T>& call, Pass pass, Stream stream) {
+void run(const RadialFilterCall<T>& call, Pass pass, Stream stream) {
   switch (pass) {
     case Pass::kForward:
       return run<T, Pass::kForward, kRadial>(call, stream);
@@ -135,11 +135,11 @@ void run(const RadialGateCall<T>& call, Pass pass, Stream stream) {
 }  // namespace
 
 template <class T>
-void radial_gate(const RadialGateCall<T>& call, Pass pass, Stream stream) {
+void radial_filter(const RadialFilterCall<T>& call, Pass pass, Stream stream) {
   call.num_radial <= 8 ? run<T, 8>(call, pass, stream) : run<T, kMaxRadial>(call, pass, stream);
 }
 
-template void radial_gate(const RadialGateCall<float>&, Pass, Stream);
-template void radial_gate(const RadialGateCall<double>&, Pass, Stream);
+template void radial_filter(const RadialFilterCall<float>&, Pass, Stream);
+template void radial_filter(const RadialFilterCall<double>&, Pass, Stream);
 
 }  // namespace spherenet::cuda

@@ -1,0 +1,88 @@
+"""The compiled library, and how shapes (fakes) and derivatives of its operators are registered with torch.
+
+A differentiable operator X is three: X, X_backward, X_double_backward. A double backward's tangents are the cotangents
+of the backward's outputs; third derivatives do not exist, and asking for one raises.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import _library
+
+_library.load()
+compiled = torch.ops.spherenet_fast
+
+
+def fake(name: str) -> Callable:
+    """Registers the decorated function as the one that gives the shapes of the results of operator `name`."""
+    return torch.library.register_fake(f"spherenet_fast::{name}")
+
+
+def derivative(name: str, backward: Callable, setup_context: Callable) -> None:
+    """Registers the derivative of operator `name`, as `torch.library.register_autograd`."""
+    torch.library.register_autograd(f"spherenet_fast::{name}", backward, setup_context=setup_context)
+
+
+def full_precision(name: str) -> None:
+    """Lower precision has no kernels: under autocast operator `name` runs in float32."""
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"spherenet_fast::{name}", device, torch.float32)
+
+
+def twice_differentiable(
+    name: str, backward: Callable, double_backward: Callable, tensors: int, cotangents: int = 1
+) -> None:
+    """Registers both derivatives of operator `name`, the error of the third, and full precision under autocast.
+
+    Tensors come first among the inputs. In `backward` and `double_backward` they are ctx.saved_tensors, in the latter
+    after the cotangents, and the inputs after them are ctx.numbers. A gradient that is 0 may come as None.
+
+    Args:
+        backward: (ctx, *gradients of the results) -> gradients of the inputs.
+        double_backward: the same for `{name}_backward`, whose inputs are the cotangents and those of `name`.
+        tensors: how many inputs of `name` are tensors.
+        cotangents: how many results it has.
+    """
+    derivative(name, backward, _save_inputs(tensors))
+    derivative(f"{name}_backward", double_backward, _save_inputs(cotangents + tensors))
+    derivative(f"{name}_double_backward", no_third_derivative, lambda ctx, inputs, output: None)
+    full_precision(name)
+
+
+def no_third_derivative(ctx, *grads):
+    raise RuntimeError("spherenet_fast: third derivatives do not exist")
+
+
+def _save_inputs(tensors: int) -> Callable:
+    """A setup_context that saves the first `tensors` inputs and keeps the others, which are numbers."""
+
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.numbers = inputs[tensors:]
+        ctx.set_materialize_grads(False)
+
+    return setup_context
+
+
+def wanted_gradients(ctx) -> list[bool]:
+    """Of which inputs of a backward's node this very backward wants the gradient.
+
+    Forces need the gradient for the positions alone, while the weights require theirs later on: `needs_input_grad`
+    cannot tell, the engine can.
+    """
+
+    def wanted(node):
+        try:
+            return torch._C._will_engine_execute_node(node)
+        except RuntimeError:  # a leaf that torch.autograd.grad was asked for
+            return True
+
+    nodes = (node for node, _ in ctx.next_functions if node is not None)  # one for every input that needs a gradient
+    return [needed and wanted(next(nodes)) for needed in ctx.needs_input_grad]
+
+
+def graph_arrays(graph) -> tuple[Tensor, ...]:
+    """The five arrays of a graph that the compiled operators take."""
+    return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr

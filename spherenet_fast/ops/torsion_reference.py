@@ -1,0 +1,27 @@
+"""The neighbor that each triplet's torsion is measured to, by the paper's rule."""
+
+import torch
+from torch import Tensor
+
+from ._register import compiled, fake, graph_arrays
+
+
+def torsion_reference(vec: Tensor, graph) -> Tensor:
+    """The neighbour that each triplet's torsion is measured to.
+
+    For the edge e = j->i and a neighbour q = k->j it is the next neighbour of j anticlockwise about e; never q itself
+    nor the reverse of e (both by index), nor a neighbour collinear with e (|component across e| < 1e-5).
+    Azimuths within 1e-4 rad count as one, and among those tied the smallest edge number wins, so rounding decides
+    nothing.
+
+    vec [E, 3], sender to receiver; graph as `radius_graph` returns it.
+    Returns int32 [graph.num_pairs], at pair_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)): the
+    reference's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
+    What is past pair_ptr[N], in a graph with room for more, means nothing.
+    """
+    return compiled.torsion_reference(vec.detach(), *graph_arrays(graph), graph.num_pairs)
+
+
+@fake("torsion_reference")
+def _(vec, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs):
+    return vec.new_empty(num_pairs, dtype=torch.int32)
