@@ -39,9 +39,7 @@ def vesin_search(pos: Tensor, bounds: list[tuple[int, int]], cell: Tensor, pbc: 
     neighbor_list = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())
     found: list[list[np.ndarray]] = [[np.empty((0, 2), np.int64)], [np.empty((0, 3), np.int64)], [np.empty(0)]]
     for structure, (start, stop) in enumerate(bounds):
-        pairs, shift, distance = neighbor_list.compute(
-            place[start:stop], vectors[structure], repeats[structure], "PSd"
-        )
+        pairs, shift, distance = neighbor_list.compute(place[start:stop], vectors[structure], repeats[structure], "PSd")
         found[0].append(pairs.astype(np.int64) + start)
         found[1].append(shift.astype(np.int64))
         found[2].append(distance)

@@ -47,7 +47,8 @@ def test_workflows_run_scripts_that_exist(path):
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
 def test_extras_that_are_installed_exist(path):
     named = re.findall(r"(?:\.|spherenet_fast)\[([\w,]+)\]", path.read_text())
-    assert {extra for names in named for extra in names.split(",")} <= PROJECT["project"]["optional-dependencies"].keys()
+    extras = {extra for names in named for extra in names.split(",")}
+    assert extras <= PROJECT["project"]["optional-dependencies"].keys()
 
 
 def test_one_torch_for_documented_installation_and_checks():
