@@ -1,11 +1,14 @@
 """SphereNet as an ASE calculator."""
 
 import warnings
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
+from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -14,8 +17,8 @@ from ..data.targets import QM9_TARGETS, is_total_energy
 from ..data.units import conversion, is_energy
 from ..training.potential import Potential
 
-_warned_paths: set[Path] = set()
-_warned_potentials: WeakSet[Potential] = WeakSet()
+_warned_paths: set[Any] = set()  # of Path
+_warned_potentials: WeakSet[Any] = WeakSet()
 
 
 class SphereNetCalculator(Calculator):
@@ -52,18 +55,29 @@ class SphereNetCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
-    def __init__(self, potential, device=None, unit: str | None = None, **kwargs):
+    def __init__(
+        self,
+        potential: Potential | str | PathLike,
+        device: str | torch.device | None = None,
+        unit: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         source = potential
         if not isinstance(potential, Potential):
             potential = Potential.load(potential, device or "cpu")
         elif device is not None:
-            potential = potential.to(device)
+            potential.to(device)
         _warn_of_jumps(potential, source)
         self.potential = potential.eval()
         self._factor = energy_factor(potential, unit)
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype, labels=False)
         self.potential.check_elements(molecules.z)

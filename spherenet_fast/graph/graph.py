@@ -77,17 +77,17 @@ def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: T
         raise ValueError(f"pos: expected shape [{num_nodes},3] as in the graph, got {list(pos.shape)}")
     vec = _per_edge(pos, graph, 1) - _per_edge(pos, graph, 0)
     if graph.shift is not None:
-        vec = vec + _moved(pos, graph, batch, cell)
+        vec = vec + _moved(graph.shift, pos, graph, batch, cell)
     # Padding joins no atoms. Any vector does that has a length and a direction, whose derivatives are then numbers.
     return vec if graph.present is None else torch.where(graph.present[:, None], vec, 1.0)
 
 
-def _moved(pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None) -> Tensor:
-    """shift @ cell of every edge: [E,3]."""
+def _moved(shift: Tensor, pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None) -> Tensor:
+    """shift @ cell of every edge: [E,3]. shift: the graph's, [E,3]."""
     if cell is None:
         raise ValueError("cell: expected [B,3,3] or [3,3] because the graph has periodic shifts, got None")
     check_cell(cell, pos)
-    shift = graph.shift.to(pos.dtype)
+    shift = shift.to(pos.dtype)
     if cell.dim() == 2 or len(cell) == 1:
         return linear(shift, cell.reshape(3, 3).t())
     if batch is None:

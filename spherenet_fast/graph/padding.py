@@ -78,7 +78,7 @@ class PaddedBatch:
     ):
         self.capacity = capacity
         num_atoms, self.num_graphs = capacity.atoms, capacity.graphs + 1
-        atoms = dict(dtype=torch.int64, device=like.device)
+        atoms: dict[str, Any] = dict(dtype=torch.int64, device=like.device)
         self.z = torch.ones(num_atoms, **atoms)
         self.batch = torch.full((num_atoms,), capacity.graphs, **atoms)
         # each padding atom has a place of its own, where no other one is its neighbour
@@ -113,7 +113,7 @@ class PaddedBatch:
         _fill(self.batch, batch, self.capacity.graphs)
         _fill(self.atom_mask, None, False, len(z))
         _fill(self.graph_mask, None, False, num_graphs)
-        if cell is not None:
+        if self.cell is not None and cell is not None:
             _fill(self.cell, cell.detach().expand(num_graphs, 3, 3), self._no_cell)
         for name, value in labels.items():
             room, rows = getattr(self, name), len(z) if name in self.atom_labels else num_graphs
@@ -124,7 +124,7 @@ class PaddedBatch:
 
 def _fill(room: Tensor, rows: Tensor | None, rest: Any, count: int | None = None) -> None:
     """rows, or `count` times True, and then `rest`."""
-    count = len(rows) if count is None else count
+    count = count if rows is None else len(rows)
     room[:count] = True if rows is None else rows
     room[count:] = rest
 

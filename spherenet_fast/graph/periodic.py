@@ -10,11 +10,14 @@ truncated, and nothing larger than the list itself grows faster than the number 
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from . import cell_lists
+
+Shift = TypeVar("Shift", Tensor, None)  # of a list of edges: [E,3], or None in open systems
 
 COINCIDENT = 1e-6  # Å; atoms closer than this have no direction between them
 LARGE = 500  # atoms; from here on a cell list is faster than all distances of a molecule
@@ -130,7 +133,7 @@ def nearest(receiver: Tensor, distance: Tensor, in_ptr: Tensor, count: int) -> T
     return keep
 
 
-def sorted_edges(receiver: Tensor, sender: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def sorted_edges(receiver: Tensor, sender: Tensor, shift: Shift) -> tuple[Tensor, Tensor, Shift]:
     """Sort edges by receiver, then sender, then shift: [E], [E], [E,3] or None.
 
     Sorting bare numbers is several times faster than sorting with a permutation, so an edge is packed into the bits
@@ -175,7 +178,7 @@ def _blocks(sizes: list[int]) -> list[list[int]]:
     if len(molecules) * max(sizes) ** 2 <= BLOCK_ENTRIES:
         return [molecules]
     molecules.sort(key=lambda molecule: -sizes[molecule])
-    blocks = [[]]
+    blocks: list[list[int]] = [[]]
     for molecule in molecules:
         if blocks[-1] and (len(blocks[-1]) + 1) * sizes[blocks[-1][0]] ** 2 > BLOCK_ENTRIES:
             blocks.append([])

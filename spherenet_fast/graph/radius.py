@@ -55,7 +55,7 @@ def radius_graph(
     place = check_pos(pos)
     structure, num_structures = check_batch(batch, pos)
     cell, pbc = check_periodicity(cell, pbc, pos, batch, num_structures)
-    if pbc is None:
+    if cell is None or pbc is None:
         receiver, sender = periodic.open_pairs(place, pointer_of(structure, num_structures), cutoff)
         shift = None
     else:

@@ -1,5 +1,7 @@
 """DimeNet (Gasteiger et al., "Directional message passing for molecular graphs", ICLR 2020)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ class BilinearInteraction(EdgeUpdate):
             x.repeat(1, num_bilinear), geometry.radial, geometry.direction, None, geometry.graph,
             self.lin_sbf.weight, of_gate, None, None, angle_at="receiver",
         )  # fmt: skip
-        return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, sums)
+        return by_edges(partial(self._after, operators=operators), e1, geometry.bessel, sums)
 
     def _after(self, e1: Tensor, bessel: Tensor, sums: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1 [E, H], bessel [E, K], sums [E, num_bilinear H] -> the next e1, e2 [E, H]."""
