@@ -152,7 +152,7 @@ def evaluate(
     """
     from .data.labels import parse_keys
     from .training.evaluation import evaluation_data
-    from .training.metrics import error_table, evaluate, print_unseen_elements, spreads, standardised
+    from .training.metrics import error_table, evaluate, print_unseen_elements, spreads, standardized
 
     with _errors_in_one_line():
         potential = _loaded(checkpoint, device, unit)
@@ -166,7 +166,7 @@ def evaluate(
         print(error_table(potential, errors))
         print_unseen_elements(potential, molecules, indices)
         if len(potential.names) > 1:
-            ratio, log_ratio = standardised(errors.mae, spreads(molecules, indices))
+            ratio, log_ratio = standardized(errors.mae, spreads(molecules, indices))
             print(f"std. MAE {100 * ratio:.3f} %  logMAE {log_ratio:.3f}")
 
 
@@ -241,7 +241,7 @@ def geometry(
     ] = None,
     overwrite: _Overwrite = False,
 ):
-    """Draw the distances, angles and torsions of a bond's neighbours, as SphereNet has them."""
+    """Draw the distances, angles and torsions of a bond's neighbors, as SphereNet has them."""
     from .data import read_structures
     from .plots.files import check_picture, save
     from .plots.geometry import draw_geometry

@@ -22,7 +22,7 @@ def test_bessel_roots():
         below = scipy.special.spherical_jn(order, row * (1 - 1e-15))
         assert (below * scipy.special.spherical_jn(order, row * (1 + 1e-15)) < 0).all()
     np.testing.assert_allclose(roots[0], np.pi * np.arange(1, 17), rtol=1e-15)
-    # none is left out: between two neighbouring roots of j_{l-1} lies exactly one of j_l
+    # none is left out: between two neighboring roots of j_{l-1} lies exactly one of j_l
     assert (roots[:-1] < roots[1:]).all() and (roots[1:, :-1] < roots[:-1, 1:]).all()
 
 
