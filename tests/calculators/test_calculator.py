@@ -65,6 +65,18 @@ def test_forces_are_the_numerical_derivative(make):
     assert forces == pytest.approx(numerical_forces(atoms), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("make", [lambda: molecule("CH3OH"), water_in_a_cell])
+def test_the_kernels_give_what_the_readable_operators_do(make):
+    atoms, found = make(), []
+    for kernels in (True, False):
+        atoms.calc = SphereNetCalculator(potential(kernels=kernels))
+        found.append((atoms.get_potential_energy(), atoms.get_forces()))
+    assert potential().model.hparams["kernels"] is True  # what all other tests here run on
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    # float64; forces of an eV/Å, whose terms cancel in part
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-9, abs=1e-11)
+
+
 def test_energies_are_in_electronvolt():
     atoms = molecule("H2O")
     values = []
