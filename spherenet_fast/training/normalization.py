@@ -1,4 +1,4 @@
-"""What the network does not have to learn: reference energies of the elements, means, and the scale of the rest."""
+"""What the network does not have to learn: atomic energies, means, and the scale of the rest."""
 
 from typing import NamedTuple
 
