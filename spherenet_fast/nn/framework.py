@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
 from ..graph.given import check_graph, checks_are_on
+from ..ops import reference
 from . import derivatives
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
 from .inputs import LARGEST_CUTOFF, Inputs, check_hparams, outside_inference, read_inputs

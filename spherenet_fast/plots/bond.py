@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
+from ..ops import reference
 
 if TYPE_CHECKING:
     from ase import Atoms

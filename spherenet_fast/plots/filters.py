@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops import reference
 from ..models.spherenet import SphereNet
+from ..ops import reference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

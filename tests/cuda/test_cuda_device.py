@@ -20,10 +20,10 @@ from operator_cases import (
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
-from spherenet_fast.ops.product import CPU_ONLY
 from spherenet_fast.graph import build_graph, radius_graph
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops import reference
+from spherenet_fast.ops.product import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 

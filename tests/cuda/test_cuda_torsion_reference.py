@@ -9,8 +9,8 @@ from molecules import EXACT, around_one_edge, complete_graph
 from operator_cases import GRAPHS, crowd
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 DTYPES = [torch.float64, torch.float32]
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}

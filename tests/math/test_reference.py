@@ -8,8 +8,8 @@ import scipy.special
 import torch
 from molecules import MOLECULES, complete_graph, rattled, rotation
 
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10
 GRADCHECK = dict(atol=1e-5, rtol=1e-4)

@@ -7,8 +7,8 @@ import pytest
 import scipy.special
 import torch
 
-from spherenet_fast.ops import reference
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10
 GRADCHECK = dict(atol=1e-5, rtol=1e-4)

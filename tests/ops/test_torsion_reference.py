@@ -8,8 +8,8 @@ from molecules import EXACT, around_one_edge, complete_graph, rattled, rotation
 from operator_cases import GRAPHS, crowd, strided
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 NO_REFERENCE, VANISHING = -1, -2
 DTYPES = [torch.float64, torch.float32]

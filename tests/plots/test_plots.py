@@ -13,9 +13,9 @@ from commands import call
 from training_runs import untrained
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.models import SchNet, SphereNet
+from spherenet_fast.ops import reference
 from spherenet_fast.plots import draw_filters, draw_geometry, surroundings, torsion_filters
 from spherenet_fast.plots.files import save
 
