@@ -60,9 +60,7 @@ def _loaded(checkpoint: Path, device: str, unit: str | None):
     return potential
 
 
-_Unit = Annotated[
-    str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")
-]
+_Unit = Annotated[str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 
@@ -132,9 +130,7 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
-    data: Annotated[
-        str | None, typer.Option(help="Data to use.", show_default="those of the training run")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data to use.", show_default="those of the training run")] = None,
     file_units: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=UNIT", help="Unit in --data of a target, or of length or forces: energy=kcal/mol."),
@@ -230,9 +226,7 @@ def geometry(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png or .svg.")],
     bond: Annotated[
         tuple[int, int] | None,
-        typer.Option(
-            metavar="J I", help="The bond j->i, atoms from 0.", show_default="the shortest without hydrogen"
-        ),
+        typer.Option(metavar="J I", help="The bond j->i, atoms from 0.", show_default="the shortest without hydrogen"),
     ] = None,
     frame: Annotated[int, typer.Option(help="Structure in the file, from 0; -1 is the last.")] = 0,
     cutoff: Annotated[
