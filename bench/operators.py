@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import Graph, edge_vectors
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.basis import spherical_bessel_constants
+from spherenet_fast.ops import reference
 
 OPERATORS = ("radial_basis", "torsion_reference", "gated_sum")
 SOURCES = {"ours": ops, "reference": reference}

@@ -3,9 +3,9 @@
 import torch
 from molecules import complete_graph, rattled, rattled_batch, rotation
 
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 
 def _of_molecule(pos, cutoff, batch=None):

@@ -1,11 +1,11 @@
-"""A new model in 50 lines: atoms pay attention to their neighbours, the more the better both and their distance fit.
+"""A new model in 50 lines: atoms pay attention to their neighbors, the more the better both and their distance fit.
 
     rho^{p->e} = Psi(d), Bessel functions of the distance with an envelope
     phi^e:  e'_k = sigmoid(Q v_{r_k} . K v_{s_k} / sqrt(H)) (A v_{s_k}) * W Psi
     phi^v:  v'_i = v_i + silu(B sum over the edges into i of e'_k)
     phi^u:  u = sum over the atoms of MLP(v_i)
 
-What is not written here comes from `GraphNetwork3D`: reading data, neighbours, periodic cells, forces and stress, the
+What is not written here comes from `GraphNetwork3D`: reading data, neighbors, periodic cells, forces and stress, the
 sums over edges and atoms. W Psi is 0 at the cutoff, so energy and forces are continuous.
 """
 

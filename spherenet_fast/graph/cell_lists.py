@@ -54,7 +54,7 @@ def cuda_search() -> Callable[..., HalfList] | None:
         from nvalchemiops.torch.neighbors import NeighborOverflowError, neighbor_list
     except ImportError:
         warnings.warn(
-            "neighbours are searched on the CPU: pip install 'spherenet_fast[cuda]' (nvalchemi-toolkit-ops) to search "
+            "neighbors are searched on the CPU: pip install 'spherenet_fast[cuda]' (nvalchemi-toolkit-ops) to search "
             "large and periodic systems on the GPU",
             stacklevel=2,
         )
@@ -71,7 +71,7 @@ def cuda_search() -> Callable[..., HalfList] | None:
         options.update(half_fill=True, return_neighbor_list=True, method="batch_cell_list")
         try:
             pairs, _, shift = neighbor_list(pos[atom], cutoff, **options)
-        except NeighborOverflowError as overflow:  # its guess of the number of neighbours was too low
+        except NeighborOverflowError as overflow:  # its guess of the number of neighbors was too low
             pairs, _, shift = neighbor_list(pos[atom], cutoff, max_neighbors=overflow.num_neighbors, **options)
         pairs, shift = pairs.long(), shift.long()
         moved = torch.einsum("ea,eab->eb", shift.to(pos.dtype), cell[structure[pairs[0]]])

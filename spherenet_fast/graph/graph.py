@@ -14,7 +14,7 @@ from .checks import check_cell, check_dense, check_edges
 class Graph(NamedTuple):
     """Edges j -> i between atoms, sorted by receiver, then sender, then shift; in(j), out(j): edges into, out of j.
 
-    A triplet is a pair (q, e) of an edge q in in(j) and an edge e in out(j) with q != rev[e]. The pairs of one centre
+    A triplet is a pair (q, e) of an edge q in in(j) and an edge e in out(j) with q != rev[e]. The pairs of one center
     j form a dense tile: pair (q, e) has the number
     pair_ptr[j] + (q - in_ptr[j]) * |out(j)| + (position of e in out(j)).
 

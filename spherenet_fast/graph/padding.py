@@ -81,7 +81,7 @@ class PaddedBatch:
         atoms: dict[str, Any] = dict(dtype=torch.int64, device=like.device)
         self.z = torch.ones(num_atoms, **atoms)
         self.batch = torch.full((num_atoms,), capacity.graphs, **atoms)
-        # each padding atom has a place of its own, where no other one is its neighbour
+        # each padding atom has a place of its own, where no other one is its neighbor
         self._apart = like.new_zeros(num_atoms, 3)
         self._apart[:, 0] = 2 * cutoff * torch.arange(num_atoms, device=like.device)
         self.pos = self._apart.clone()
@@ -130,7 +130,7 @@ def _fill(room: Tensor, rows: Tensor | None, rest: Any, count: int | None = None
 
 
 def fixed_radius_graph(pos: Tensor, batch: Tensor | None, cutoff: float, capacity: Capacity) -> tuple[Graph, Tensor]:
-    """The neighbours in molecules without periodic images, in arrays of fixed size: nothing waits for a GPU.
+    """The neighbors in molecules without periodic images, in arrays of fixed size: nothing waits for a GPU.
 
     pos [N, 3], batch [N] or None: as in `radius_graph`.
     Returns the graph, without any edge if there is more than the capacity or anything wrong with pos and batch, and

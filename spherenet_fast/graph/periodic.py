@@ -1,11 +1,11 @@
-"""Searches for neighbours: which atoms lie within the cutoff of each other, and through which periodic image.
+"""Searches for neighbors: which atoms lie within the cutoff of each other, and through which periodic image.
 
 The public functions return both directions of every pair as int64 tensors, sorted by receiver, then sender, then
 shift, such that
 
     vec = pos[receiver] - pos[sender] + shift @ cell,    |vec| < cutoff.
 
-Positions and cells come in as float64: the set of neighbours must not depend on how the model rounds. Nothing is
+Positions and cells come in as float64: the set of neighbors must not depend on how the model rounds. Nothing is
 truncated, and nothing larger than the list itself grows faster than the number of atoms.
 """
 
@@ -29,7 +29,7 @@ FLAT = 1e-6  # volume of a cell over the product of its edges; below, its vector
 
 
 def open_pairs(pos: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Neighbours in molecules without periodic images.
+    """Neighbors in molecules without periodic images.
 
     Args:
         pos: [N,3] float64, Å.
@@ -63,10 +63,10 @@ def open_pairs(pos: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Te
 def periodic_pairs(
     pos: Tensor, atom_ptr: Tensor, cell: Tensor, pbc: Tensor, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbours in structures that repeat along some or all of their cell vectors.
+    """Neighbors in structures that repeat along some or all of their cell vectors.
 
     Atoms may lie anywhere, in the cell or not: `shift` belongs to the positions as given. Cells may be smaller than
-    the cutoff: a pair then has one edge per image, and an atom is a neighbour of its own images. Cell vectors along
+    the cutoff: a pair then has one edge per image, and an atom is a neighbor of its own images. Cell vectors along
     open directions are ignored; they may be zero.
 
     Args:
@@ -162,7 +162,7 @@ def sorted_edges(receiver: Tensor, sender: Tensor, shift: Shift) -> tuple[Tensor
 
 def _sort(key: Tensor) -> Tensor:
     if key.is_cpu:
-        key.numpy().sort()  # NumPy's vectorised sort of plain integers, several times faster than torch.sort
+        key.numpy().sort()  # NumPy's vectorized sort of plain integers, several times faster than torch.sort
         return key
     return torch.sort(key).values
 

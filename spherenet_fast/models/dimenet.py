@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, by_edges
+from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, in_edge_slices
 from ..nn.framework import SphericalMessagePassing, System
 from ..nn.inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
@@ -43,7 +43,7 @@ class BilinearInteraction(EdgeUpdate):
             x.repeat(1, num_bilinear), geometry.radial, geometry.direction, None, geometry.graph,
             self.lin_sbf.weight, of_gate, None, None, angle_at="receiver",
         )  # fmt: skip
-        return by_edges(partial(self._after, operators=operators), e1, geometry.bessel, sums)
+        return in_edge_slices(partial(self._after, operators=operators), e1, geometry.bessel, sums)
 
     def _after(self, e1: Tensor, bessel: Tensor, sums: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1 [E, H], bessel [E, K], sums [E, num_bilinear H] -> the next e1, e2 [E, H]."""
@@ -111,7 +111,7 @@ class DimeNet(SphericalMessagePassing):
     def from_pyg(cls, model: nn.Module) -> "DimeNet":
         """The same model as a `torch_geometric.nn.models.DimeNet`: the same energies, in its dtype and on its device.
 
-        All neighbours within the cutoff count, where PyTorch Geometric keeps some 32 of them.
+        All neighbors within the cutoff count, where PyTorch Geometric keeps some 32 of them.
         Raises TypeError if it is no DimeNet; ValueError for an activation other than the SiLU.
         """
         hparams = dimenet_hparams(model, "DimeNet")

@@ -21,7 +21,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         phi^u:  u = sum over the atoms of v_i
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_blocks: layers.
         hidden_channels: width H of the messages.
         out_channels: predicted numbers for each molecule.
@@ -32,9 +32,9 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         num_radial: K, 1 to 16: radial functions for every degree.
         envelope_exponent: how smoothly the bases end at the cutoff.
         num_before_skip, num_after_skip: residual layers of a block, before and after its skip connection.
-        num_output_layers: dense layers between the sum over neighbours and the prediction.
+        num_output_layers: dense layers between the sum over neighbors and the prediction.
         basis: "paper": exact roots and norms of the Bessel functions; "released": rounded as in the released code.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
@@ -82,7 +82,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         """The same model as a `torch_geometric.nn.models.DimeNetPlusPlus`: the same energies, in its dtype, on its
         device.
 
-        All neighbours within the cutoff count, where PyTorch Geometric keeps some 32 of them.
+        All neighbors within the cutoff count, where PyTorch Geometric keeps some 32 of them.
         Raises TypeError if it is no DimeNetPlusPlus; ValueError for an activation other than the SiLU.
         """
         hparams = dimenet_hparams(model, "DimeNetPlusPlus")

@@ -85,14 +85,14 @@ class PhysNet(GraphNetwork3D):
     untrained model predicts 0. Electrostatics and dispersion are no part of it.
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_blocks: modules.
         hidden_channels: F, width of features and messages.
         num_gaussians: K, 2 or more.
         out_channels: predicted numbers for each molecule.
         num_residual_interaction, num_residual_atomic, num_residual_output: residual blocks of the interaction, after
             it, and before the output.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
@@ -125,7 +125,7 @@ class PhysNet(GraphNetwork3D):
         self.scale = nn.Embedding.from_pretrained(torch.ones(NUM_ELEMENTS, out_channels), freeze=False)
         self.shift = nn.Embedding.from_pretrained(torch.zeros(NUM_ELEMENTS, out_channels), freeze=False)
 
-    def like(self) -> Tensor:
+    def parameter_like(self) -> Tensor:
         return self.emb.weight
 
     def rho_pe(self, system: System) -> Distances:

@@ -12,10 +12,10 @@ from ..nn.inputs import arguments
 
 
 class SphereNet(SphericalMessagePassing):
-    """Message passing between the edges of a molecule that sees distance, angle and torsion of every neighbour.
+    """Message passing between the edges of a molecule that sees distance, angle and torsion of every neighbor.
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_layers: rounds of message passing.
         hidden_channels: width H of the messages.
         out_channels: predicted numbers for each molecule.
@@ -26,7 +26,7 @@ class SphereNet(SphericalMessagePassing):
         num_radial: K, 1 to 16: radial functions for every degree.
         envelope_exponent: how smoothly the distance basis ends at the cutoff.
         num_before_skip, num_after_skip: residual layers of a round, before and after its skip connection.
-        num_output_layers: dense layers between the sum over neighbours and the prediction.
+        num_output_layers: dense layers between the sum over neighbors and the prediction.
         basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "released": the pairing, and the
             rounding of the constants, of the code that the authors released. Their checkpoints need it.
         use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs it.
@@ -35,7 +35,7 @@ class SphereNet(SphericalMessagePassing):
             same energy; "paper": the next neighbor about the edge, as in Eq. (4), whose energies jump where a neighbor
             overtakes another; None leaves out the basis of torsions and its weights.
         use_torsion: False is torsion=None.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments: `SphereNet(**model.hparams)` has the same structure. The names and shapes

@@ -20,7 +20,7 @@ def _bessel(order: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def spherical_bessel_roots(num_spherical: int, num_radial: int) -> np.ndarray:
     """The first `num_radial` positive roots of j_0 .. j_{num_spherical-1}: [L, K] float64, read-only.
 
-    j_0 has its roots at n pi, and between two neighbouring roots of j_{l-1} lies exactly one of j_l: a few bisections
+    j_0 has its roots at n pi, and between two neighboring roots of j_{l-1} lies exactly one of j_l: a few bisections
     come close, and Newton's method with j_l' = j_{l-1} - (l+1)/x j_l does the rest.
     """
     roots = np.arange(1, num_radial + num_spherical) * np.pi

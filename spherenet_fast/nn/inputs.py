@@ -13,8 +13,8 @@ from .ranges import MAX_NUM_NEIGHBORS, NUM_ELEMENTS, RANGES
 LARGEST_CUTOFF = 1000.0  # Å
 
 
-class Molecules(NamedTuple):
-    """A checked batch of molecules or cells."""
+class Inputs(NamedTuple):
+    """What a model is called with, checked: a batch of molecules or cells."""
 
     z: Tensor  # [N] int64
     pos: Tensor  # [N, 3]
@@ -64,7 +64,7 @@ def check_hparams(hparams: Mapping[str, Any], largest_cutoff: float = LARGEST_CU
         raise ValueError(f"torsion: expected None where use_angle is False, got {torsion!r}")
 
 
-def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
+def read_inputs(data: Any, weight: Tensor, values: bool = True) -> Inputs:
     """Take z, pos, batch, num_graphs, cell and pbc from `data` (attributes, or a dict) and check them.
 
     weight: of the model, any shape; pos must have its dtype and device. batch None is one molecule. num_graphs is
@@ -108,7 +108,7 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
     if values and len(z) and may_read_values(pos):
         _check_values(z, pos, batch, num_graphs)
     cell, pbc = _apart(cell, "cell", (3, 3), num_graphs), _apart(pbc, "pbc", (3,), num_graphs)
-    return Molecules(z, pos, batch, num_graphs, cell, pbc)
+    return Inputs(z, pos, batch, num_graphs, cell, pbc)
 
 
 def entry(data: Any, name: str) -> Any:

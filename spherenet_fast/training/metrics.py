@@ -141,7 +141,7 @@ def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
     }
 
 
-def standardised(mae: dict[str, float], spread: dict[str, float]) -> tuple[float, float]:
+def standardized(mae: dict[str, float], spread: dict[str, float]) -> tuple[float, float]:
     """The two numbers that sum up many targets in the literature on QM9.
 
     std. MAE = mean over targets of MAE / standard deviation; logMAE = mean of log(MAE / standard deviation).

@@ -1,4 +1,4 @@
-"""What the network does not have to learn: reference energies of the elements, means, and the scale of the rest."""
+"""What the network does not have to learn: atomic energies, means, and the scale of the rest."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from ..data.targets import is_extensive
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """target = shift + sum over atoms of elements[z] + scale * network.
 
     Attributes:
@@ -24,7 +24,7 @@ class Normalisation(NamedTuple):
     scale: Tensor
 
 
-def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
+def check_normalization(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
     """See that references and scale are finite float64 and fit the T targets `names`.
 
     Raises:
@@ -37,9 +37,9 @@ def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Te
     for (name, shape), tensor in zip(shapes.items(), (elements, shift, scale), strict=True):
         if tensor.shape != shape or tensor.dtype != torch.float64:
             came = f"{tensor.dtype} {list(tensor.shape)}"
-            raise ValueError(f"normalisation: {name}: expected torch.float64 {list(shape)}, got {came}")
+            raise ValueError(f"normalization: {name}: expected torch.float64 {list(shape)}, got {came}")
     if not (scale > 0).all():
-        raise ValueError(f"normalisation: scale: expected positive numbers, got {scale.min().item()}")
+        raise ValueError(f"normalization: scale: expected positive numbers, got {scale.min().item()}")
 
 
 def composition(molecules: Molecules, indices: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ def fit_elements(counts: Tensor, y: Tensor) -> Tensor:
     return elements
 
 
-def fit_normalisation(
+def fit_normalization(
     molecules: Molecules, train: Tensor, references: str = "auto", scale: str = "auto"
-) -> Normalisation:
+) -> Normalization:
     """Fit references and scale to the training molecules alone.
 
     Args:
@@ -112,4 +112,4 @@ def fit_normalisation(
         size = torch.stack([column[rows].std(correction=0) for column, rows in zip(rest.T, known.T, strict=True)])
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
     negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
-    return Normalisation(elements, shift, torch.where(negligible, torch.ones_like(size), size))
+    return Normalization(elements, shift, torch.where(negligible, torch.ones_like(size), size))

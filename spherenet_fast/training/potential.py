@@ -9,7 +9,7 @@ from ..models import MODELS
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
-from .normalization import Normalisation, check_normalisation
+from .normalization import Normalization, check_normalization
 
 
 class Potential(nn.Module):
@@ -18,7 +18,7 @@ class Potential(nn.Module):
     Args:
         model: of a class in `spherenet_fast.models.MODELS`, by whose name it is found again, with one output per
             target. A class of your own is put there first: MODELS["MyNet"] = MyNet.
-        normalisation: references and scale.
+        normalization: references and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
         forces: whether it was trained on forces (they are derivatives of the target "energy" in any case).
@@ -32,7 +32,7 @@ class Potential(nn.Module):
     def __init__(
         self,
         model: GraphNetwork3D,
-        normalisation: Normalisation,
+        normalization: Normalization,
         names,
         units,
         forces=False,
@@ -44,11 +44,11 @@ class Potential(nn.Module):
         if MODELS.get(name) is not type(model):
             known = ", ".join(MODELS)
             raise ValueError(f"model: expected one of {known}, or of another class in models.MODELS, got {name}")
-        check_normalisation(names, units, *normalisation)
+        check_normalization(names, units, *normalization)
         self.model = model
-        self.register_buffer("references", normalisation.elements)
-        self.register_buffer("shift", normalisation.shift)
-        self.register_buffer("scale", normalisation.scale)
+        self.register_buffer("references", normalization.elements)
+        self.register_buffer("shift", normalization.shift)
+        self.register_buffer("scale", normalization.scale)
         self.names, self.units, self.forces = tuple(names), tuple(units), forces
         self.elements = None if elements is None else tuple(elements)
         self.config = config
@@ -131,7 +131,7 @@ class Potential(nn.Module):
             weights: {name: tensor} to store instead of the model's own parameters (an average of them).
         """
         weights = {**self.model.state_dict(), **(weights or {})}
-        normalisation = {"elements": self.references, "shift": self.shift, "scale": self.scale}
+        normalization = {"elements": self.references, "shift": self.shift, "scale": self.scale}
         return {
             "format": FORMAT,
             "model": type(self.model).__name__,
@@ -141,9 +141,9 @@ class Potential(nn.Module):
             "forces": bool(self.forces),
             "elements": None if self.elements is None else list(map(int, self.elements)),
             "config": self.config,
-            "normalisation": normalisation,
+            "normalization": normalization,
             "weights": weights,
-            "digest": digest(weights, normalisation),
+            "digest": digest(weights, normalization),
         }
 
     @classmethod
@@ -156,9 +156,9 @@ class Potential(nn.Module):
         """
         check_state(state)
         model = _model(state.get("model", "SphereNet"), state["hparams"], state["weights"])
-        normalisation = Normalisation(**state["normalisation"])
+        normalization = Normalization(**state["normalization"])
         return cls(
-            model, normalisation, state["names"], state["units"], state["forces"], state["elements"], state["config"]
+            model, normalization, state["names"], state["units"], state["forces"], state["elements"], state["config"]
         )
 
     def save(self, path) -> None:
@@ -224,7 +224,8 @@ class _Misfit(ValueError):
 
 
 def _check_shapes(model: GraphNetwork3D, weights: dict[str, Tensor]) -> None:
-    own, came = ({key: list(t.shape) for key, t in tensors.items()} for tensors in (model.state_dict(), weights))
+    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    came = {model.renamed_weights.get(key, key): list(tensor.shape) for key, tensor in weights.items()}
     for key in sorted(own.keys() | came.keys()):
         if own.get(key) != came.get(key):
             raise _Misfit(f"{key}: expected {own.get(key, 'none')}, got {came.get(key, 'none')}")

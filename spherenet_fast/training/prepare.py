@@ -14,7 +14,7 @@ from ..models import MODELS
 from ..nn.framework import GraphNetwork3D
 from .config import Config, DataConfig
 from .config.files import config_to_dict
-from .normalization import fit_normalisation
+from .normalization import fit_normalization
 from .potential import Potential
 
 
@@ -78,7 +78,7 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
     _check_neighbors(model, molecules, split.train)
     return Potential(
         model,
-        fit_normalisation(molecules, split.train, config.loss.references, config.loss.scale),
+        fit_normalization(molecules, split.train, config.loss.references, config.loss.scale),
         molecules.names,
         molecules.units,
         forces=molecules.forces is not None,

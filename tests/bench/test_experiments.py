@@ -19,7 +19,7 @@ PAPER = "the paper (3D Graph Networks)"
 
 @pytest.fixture
 def experiments(monkeypatch):
-    """The script as a module; it imports its neighbours by their bare names."""
+    """The script as a module; it imports its neighbors by their bare names."""
     monkeypatch.syspath_prepend(str(BENCH))
     import experiments
 

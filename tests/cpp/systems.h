@@ -120,7 +120,7 @@ inline Pairs within(const Positions& pos, double cutoff) {
   return pairs;
 }
 
-// One atom with so many neighbours that do not see each other.
+// One atom with so many neighbors that do not see each other.
 inline System star(int64_t neighbors) {
   Positions pos = {{0, 0, 0}};
   Pairs spokes;

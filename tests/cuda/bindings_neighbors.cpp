@@ -1,4 +1,4 @@
-// The search for neighbours as Python functions of NumPy arrays; see bindings.cpp.
+// The search for neighbors as Python functions of NumPy arrays; see bindings.cpp.
 #include "arrays.h"
 
 namespace spherenet::test {

@@ -1,4 +1,4 @@
-// Runs the search for neighbours on random molecules, with as much room as there are edges, more, and less.
+// Runs the search for neighbors on random molecules, with as much room as there are edges, more, and less.
 #include "run.h"
 
 namespace spherenet::test {

@@ -1,11 +1,11 @@
-"""The numbers of a GPU against the reference on the CPU: operators, models, neighbours. Everything is marked cuda."""
+"""The numbers of a GPU against the reference on the CPU: operators, models, neighbors. Everything is marked cuda."""
 
 import copy
 
 import pytest
 import torch
 from gpu import DEVICE
-from molecules import SMALL, labelled_batch, moved, with_outputs
+from molecules import SMALL, labeled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -20,10 +20,10 @@ from operator_cases import (
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
-from spherenet_fast.ops.product import CPU_ONLY
 from spherenet_fast.graph import build_graph, radius_graph
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops import reference
+from spherenet_fast.ops.product import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 
@@ -158,7 +158,7 @@ def test_second_derivatives_numerically():
 def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
     torch.manual_seed(0)
     model = with_outputs(SphereNet(**shape)).double().train()
-    data = labelled_batch((9, 12, 1, 4))
+    data = labeled_batch((9, 12, 1, 4))
     twin = copy.deepcopy(model).to(DEVICE, dtype)
     results = []
     for one, given in ((twin, moved(data, DEVICE, dtype)), (model, data)):
@@ -171,7 +171,7 @@ def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
 
 def test_autocast_runs_the_operators_in_float32():
     model = with_outputs(SphereNet(**SMALL)).to(DEVICE)
-    data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
+    data = moved(labeled_batch((9, 12)), DEVICE, torch.float32)
     expected = model(data)
     with torch.autocast(DEVICE, torch.bfloat16):
         # bfloat16 has 8 bits, 4e-3, and there are some ten layers with numbers of order 1
@@ -181,7 +181,7 @@ def test_autocast_runs_the_operators_in_float32():
 def test_the_same_bits_on_every_run():
     torch.manual_seed(0)
     model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
-    data = moved(labelled_batch((20, 25, 13)), DEVICE, torch.float32)
+    data = moved(labeled_batch((20, 25, 13)), DEVICE, torch.float32)
 
     def run():
         model.zero_grad()
@@ -234,7 +234,7 @@ def test_smooth_torsion_of_more_neighbors_than_shared_memory_holds():
     assert all(torch.equal(results[1][name], results[2][name]) for name in results[1])  # the same bits
 
 
-# ---- the search for neighbours ---------------------------------------------------------------------------------------
+# ---- the search for neighbors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

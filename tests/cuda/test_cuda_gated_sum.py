@@ -57,7 +57,7 @@ def test_angles_at_the_receiver(cuda_operators, name, shape, dtype, tolerance):
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 @pytest.mark.parametrize("name, sizes", [("star", (130, 8, 8)), ("star", (20, 9, 17)), ("batch", (200, 40, 33))])
 def test_several_blocks_of_channels_and_groups_of_basis_channels(cuda_operators, name, sizes, dtype, tolerance):
-    """With few neighbours and with many: chunks shrink to what fits into shared memory."""
+    """With few neighbors and with many: chunks shrink to what fits into shared memory."""
     vec, graph = GRAPHS[name]
     compare(cuda_operators, vec, graph, gated_inputs(vec, 2, 2, *sizes), "paper", dtype, tolerance)
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the neighbour search, run on the CPU: the very same graphs as those of `radius_graph`."""
+"""The CUDA kernels of the neighbor search, run on the CPU: the very same graphs as those of `radius_graph`."""
 
 import pytest
 import torch

@@ -8,8 +8,8 @@ from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated
 from test_cuda_gated_sum import DEFAULT, ODD
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph
+from spherenet_fast.ops import reference
 
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
 DTYPES = [torch.float64, torch.float32]

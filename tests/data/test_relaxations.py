@@ -23,7 +23,7 @@ from spherenet_fast.training.callbacks.logs import read_metrics
 from spherenet_fast.training.config.files import load_config
 from spherenet_fast.training.metrics import ErrorSum, evaluate
 from spherenet_fast.training.module import TrainingModule
-from spherenet_fast.training.normalization import fit_normalisation
+from spherenet_fast.training.normalization import fit_normalization
 from spherenet_fast.training.optimization.losses import error_loss, total_loss
 
 CONFIGS_FOLDER = Path(__file__).parents[2] / "spherenet_fast/configs"
@@ -173,11 +173,11 @@ def test_forces_on_fixed_atoms_do_not_count():
     molecules = slabs_with_fixed_atoms([True, False, False, True, True, False])
     free = ~molecules.fixed
     config = tiny_config(data__dtype="float32")
-    normalisation = fit_normalisation(molecules, torch.arange(2))
-    assert normalisation.scale[0].item() == pytest.approx(
+    normalization = fit_normalization(molecules, torch.arange(2))
+    assert normalization.scale[0].item() == pytest.approx(
         molecules.forces[free].square().mean().sqrt().item(), rel=1e-6
     )
-    potential = Potential(with_outputs(SphereNet(**TINY_MODEL)), normalisation, ("energy",), ("eV",), forces=True)
+    potential = Potential(with_outputs(SphereNet(**TINY_MODEL)), normalization, ("energy",), ("eV",), forces=True)
     other = molecules.forces.clone()
     other[molecules.fixed] += 100
     batches = [molecules[[0, 1]], molecules[[0, 1]]]
@@ -206,8 +206,8 @@ def test_forces_on_fixed_atoms_alone_cannot_be_learned():
     molecules = slabs_with_fixed_atoms([True] * 3 + [False] * 3)
     for scale in ("auto", "none"):
         with pytest.raises(ValueError, match="data.forces: expected atoms that are not fixed, got 3 that are"):
-            fit_normalisation(molecules, torch.tensor([0]), scale=scale)
-    assert torch.isfinite(fit_normalisation(molecules, torch.tensor([1])).scale).all()
+            fit_normalization(molecules, torch.tensor([0]), scale=scale)
+    assert torch.isfinite(fit_normalization(molecules, torch.tensor([1])).scale).all()
 
 
 def test_a_run_with_batches_in_which_all_atoms_are_fixed(tmp_path):

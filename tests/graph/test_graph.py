@@ -61,7 +61,7 @@ def test_cutoff_itself_is_outside():
     assert radius_graph(pair, None, 3.0000001).edge_index.shape == (2, 2)
 
 
-def test_neighbours_are_decided_in_double_precision():
+def test_neighbors_are_decided_in_double_precision():
     # In float32 the distance rounds to 5 and 1e-9 below 5 cannot be told from 5.
     pair = torch.tensor([[0.0, 0, 0], [5 - 1e-9, 0, 0]], dtype=torch.float64)
     assert radius_graph(pair, None, 5.0).edge_index.shape == (2, 2)

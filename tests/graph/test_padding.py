@@ -84,7 +84,7 @@ def test_sums_and_their_transpose(name):
         assert torch.equal(slope, sums)
 
 
-# ---- the search for neighbours ---------------------------------------------------------------------------------------
+# ---- the search for neighbors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,8 +8,8 @@ import scipy.special
 import torch
 from molecules import MOLECULES, complete_graph, rattled, rotation
 
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10
 GRADCHECK = dict(atol=1e-5, rtol=1e-4)
@@ -95,7 +95,7 @@ def test_torsions_around_an_edge_add_up_to_a_turn(seed):
 
 
 def test_ties_and_lines_by_hand():
-    # Atom 1 is the centre; e = 1->0 points along -x, the others lie at azimuths 0, 0, pi/2 about e, one on its line.
+    # Atom 1 is the center; e = 1->0 points along -x, the others lie at azimuths 0, 0, pi/2 about e, one on its line.
     pos = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [0, 1, 0], [0.5, 2, 0], [0, 0, -1.5], [2, 0, 0]], dtype=torch.float64)
     graph = complete_graph(6)
     chosen = reference.torsion_reference(edge_vectors(pos, graph), graph)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops import reference
 from spherenet_fast.ops.reference import spherical_harmonics, triplet_geometry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

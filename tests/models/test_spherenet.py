@@ -11,10 +11,10 @@ import torch._dynamo.testing
 from molecules import rattled, with_outputs
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 TINY = dict(
     num_layers=1, hidden_channels=6, int_emb_size=4, basis_emb_size_dist=2, basis_emb_size_angle=3,

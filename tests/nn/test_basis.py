@@ -7,8 +7,8 @@ import pytest
 import scipy.special
 import torch
 
-from spherenet_fast.ops import reference
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10
 GRADCHECK = dict(atol=1e-5, rtol=1e-4)
@@ -22,7 +22,7 @@ def test_bessel_roots():
         below = scipy.special.spherical_jn(order, row * (1 - 1e-15))
         assert (below * scipy.special.spherical_jn(order, row * (1 + 1e-15)) < 0).all()
     np.testing.assert_allclose(roots[0], np.pi * np.arange(1, 17), rtol=1e-15)
-    # none is left out: between two neighbouring roots of j_{l-1} lies exactly one of j_l
+    # none is left out: between two neighboring roots of j_{l-1} lies exactly one of j_l
     assert (roots[:-1] < roots[1:]).all() and (roots[1:, :-1] < roots[:-1, 1:]).all()
 
 

@@ -36,7 +36,7 @@ def test_the_sums_that_models_share():
 
 
 @pytest.mark.filterwarnings("ignore:max_num_neighbors")
-def test_limits_on_neighbours_are_obeyed():
+def test_limits_on_neighbors_are_obeyed():
     data = rattled_batch((8,))
     assert (radius_graph(data.pos, None, 4.0).in_ptr.diff() >= 2).all()
     assert Counting(cutoff=4.0, max_num_neighbors=2)(data).item() == 8 + 3 * 8 * 2

@@ -16,8 +16,8 @@ from operator_cases import (
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph
+from spherenet_fast.ops import reference
 
 ODD = dict(num_spherical=3, num_radial=5, channels=7, angle_size=3, torsion_size=9)
 

@@ -19,8 +19,8 @@ from operator_cases import (
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 
 def check(vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):

@@ -9,10 +9,10 @@ from molecules import SMALL, as_data, rattled, rotation
 from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_inputs, small_graph
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.blocks import fade_out, harmonics_with_cosines
+from spherenet_fast.ops import reference
 
 # Sums over up to some twenty neighbors, each rounded to 6e-8 (float64: 1e-16) and divided by a length across an axis
 # of 0.04 and more, up to three times in a second derivative.

@@ -1,4 +1,4 @@
-"""The order of the source: imports lead downwards and in no circle, folders and files are small enough to be read."""
+"""The order of the source: imports lead downward and in no circle, folders and files are small enough to be read."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -51,8 +51,8 @@ def floor(module):
 
 
 def test_no_module_imports_a_higher_one():
-    upwards = [(one, other) for one, others in IMPORTS.items() for other in others if floor(other) > floor(one)]
-    assert upwards == []
+    upward = [(one, other) for one, others in IMPORTS.items() for other in others if floor(other) > floor(one)]
+    assert upward == []
 
 
 def test_no_imports_in_a_circle():

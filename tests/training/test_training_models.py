@@ -12,7 +12,7 @@ from spherenet_fast.models import MODELS, SphereNet
 from spherenet_fast.training import Potential, load_config, train
 from spherenet_fast.training.config.files import config_from_dict, config_to_dict
 from spherenet_fast.training.config.models import MODEL_CONFIGS
-from spherenet_fast.training.normalization import Normalisation
+from spherenet_fast.training.normalization import Normalization
 from spherenet_fast.training.potential import read_checkpoint
 
 TINY = {
@@ -110,10 +110,10 @@ def test_a_potential_takes_what_a_model_takes_and_no_class_that_it_could_not_fin
     class Own(SphereNet):
         pass
 
-    normalisation = Normalisation(torch.ones(1, 95).double(), torch.zeros(1).double(), torch.ones(1).double())
+    normalization = Normalization(torch.ones(1, 95).double(), torch.zeros(1).double(), torch.ones(1).double())
     tiny = dict(num_layers=1, hidden_channels=8, int_emb_size=4, out_emb_channels=8, num_spherical=2, num_radial=2)
     with pytest.raises(ValueError, match="model: expected one of SphereNet, .* got Own"):
-        Potential(Own(**tiny), normalisation, ("energy",), ("eV",))
-    potential = Potential(with_outputs(SphereNet(**tiny)), normalisation, ("energy",), ("eV",))
+        Potential(Own(**tiny), normalization, ("energy",), ("eV",))
+    potential = Potential(with_outputs(SphereNet(**tiny)), normalization, ("energy",), ("eV",))
     data = dict(z=torch.tensor([8, 1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
     assert torch.equal(potential(data), 3 + potential.model(data).double())

@@ -46,7 +46,7 @@ class LossConfig:
     forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
     energy_weight: float = option(1.0, low=0, high=1e9)
     forces_weight: float = option(100.0, low=0, high=1e9)
-    # What is subtracted from the labels before training: see `references.fit_normalisation`.
+    # What is subtracted from the labels before training: see `normalization.fit_normalization`.
     references: str = option("auto", choices=("auto", "elements", "mean", "none"))
     scale: str = option("auto", choices=("auto", "none"))
 
