@@ -1,4 +1,5 @@
 // The search for neighbours as Python functions of NumPy arrays; see bindings.cpp.
+#include "../../csrc/math/neighbors.h"
 #include "arrays.h"
 
 namespace spherenet::test {
