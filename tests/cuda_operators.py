@@ -7,7 +7,8 @@ import math
 from collections import namedtuple
 
 import torch
-from operator_cases import graph_arrays
+
+from spherenet_fast.ops._register import graph_arrays
 
 PASSES = {"forward": 0, "backward": 1, "double backward": 2}
 
@@ -176,7 +177,7 @@ class Operators:
         )
         return differentiable(kernel, (x,))[0]
 
-    def segment_sum(self, x, ptr, index=None):
+    def segment_sum(self, x, ptr, index=None, segment=None):
         out = unwritten(x, len(ptr) - 1, x.shape[1])
         self.call("segment_sum", x=x, ptr=ptr, index=index, num_segments=len(out), channels=x.shape[1], out=out)
         return out

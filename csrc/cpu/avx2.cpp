@@ -14,13 +14,7 @@
 #endif
 #define SN_ISA avx2
 #define SN_VECTOR_BYTES 32
-#include "gated_sum.h"
-#include "outer_sum.h"
-#include "product.h"
-#include "radial_basis.h"
-#include "radial_filter.h"
-#include "silu.h"
-#include "smooth_torsion.h"
+#include "operators.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

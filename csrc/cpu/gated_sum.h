@@ -1,6 +1,7 @@
 // A gated sum for one instruction set: prepared weights, and the loop over the tiles of a chunk.
 #pragma once
 #include "gated_sum_tile_vjp.h"
+#include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -71,7 +72,7 @@ GatedSumHandle make_gated_sum(const GatedSumCall<T>& call) {
 }
 
 template <class T>
-GatedSumHandle gated_sum(const GatedSumCall<T>& call, Pass pass) {
+GatedSumHandle prepare_gated_sum(const GatedSumCall<T>& call, Pass pass) {
   switch (pass) {
     case Pass::kForward:
       return make_gated_sum<T, Pass::kForward>(call);
@@ -82,8 +83,7 @@ GatedSumHandle gated_sum(const GatedSumCall<T>& call, Pass pass) {
   }
 }
 
-template GatedSumHandle gated_sum(const GatedSumCall<float>&, Pass);
-template GatedSumHandle gated_sum(const GatedSumCall<double>&, Pass);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(GatedSumHandle, prepare_gated_sum, GatedSumCall, (Pass pass), (pass))

@@ -1,6 +1,6 @@
 // The gated sum's weights, padded and transposed once per call so that the tiles read whole registers.
 #pragma once
-#include "../kernels.h"
+#include "../math/gated_sum.h"
 #include "arena.h"
 #include "numbers.h"
 

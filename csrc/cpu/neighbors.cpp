@@ -1,5 +1,4 @@
 // Neighbours in a batch of open molecules, from all distances within each molecule.
-#include "../kernels.h"
 #include "../math/neighbors.h"
 
 namespace spherenet {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../kernels.h"
 #include "../math/smooth_torsion.h"
 #include "arena.h"
+#include "kernel.h"
 #include "numbers.h"
 
 namespace spherenet {
@@ -194,8 +194,7 @@ void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, 
   }
 }
 
-template void smooth_torsion(const SmoothTorsionCall<float>&, Pass, int64_t, int64_t);
-template void smooth_torsion(const SmoothTorsionCall<double>&, Pass, int64_t, int64_t);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(void, smooth_torsion, SmoothTorsionCall, (Pass pass, int64_t begin, int64_t end), (pass, begin, end))

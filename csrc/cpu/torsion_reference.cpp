@@ -2,8 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "../kernels.h"
-#include "../math/torsion.h"
+#include "../math/torsion_reference.h"
 
 namespace spherenet {
 

@@ -11,6 +11,7 @@
 #pragma once
 #include <algorithm>
 
+#include "../math/gated_sum.h"
 #include "../math/harmonics.h"
 #include "launch.h"
 

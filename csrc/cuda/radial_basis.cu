@@ -1,5 +1,5 @@
 // The radial basis of edges and its derivatives, in double like the mathematics.
-#include "../math/radial.h"
+#include "../math/radial_basis.h"
 #include "launch.h"
 
 namespace spherenet::cuda {

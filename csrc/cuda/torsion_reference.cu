@@ -2,7 +2,7 @@
 //
 // Azimuths are not sorted: each pair looks at those of all neighbours about its axis, twice, first for the least turn
 // and then for the smallest number among those tied with it.
-#include "../math/torsion.h"
+#include "../math/torsion_reference.h"
 #include "launch.h"
 
 namespace spherenet::cuda {

@@ -1,20 +1,21 @@
 // The graph as the operators take it, checked before a kernel indexes with it.
 #pragma once
-#include "checks.h"
+#include "box.h"
 
 namespace spherenet::ops {
 
-// Contiguous copies where needed.
+// A group of arguments, see box.h.
 struct GraphTensors {
   Tensor in_ptr, out_ptr, out_edge, rev, pair_ptr;
 
-  GraphTensors(const Tensor& in_ptr_, const Tensor& out_ptr_, const Tensor& out_edge_, const Tensor& rev_,
-               const Tensor& pair_ptr_)
-      : in_ptr(dense(in_ptr_)), out_ptr(dense(out_ptr_)), out_edge(dense(out_edge_)), rev(dense(rev_)),
-        pair_ptr(dense(pair_ptr_)) {}
+  template <class F>
+  void fields(const F& f) {
+    f(in_ptr, out_ptr, out_edge, rev, pair_ptr);
+  }
 };
+#define SN_GRAPH_SCHEMA "Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr"
 
-// A graph whose arrays have passed the checks: a bad one is an error, not a crash.
+// A graph whose arrays, contiguous ones, have passed the checks: a bad one is an error, not a crash.
 struct CheckedGraph {
   TileGraph tiles;
   std::optional<int64_t> num_edges, num_pairs;  // the ends of in_ptr and pair_ptr, where values are read

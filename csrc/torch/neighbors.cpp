@@ -1,5 +1,6 @@
 // Neighbours in a batch of open molecules, in two steps: between them the number of edges becomes known, or, where the
 // arrays have a fixed capacity, is never asked for.
+#include "../math/neighbors.h"
 #include "checks.h"
 #include "stream.h"
 

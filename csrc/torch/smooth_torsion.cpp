@@ -1,6 +1,7 @@
 // smooth_torsion: re and im of every triplet, blended from all neighbors. Derivatives are registered in Python.
 #include <algorithm>
 
+#include "../math/smooth_torsion.h"
 #include "graph_tensors.h"
 #include "stream.h"
 
@@ -9,6 +10,18 @@ namespace {
 
 struct SmoothTorsionArguments {
   Tensor direction, fade;
+  GraphTensors graph;
+  int64_t num_pairs;
+  bool even;
+
+  template <class F>
+  void fields(const F& f) {
+    f(direction, fade, graph, num_pairs, even);
+  }
+};
+
+struct CheckedSmoothTorsion {
+  Tensor direction, fade;
   GraphTensors tensors;
   int64_t num_pairs;
   bool even;
@@ -16,13 +29,12 @@ struct SmoothTorsionArguments {
   ScalarType dtype;
   CheckedGraph graph;
 
-  SmoothTorsionArguments(const Tensor& direction_, const Tensor& fade_, const GraphTensors& tensors_,
-                         int64_t num_pairs_, bool even_)
-      : direction(dense(direction_)),
-        fade(dense(fade_)),
-        tensors(tensors_),
-        num_pairs(num_pairs_),
-        even(even_),
+  explicit CheckedSmoothTorsion(const SmoothTorsionArguments& given)
+      : direction(dense(given.direction)),
+        fade(dense(given.fade)),
+        tensors(dense_fields(given.graph)),
+        num_pairs(given.num_pairs),
+        even(given.even),
         check("direction", direction),
         dtype(floating_dtype("direction", direction)),
         graph(check, tensors, (check("direction", direction, dtype, {-1, 3}), direction.size(0))) {
@@ -43,7 +55,7 @@ struct SmoothTorsionArguments {
 };
 
 template <class T>
-void run(const SmoothTorsionArguments& in, const SmoothTorsionCall<T>& call, Pass pass) {
+void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass pass) {
   run_where(
       in.direction,
       [&] {
@@ -61,10 +73,9 @@ void run(const SmoothTorsionArguments& in, const SmoothTorsionCall<T>& call, Pas
       [&](auto stream) { cuda::smooth_torsion(call, in.direction.size(0), pass, stream); });
 }
 
-Tensor smooth_torsion(Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev,
-                      Tensor pair_ptr, int64_t num_pairs, bool even) {
-  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
-  Tensor point = empty(in.direction, {2, num_pairs});
+Tensor smooth_torsion(const SmoothTorsionArguments& given) {
+  const CheckedSmoothTorsion in(given);
+  Tensor point = empty(in.direction, {2, in.num_pairs});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
@@ -75,7 +86,7 @@ Tensor smooth_torsion(Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_p
 }
 
 // The tangent of the point (empty unless tangents are given), and the gradients of direction and fade.
-std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArguments& in, const Tensor& grad_point_,
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion& in, const Tensor& grad_point_,
                                                       const OptionalTensor& direction_tangent,
                                                       const OptionalTensor& fade_tangent, Pass pass) {
   const Tensor grad_point = dense(grad_point_);
@@ -102,20 +113,17 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArgumen
   return {point, grad_direction, grad_fade};
 }
 
-std::tuple<Tensor, Tensor> smooth_torsion_backward(Tensor grad_point, Tensor direction, Tensor fade, Tensor in_ptr,
-                                                   Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-                                                   int64_t num_pairs, bool even) {
-  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+std::tuple<Tensor, Tensor> smooth_torsion_backward(const Tensor& grad_point, const SmoothTorsionArguments& given) {
+  const CheckedSmoothTorsion in(given);
   auto [none, grad_direction, grad_fade] = smooth_torsion_vjp(in, grad_point, {}, {}, Pass::kBackward);
   return {grad_direction, grad_fade};
 }
 
-std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(OptionalTensor grad_grad_direction,
-                                                                  OptionalTensor grad_grad_fade, Tensor grad_point,
-                                                                  Tensor direction, Tensor fade, Tensor in_ptr,
-                                                                  Tensor out_ptr, Tensor out_edge, Tensor rev,
-                                                                  Tensor pair_ptr, int64_t num_pairs, bool even) {
-  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(const OptionalTensor& grad_grad_direction,
+                                                                  const OptionalTensor& grad_grad_fade,
+                                                                  const Tensor& grad_point,
+                                                                  const SmoothTorsionArguments& given) {
+  const CheckedSmoothTorsion in(given);
   const OptionalTensor of_direction = dense(grad_grad_direction), of_fade = dense(grad_grad_fade);
   if (of_direction) in.check("grad_grad_direction", *of_direction, in.dtype, {in.direction.size(0), 3});
   if (of_fade) in.check("grad_grad_fade", *of_fade, in.dtype, {in.direction.size(0)});
@@ -123,24 +131,22 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(OptionalTensor
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {
-  m.impl("smooth_torsion", TORCH_BOX(&smooth_torsion));
-  m.impl("smooth_torsion_backward", TORCH_BOX(&smooth_torsion_backward));
-  m.impl("smooth_torsion_double_backward", TORCH_BOX(&smooth_torsion_double_backward));
+  m.impl("smooth_torsion", SN_BOX(smooth_torsion));
+  m.impl("smooth_torsion_backward", SN_BOX(smooth_torsion_backward));
+  m.impl("smooth_torsion_double_backward", SN_BOX(smooth_torsion_double_backward));
 }
 
 }  // namespace
 
-#define SN_SMOOTH_TORSION_ARGUMENTS                                                                              \
-  "Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, " \
-  "SymInt num_pairs, bool even"
+#define SN_SMOOTH_TORSION_SCHEMA "Tensor direction, Tensor fade, " SN_GRAPH_SCHEMA ", SymInt num_pairs, bool even"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def("smooth_torsion(" SN_SMOOTH_TORSION_ARGUMENTS ") -> Tensor");
-  m.def("smooth_torsion_backward(Tensor grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
+  m.def("smooth_torsion(" SN_SMOOTH_TORSION_SCHEMA ") -> Tensor");
+  m.def("smooth_torsion_backward(Tensor grad_point, " SN_SMOOTH_TORSION_SCHEMA
         ") -> (Tensor grad_direction, Tensor grad_fade)");
   m.def(
       "smooth_torsion_double_backward(Tensor? grad_grad_direction, Tensor? grad_grad_fade, Tensor "
-      "grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
+      "grad_point, " SN_SMOOTH_TORSION_SCHEMA
       ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
 }
 SN_IMPLEMENT(implement)

@@ -9,6 +9,13 @@
 #include <cstring>
 #include <limits>
 
+#include "../../csrc/math/gated_sum.h"
+#include "../../csrc/math/outer_sum.h"
+#include "../../csrc/math/radial_basis.h"
+#include "../../csrc/math/radial_filter.h"
+#include "../../csrc/math/segment_sum.h"
+#include "../../csrc/math/silu.h"
+#include "../../csrc/math/torsion_reference.h"
 #include "passes.h"
 
 using namespace spherenet;

@@ -1,4 +1,5 @@
 // The launcher of the gated sum: inputs and their tangents are two dicts under the fields' names.
+#include "../../csrc/math/gated_sum.h"
 #include "arrays.h"
 
 namespace spherenet::test {

@@ -1,4 +1,5 @@
 // The search for neighbors as Python functions of NumPy arrays; see bindings.cpp.
+#include "../../csrc/math/neighbors.h"
 #include "arrays.h"
 
 namespace spherenet::test {

@@ -1,4 +1,6 @@
 // Runs the kernels of the gated sum: all passes, float and double, whatever is asked for.
+#include "../../csrc/math/gated_sum.h"
+#include "../../csrc/math/torsion_reference.h"
 #include "run.h"
 
 namespace spherenet::test {

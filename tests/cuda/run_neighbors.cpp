@@ -1,4 +1,5 @@
 // Runs the search for neighbors on random molecules, with as much room as there are edges, more, and less.
+#include "../../csrc/math/neighbors.h"
 #include "run.h"
 
 namespace spherenet::test {

@@ -1,4 +1,9 @@
 // Runs the kernels of the smaller operators: all passes, float and double.
+#include "../../csrc/math/radial_basis.h"
+#include "../../csrc/math/radial_filter.h"
+#include "../../csrc/math/segment_sum.h"
+#include "../../csrc/math/silu.h"
+#include "../../csrc/math/torsion_reference.h"
 #include "run.h"
 
 namespace spherenet::test {

@@ -1,4 +1,5 @@
 // Runs the kernels of the smooth torsion: all passes, float and double, with columns of padding.
+#include "../../csrc/math/smooth_torsion.h"
 #include "run.h"
 
 namespace spherenet::test {

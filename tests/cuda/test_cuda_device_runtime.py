@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from compiled_calls import REGISTERED, calls
 from gpu import DEVICE, needs_gpu
 from molecules import SMALL, labeled_batch, moved, with_outputs
 from operator_cases import (
@@ -13,7 +14,6 @@ from operator_cases import (
     cast,
     gated_function,
     gated_inputs,
-    graph_arrays,
     on_device,
     small_graph,
 )
@@ -23,6 +23,7 @@ from spherenet_fast.cuda_graph import Capacity, CapacityError, CapturedInference
 from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.graph.padding import fixed_radius_graph
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops.product import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -288,17 +289,9 @@ def test_values_are_checked_if_asked_for(monkeypatch):
     assert torch.equal(ops.gated_sum(**given, torsion=torsions, graph=room), expected)
 
 
-def test_every_operator_under_opcheck():
-    vec, graph = small_graph()
-    inputs = cast(gated_inputs(vec), torch.float64, DEVICE)
-    room = on_device(graph, DEVICE)
-    torsions = ops.torsion_reference(vec.to(DEVICE), room)
-    x, radial, direction, *weights = inputs.values()
-    compiled = torch.ops.spherenet_fast
-    arguments = (x, radial, direction, torsions, *weights, *graph_arrays(room), False, False, False)
-    torch.library.opcheck(compiled.gated_sum.default, arguments)
-    torch.library.opcheck(compiled.silu.default, (x,))
-    torch.library.opcheck(compiled.segment_sum.default, (x, room.in_ptr, None, room.edge_index[1].contiguous()))
+@pytest.mark.parametrize("name", sorted(REGISTERED - (CPU_ONLY if DEVICE == "cuda" else set())))
+def test_every_operator_under_opcheck(name):
+    torch.library.opcheck(getattr(torch.ops.spherenet_fast, name).default, calls(torch.float64, DEVICE)[name][0])
 
 
 # ---- last, because whatever it leaves behind would fail the others --------------------------------------------------
