@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .._files import write_file
 from ..data.units import unit_name
-from ..models import MODELS
+from ..models import find_model, model_name
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
@@ -16,8 +16,8 @@ class Potential(nn.Module):
     """target = shift + sum over atoms of elements[z] + scale * model(data), in the units of the training labels.
 
     Args:
-        model: of a class in `spherenet_fast.models.MODELS`, by whose name it is found again, with one output per
-            target. A class of your own is put there first: MODELS["MyNet"] = MyNet.
+        model: with one output per target. A class of your own is stored by its import path: the module that defines it
+            must be there when the potential is loaded.
         normalisation: references and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
@@ -26,7 +26,7 @@ class Potential(nn.Module):
         config: the training configuration, as a dictionary.
 
     Raises:
-        ValueError: the model's class is not in MODELS, or references, scale and units do not fit the names.
+        ValueError: references, scale and units do not fit the names.
     """
 
     def __init__(
@@ -40,10 +40,6 @@ class Potential(nn.Module):
         config=None,
     ):
         super().__init__()
-        name = type(model).__name__
-        if MODELS.get(name) is not type(model):
-            known = ", ".join(MODELS)
-            raise ValueError(f"model: expected one of {known}, or of another class in models.MODELS, got {name}")
         check_normalisation(names, units, *normalisation)
         self.model = model
         self.register_buffer("references", normalisation.elements)
@@ -129,12 +125,15 @@ class Potential(nn.Module):
 
         Args:
             weights: {name: tensor} to store instead of the model's own parameters (an average of them).
+
+        Raises:
+            ValueError: the model's class is made inside of a function, where it could not be found again.
         """
         weights = {**self.model.state_dict(), **(weights or {})}
         normalisation = {"elements": self.references, "shift": self.shift, "scale": self.scale}
         return {
             "format": FORMAT,
-            "model": type(self.model).__name__,
+            "model": model_name(type(self.model)),
             "hparams": dict(self.model.hparams),
             "names": list(self.names),
             "units": list(self.units),
@@ -174,7 +173,7 @@ class Potential(nn.Module):
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is empty, truncated, damaged, or no checkpoint of this package, or one of a model that
-                is not in `spherenet_fast.models.MODELS`, or its numbers are not finite.
+                cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite.
         """
         state = read_checkpoint(path)
         state = state.get("potential", state)
@@ -188,28 +187,27 @@ class Potential(nn.Module):
         return potential.to(device).eval().requires_grad_(False)
 
 
-def stated_torsion(options: dict) -> dict:
-    """The hyper-parameters of a SphereNet; where a checkpoint does not say which torsion it has, it is the paper's."""
-    return {"torsion": "paper"} | options
+def stated(model: type[GraphNetwork3D], hparams: dict) -> dict:
+    """The hyper-parameters of a checkpoint, with those that the model did not have when it was written."""
+    return {**vars(model).get("unstated", {}), **hparams}
 
 
 def _model(name, hparams: dict, weights: dict[str, Tensor]) -> GraphNetwork3D:
     """The model `name` with `weights`. Raises ValueError."""
-    if not isinstance(name, str) or name not in MODELS:
-        known = ", ".join(MODELS)
-        raise ValueError(
-            f"model: expected one of {known}, or a class that was put in models.MODELS under its name, got {name!r}"
-        )
-    hparams = stated_torsion(hparams) if name == "SphereNet" else hparams
+    try:
+        kind = find_model(name)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+    hparams = stated(kind, hparams)
     try:
         with torch.device("meta"):  # no memory for sizes that are not those of the weights
-            _check_shapes(MODELS[name](**hparams), weights)
+            _check_shapes(kind(**hparams), weights)
     except _Misfit:
         raise
     except Exception:  # a class may not do without numbers; what is wrong with hparams shows below
         pass
     try:
-        model = MODELS[name](**hparams)
+        model = kind(**hparams)
     except Exception as error:  # constructors raise whatever they come across
         raise _Misfit(f"hparams: {' '.join(str(error).split())}") from error
     _check_shapes(model, weights)

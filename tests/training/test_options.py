@@ -9,12 +9,12 @@ import pytest
 from training_runs import tiny_config
 
 from spherenet_fast.models import MODELS
-from spherenet_fast.nn.ranges import RANGES
+from spherenet_fast.nn.hparams import arguments
 from spherenet_fast.training import Config, load_config
-from spherenet_fast.training.config.models import MODEL_CONFIGS
+from spherenet_fast.training.config.models import model_section
 
 SECTIONS = [(section, kind) for section, kind in get_type_hints(Config).items() if section != "model"]
-SECTIONS += [("model", kind) for kind in MODEL_CONFIGS.values()]
+SECTIONS += [("model", model_section(model, name)) for name, model in MODELS.items()]
 
 
 def numbers(kind):
@@ -64,9 +64,8 @@ def test_every_number_of_a_config_has_both_ends(section, kind, field, number):
 def test_every_whole_hyper_parameter_has_both_ends(name):
     defaults = MODELS[name]().hparams
     whole = [key for key, value in defaults.items() if type(value) is int]
-    assert set(whole) <= set(RANGES)
     for key in [*whole, "max_num_neighbors"]:
-        low, high = RANGES.get(key, (1, 2**31 - 1))
+        low, high = arguments(MODELS[name])[key].limits.values()
         for value in (low - 1, high + 1):
             with pytest.raises(ValueError, match=f"^{key}: expected {low} to {high}.*, got {value}$"):
                 MODELS[name](**{key: value})
@@ -78,7 +77,7 @@ def test_every_whole_hyper_parameter_has_both_ends(name):
         ({"loss__energy_weight": 0, "loss__forces_weight": 0}, "'loss.energy_weight', .* expected one above 0"),
         ({"loss__energy_weight": 0, "data__forces": False}, "'loss.energy_weight', .* expected one above 0"),
         ({"data__units": "{energy: parsec}"}, "'data.units.energy': unit: expected one of eV, .* got 'parsec'"),
-        ({"model__use_angle": False}, "'model.use_torsion': expected false where model.use_angle is false, got true"),
+        ({"model__use_angle": False}, "'model.torsion': expected None where use_angle is False, got 'smooth'"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(changes, message):

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from .models import ModelConfig, SphereNetConfig
+from ...models import SphereNet
+from .models import ModelConfig, model_section
 from .option import LARGEST_SEED, count, option
 
 
@@ -91,7 +92,7 @@ class Config:
     """Everything that `train` needs."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=SphereNetConfig)
+    model: ModelConfig = field(default_factory=model_section(SphereNet, "SphereNet"))
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
