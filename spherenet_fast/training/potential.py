@@ -1,15 +1,22 @@
 """A trained model with everything needed to use it: references, scale, targets, units."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from .._files import write_file
+from ..data.formats.ase_files import from_atoms
+from ..data.loader import evaluation_loader
+from ..data.molecules import Molecules
+from ..data.sources import read_molecules
 from ..data.units import unit_name
 from ..models import find_model, model_name
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
+from ..nn.ranges import MAX_ATOMIC_NUMBER
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
-from .normalization import Normalisation, check_normalisation
+from .normalization import Normalisation, check_normalisation, fit_to_predictions
 
 
 class Potential(nn.Module):
@@ -48,6 +55,73 @@ class Potential(nn.Module):
         self.names, self.units, self.forces = tuple(names), tuple(units), forces
         self.elements = None if elements is None else tuple(elements)
         self.config = config
+
+    @classmethod
+    def fit(cls, model: GraphNetwork3D, data, batch_size: int = 32) -> "Potential":
+        """The potential of a model that was trained in a loop of one's own; `model` itself is put in evaluation mode.
+
+            atoms.calc = SphereNetCalculator(Potential.fit(model, train_data))
+
+        By what its labels were shifted and scaled in the loop need not be known: energies of the elements (or a mean)
+        and a scale are fitted, by least squares, so that its predictions come closest to the labels of `data`; the
+        scale to the forces where there are any. With a model that predicts 0 for all, as untrained ones of this package
+        do, they are those with which `spherenet-fast train` begins.
+
+        Args:
+            model: with one output per target, in the dtype and on the device that it is to be used in.
+            data: what it was trained on: `Molecules`, a list of ASE's structures, or a source of `read_molecules`. Of
+                several labels the one called energy is taken.
+            batch_size: molecules that are predicted at a time.
+
+        Raises:
+            ValueError: `data` has no label, or others than the model has outputs; or the predictions fall where the
+                labels rise.
+        """
+        weight = next(model.parameters())
+        if isinstance(data, list | tuple):
+            data = from_atoms(list(data), weight.dtype, forces=True)
+        elif not isinstance(data, Molecules):
+            data = read_molecules(data, dtype=weight.dtype, forces=True)
+        names = ["energy"] if "energy" in data.names else list(data.names)
+        molecules = data.choose(names, forces=names == ["energy"] and data.forces is not None)
+        model.eval()
+        y, forces = [], []
+        with torch.no_grad():
+            for batch in evaluation_loader(molecules, torch.arange(len(molecules)), batch_size):
+                batch = batch.to(weight.device)
+                if batch.forces is None:
+                    y.append(model(batch).cpu())
+                    continue
+                for found, part in zip((y, forces), model.energy_and_forces(batch), strict=True):
+                    found.append(part.cpu())
+        y = torch.cat(y).double()
+        if y.shape[1] != len(names):
+            raise ValueError(f"data: expected {y.shape[1]} labels, as the model has outputs, got {', '.join(names)}")
+        normalisation = fit_to_predictions(molecules, y, torch.cat(forces) if forces else None)
+        elements = molecules.z.unique().tolist()
+        potential = cls(model, normalisation, names, molecules.units, bool(forces), elements)
+        return potential.to(weight.device).eval()
+
+    @classmethod
+    def wrap(cls, model: GraphNetwork3D, shift: float | Mapping[str, float] = 0.0, scale=1.0, unit="eV") -> "Potential":
+        """energy = shift + scale * model(data), for a model trained so; `model` itself is put in evaluation mode.
+
+        shift: of a structure, or {symbol: energy of an atom}, which also says which elements the model knows; scale:
+        positive; unit: of both. Raises ValueError for another scale, unit or symbol.
+        """
+        from ase.data import atomic_numbers
+
+        elements, known = torch.zeros(1, MAX_ATOMIC_NUMBER + 1, dtype=torch.float64), None
+        if isinstance(shift, Mapping):
+            if unknown := shift.keys() - atomic_numbers.keys():
+                raise ValueError(f"shift: expected symbols of elements, got {', '.join(map(str, unknown))}")
+            known = sorted(atomic_numbers[symbol] for symbol in shift)
+            for symbol, energy in shift.items():
+                elements[0, atomic_numbers[symbol]] = energy
+            shift = 0.0
+        shift, scale = (torch.tensor([float(value)], dtype=torch.float64) for value in (shift, scale))
+        potential = cls(model, Normalisation(elements, shift, scale), ["energy"], [unit_name(unit)], elements=known)
+        return potential.to(next(model.parameters()).device).eval()
 
     def offset(self, data, num_graphs: int) -> Tensor:
         """What the network does not predict: [num_graphs, T] float64."""
@@ -185,6 +259,18 @@ class Potential(nn.Module):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return potential.to(device).eval().requires_grad_(False)
+
+
+def load(path, device=None) -> Potential:
+    """The trained potential in a checkpoint, ready to use, on `device` (default: the CPU).
+
+        potential = spherenet_fast.load("runs/ethanol/best.ckpt")
+        energy, forces = potential.energy_and_forces(data)
+
+    It predicts targets in the units of the training's labels (`potential.units`), reference energies included; its
+    network, which predicts neither, is `potential.model`. The same as `Potential.load`, which says what is raised.
+    """
+    return Potential.load(path, device or "cpu")
 
 
 def stated(model: type[GraphNetwork3D], hparams: dict) -> dict:
