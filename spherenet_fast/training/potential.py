@@ -16,6 +16,7 @@ from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
+from .config.old_names import renamed_keys
 from .normalization import Normalisation, check_normalisation, fit_to_predictions
 
 
@@ -168,9 +169,9 @@ class Potential(nn.Module):
         return units
 
     @property
-    def within(self) -> float | None:
+    def ewt_threshold(self) -> float | None:
         """The error, in the unit of a target, up to which the share of errors is to be reported; None: not at all."""
-        return None if self.config is None else self.config["data"].get("within")
+        return None if self.config is None else renamed_keys(self.config)["data"].get("ewt_threshold")
 
     def state_unit(self, unit: str) -> None:
         """Say the unit of the one target where the data of the training did not. Raises ValueError where they did."""

@@ -107,7 +107,7 @@ def test_changed_entries_are_refused_or_work(tmp_path, potential, molecules):
             continue
         loaded = Potential.load(path)
         assert len(loaded(molecules)) == 2
-        assert loaded.all_units() and loaded.within is None or loaded.within
+        assert loaded.all_units() and loaded.ewt_threshold is None or loaded.ewt_threshold
     assert 120 < refused < 200
 
 

@@ -6,11 +6,12 @@ import re
 from typing import get_args, get_type_hints
 
 import pytest
-from training_runs import tiny_config
+from training_runs import tiny_config, untrained
 
 from spherenet_fast.models import MODELS
 from spherenet_fast.nn.hparams import arguments
 from spherenet_fast.training import Config, load_config
+from spherenet_fast.training.config.files import config_from_dict, config_to_dict, run_name
 from spherenet_fast.training.config.models import model_section
 
 SECTIONS = [(section, kind) for section, kind in get_type_hints(Config).items() if section != "model"]
@@ -83,3 +84,32 @@ def test_every_whole_hyper_parameter_has_both_ends(name):
 def test_values_that_do_not_go_together_are_named(changes, message):
     with pytest.raises(ValueError, match=f"^config keys? {message}"):
         tiny_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("data.within", "data.ewt_threshold", 0.5), ("training.mirror", "training.augment_reflections", False)],
+)
+def test_old_keys_are_read_and_a_line_says_so(old, new, value, capsys):
+    config = load_config("slabs", [f"{new}={value}"])
+    assert capsys.readouterr().err == ""
+    assert load_config("slabs", [f"{old}={value}"]) == config
+    assert capsys.readouterr().err == f"config key '{old}' is deprecated: '{new}' is its name\n"
+    values = config_to_dict(config)
+    (section, key), new = old.split("."), new.partition(".")[2]
+    values[section][key] = values[section].pop(new)
+    assert config_from_dict(values) == config and capsys.readouterr().err == ""  # of a checkpoint, which stays as it is
+    values[section][new] = value
+    with pytest.raises(ValueError, match=f"config key '{old}': expected its name of today, {new}, alone, got both"):
+        config_from_dict(values)
+
+
+def test_an_old_config_name_is_read_and_a_line_says_so(capsys):
+    assert load_config("is2re") == load_config("slabs") and run_name("slabs") == "slabs"
+    assert capsys.readouterr().err == "config 'is2re' is deprecated: 'slabs' is its name\n"
+
+
+def test_a_potential_of_a_config_with_old_keys_knows_its_threshold():
+    potential = untrained(data__ewt_threshold=0.5)[0]
+    potential.config["data"]["within"] = potential.config["data"].pop("ewt_threshold")
+    assert potential.ewt_threshold == 0.5

@@ -14,9 +14,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from ...data.units import unit_name
 from ...models import find_model
 from .models import model_section
+from .old_names import renamed_config, renamed_keys
 from .sections import Config
 
-CONFIGS = ("ethanol", "qm9", "is2re", "oc20", "paper_qm9", "paper_md17", "ablation")
+CONFIGS = ("ethanol", "qm9", "slabs", "oc20", "paper_qm9", "paper_md17", "ablation")
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
@@ -35,7 +36,7 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
         ValueError: the file is no YAML mapping, the variant is unknown or missing, or a key is unknown, missing, of
             another type or out of range; the message names the key, what was expected and what came.
     """
-    path, variant = _find(str(source))
+    path, variant = _find(str(source), tell=True)
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
@@ -51,7 +52,7 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
     for number, part in enumerate(sections, 1):
         if _model_name(sections[:number]) != name:
             part.pop("model", None)
-    return _checked(*sections, *changes)
+    return _checked(*sections, *changes, tell=True)
 
 
 def run_name(source) -> str:
@@ -65,10 +66,11 @@ def variants(source) -> list[str]:
     return list(OmegaConf.load(_find(str(source))[0]).get("variants", {}))
 
 
-def _find(source: str) -> tuple[Path, str | None]:
+def _find(source: str, tell: bool = False) -> tuple[Path, str | None]:
     """The file of a config, and the variant after the colon if there is one."""
     before, _, variant = source.rpartition(":")
     for name, chosen in ((source, None), (before, variant)):
+        name = name if Path(name).is_file() else renamed_config(name, tell)
         path = Path(str(files("spherenet_fast") / "configs" / f"{name}.yaml")) if name in CONFIGS else Path(name)
         if path.is_file():
             return path, chosen
@@ -116,8 +118,8 @@ def _model_name(parts) -> Any:
     return names[-1] if names else Config().model.name
 
 
-def _checked(*parts) -> Config:
-    plain = [OmegaConf.to_container(part, resolve=False) for part in parts]
+def _checked(*parts, tell: bool = False) -> Config:
+    plain = [renamed_keys(OmegaConf.to_container(part, resolve=False), tell) for part in parts]
     name = _model_name(plain)
     try:
         model = find_model(name)
@@ -126,7 +128,7 @@ def _checked(*parts) -> Config:
     sections = get_type_hints(Config) | {"model": model_section(model, name)}
     _check_containers(plain, sections)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config(model=sections["model"]())), *parts)
+        merged = OmegaConf.merge(OmegaConf.structured(Config(model=sections["model"]())), *plain)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error, plain, sections)) from error

@@ -25,7 +25,7 @@ class DataConfig:
     # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
     relaxations: bool = False
     # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
-    within: float | None = option(None, above=0, high=1e9)
+    ewt_threshold: float | None = option(None, above=0, high=1e9)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
     # What the file does not say, or says wrongly: target -> unit, length -> unit of positions and cells (else Ang),
     # forces -> unit, as eV/Ang (else that of the energy over that of the length).
@@ -81,7 +81,7 @@ class TrainingConfig:
     log_every: int = count(20)  # steps
     seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
-    mirror: bool = False
+    augment_reflections: bool = False
     device: str = option("auto", choices=("auto", "cpu", "gpu"))
     threads: int | None = count(None, high=1024)  # of PyTorch on the CPU; none: PyTorch's choice
     tensorboard: bool = True
