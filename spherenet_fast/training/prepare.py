@@ -28,11 +28,7 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose` and `check_frames`; a label is missing
             where data.missing says "error".
     """
-    dtype = getattr(torch, config.dtype)
-    molecules = read_molecules(
-        config.source, config.root, config.labels, dtype, config.relaxations, file_units=config.file_units,
-        keys=config.keys, forces=config.forces,
-    )  # fmt: skip
+    molecules = read_molecules(config.source, **config.read_options())
     known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
         name: QM9_TARGETS[name].report

@@ -1,9 +1,12 @@
 """The configuration of a training run: one dataclass per section, with the limits of every number."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+import torch
 from omegaconf import MISSING
 
+from ...data.reading import ReadOptions
 from ...models import SphereNet
 from .models import ModelConfig, model_section
 from .option import LARGEST_SEED, count, option
@@ -37,6 +40,12 @@ class DataConfig:
     seed: int = count(42, 0, LARGEST_SEED)  # of the split
     held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
+
+
+    def read_options(self) -> dict[str, Any]:
+        """The options of `read_molecules`."""
+        options = {option.name: getattr(self, option.name) for option in fields(ReadOptions)}
+        return options | {"dtype": getattr(torch, self.dtype)}
 
 
 @dataclass
