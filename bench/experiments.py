@@ -35,7 +35,7 @@ SMOOTH = ("SphereNet, smooth", "SphereNet, smooth_even")  # the first of them wi
 PAPERS = {"value": "the paper (3D Graph Networks)", "iclr_2022": "ICLR 2022"}  # column of paper.csv: head in a table
 TITLES = {
     "ablation": "Ablation (the paper's Table 4)", "md17": "MD17 (Table 3)", "qm9": "QM9 (Table 1)",
-    "is2re": "Adsorption energies of slabs (Table 2 has those of OC20)",
+    "slabs": "Adsorption energies of slabs (Table 2 has those of OC20)",
 }  # fmt: skip
 
 

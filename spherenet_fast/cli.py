@@ -91,7 +91,7 @@ def main(
 @app.command()
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re, paper_md17:toluene, ...")
+        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, slabs, paper_md17:toluene, ...")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="runs/<config's name>")

@@ -1,11 +1,13 @@
 """DimeNet++ (Gasteiger et al., "Fast and uncertainty-aware directional message passing", NeurIPS workshop 2020)."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
+from ..nn import ranges
 from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..nn.framework import SphericalMessagePassing
-from ..nn.inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 
@@ -45,24 +47,24 @@ class DimeNetPlusPlus(SphericalMessagePassing):
 
     def __init__(
         self,
-        cutoff: float = 5.0,
-        num_blocks: int = 4,
-        hidden_channels: int = 128,
-        out_channels: int = 1,
-        int_emb_size: int = 64,
-        basis_emb_size: int = 8,
-        out_emb_channels: int = 256,
-        num_spherical: int = 7,
-        num_radial: int = 6,
-        envelope_exponent: int = 5,
-        num_before_skip: int = 1,
-        num_after_skip: int = 2,
-        num_output_layers: int = 3,
-        basis: str = "paper",
-        max_num_neighbors: int | None = None,
+        cutoff: ranges.Cutoff = 5.0,
+        num_blocks: ranges.Layers = 4,
+        hidden_channels: ranges.Width = 128,
+        out_channels: ranges.Width = 1,
+        int_emb_size: ranges.Width = 64,
+        basis_emb_size: ranges.BasisWidth = 8,
+        out_emb_channels: ranges.Width = 256,
+        num_spherical: ranges.NumSpherical = 7,
+        num_radial: ranges.NumRadial = 6,
+        envelope_exponent: ranges.EnvelopeExponent = 5,
+        num_before_skip: ranges.MoreLayers = 1,
+        num_after_skip: ranges.MoreLayers = 2,
+        num_output_layers: ranges.MoreLayers = 3,
+        basis: Literal["paper", "released"] = "paper",
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_blocks)
+        super().__init__(cutoff, num_blocks)
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis, enveloped=True)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
         output = hidden_channels, out_emb_channels, out_channels, num_output_layers, False

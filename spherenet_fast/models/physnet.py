@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.unique_distances import UniqueDistances, unique_distances
+from ..nn import ranges
 from ..nn.blocks import Dense, shifted_softplus
 from ..nn.framework import GraphNetwork3D, System
-from ..nn.inputs import arguments
 from ..nn.ranges import NUM_ELEMENTS
 
 
@@ -101,18 +101,18 @@ class PhysNet(GraphNetwork3D):
 
     def __init__(
         self,
-        cutoff: float = 10.0,
-        num_blocks: int = 5,
-        hidden_channels: int = 128,
-        num_gaussians: int = 64,
-        out_channels: int = 1,
-        num_residual_interaction: int = 3,
-        num_residual_atomic: int = 2,
-        num_residual_output: int = 1,
-        max_num_neighbors: int | None = None,
+        cutoff: ranges.Cutoff = 10.0,
+        num_blocks: ranges.Layers = 5,
+        hidden_channels: ranges.Width = 128,
+        num_gaussians: ranges.NumGaussians = 64,
+        out_channels: ranges.Width = 1,
+        num_residual_interaction: ranges.MoreLayers = 3,
+        num_residual_atomic: ranges.MoreLayers = 2,
+        num_residual_output: ranges.MoreLayers = 1,
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_blocks)
+        super().__init__(cutoff, num_blocks)
         self.emb = nn.Embedding(NUM_ELEMENTS, hidden_channels)
         nn.init.uniform_(self.emb.weight, -(3**0.5), 3**0.5)
         residuals = num_residual_interaction, num_residual_atomic, num_residual_output

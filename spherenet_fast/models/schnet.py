@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.unique_distances import UniqueDistances, unique_distances
+from ..nn import ranges
 from ..nn.blocks import Dense, shifted_softplus
 from ..nn.framework import GraphNetwork3D, System
-from ..nn.inputs import arguments
 from ..nn.ranges import NUM_ELEMENTS
 from .pyg import copied, refuse
 
@@ -63,16 +63,16 @@ class SchNet(GraphNetwork3D):
 
     def __init__(
         self,
-        cutoff: float = 10.0,
-        num_interactions: int = 6,
-        hidden_channels: int = 128,
-        num_filters: int = 128,
-        num_gaussians: int = 50,
-        out_channels: int = 1,
-        max_num_neighbors: int | None = None,
+        cutoff: ranges.Cutoff = 10.0,
+        num_interactions: ranges.Layers = 6,
+        hidden_channels: ranges.Width = 128,
+        num_filters: ranges.Width = 128,
+        num_gaussians: ranges.NumGaussians = 50,
+        out_channels: ranges.Width = 1,
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_interactions)
+        super().__init__(cutoff, num_interactions)
         self.emb = nn.Embedding(NUM_ELEMENTS, hidden_channels)
         self.interactions = nn.ModuleList(
             Filter(hidden_channels, num_filters, num_gaussians) for _ in range(num_interactions)

@@ -1,14 +1,14 @@
 """SphereNet (Liu et al., "Spherical Message Passing for 3D Graph Networks", ICLR 2022)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ..nn import ranges
 from ..nn.basis import constant_of_bessel
 from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..nn.framework import SphericalMessagePassing
-from ..nn.inputs import arguments
 
 
 class SphereNet(SphericalMessagePassing):
@@ -44,33 +44,34 @@ class SphereNet(SphericalMessagePassing):
     Raises ValueError or TypeError, naming the argument, for values out of range.
     """
 
+    unstated = {"torsion": "paper"}
+
     def __init__(
         self,
-        cutoff: float = 5.0,
-        num_layers: int = 4,
-        hidden_channels: int = 128,
-        out_channels: int = 1,
-        int_emb_size: int = 64,
-        basis_emb_size_dist: int = 8,
-        basis_emb_size_angle: int = 8,
-        basis_emb_size_torsion: int = 8,
-        out_emb_channels: int = 256,
-        num_spherical: int = 7,
-        num_radial: int = 6,
-        envelope_exponent: int = 5,
-        num_before_skip: int = 1,
-        num_after_skip: int = 2,
-        num_output_layers: int = 3,
-        basis: str = "paper",
+        cutoff: ranges.Cutoff = 5.0,
+        num_layers: ranges.Layers = 4,
+        hidden_channels: ranges.Width = 128,
+        out_channels: ranges.Width = 1,
+        int_emb_size: ranges.Width = 64,
+        basis_emb_size_dist: ranges.BasisWidth = 8,
+        basis_emb_size_angle: ranges.BasisWidth = 8,
+        basis_emb_size_torsion: ranges.BasisWidth = 8,
+        out_emb_channels: ranges.Width = 256,
+        num_spherical: ranges.NumSpherical = 7,
+        num_radial: ranges.NumRadial = 6,
+        envelope_exponent: ranges.EnvelopeExponent = 5,
+        num_before_skip: ranges.MoreLayers = 1,
+        num_after_skip: ranges.MoreLayers = 2,
+        num_output_layers: ranges.MoreLayers = 3,
+        basis: Literal["paper", "released"] = "paper",
         use_angle: bool = True,
-        torsion: str | None = "smooth",
+        torsion: Literal["smooth", "smooth_even", "paper"] | None = "smooth",
         use_torsion: bool = True,
-        max_num_neighbors: int | None = None,
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
+        super().__init__(cutoff, num_layers)
         torsion = torsion if use_torsion else None
-        use_torsion = torsion is not None and use_torsion
-        super().__init__(arguments(locals()), num_layers)
         self.use_angle, self.torsion = use_angle, torsion
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
@@ -88,6 +89,13 @@ class SphereNet(SphericalMessagePassing):
             for block in self.update_es:
                 block.start_near_one(constant_of_bessel(*self.emb.constants))
         self.start_at_zero()
+
+    @classmethod
+    def check_hparams(cls, hparams: Mapping[str, Any]) -> None:
+        super().check_hparams(hparams)
+        torsion = hparams.get("torsion") if hparams.get("use_torsion", True) else None
+        if torsion is not None and not hparams.get("use_angle", True):
+            raise ValueError(f"torsion: expected None where use_angle is False, got {torsion!r}")
 
     @classmethod
     def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":

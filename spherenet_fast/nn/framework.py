@@ -8,7 +8,7 @@ the edges from sender s_k to receiver r_k, and the positions P = {r_h}. A layer 
     u'   = phi^u(u, rho^{e->u}(E'), rho^{v->u}(V'), rho^{p->u}({r_h}, all h))
 
 with E_{s_k} the edges into the sender of edge k and E'_i those into atom i. A model is a subclass of `GraphNetwork3D`
-that fills in some of these functions; `spherenet_fast/examples/attention.py` is a whole one in 50 lines.
+that fills in some of these functions; `examples/attention.py` is a whole one in 50 lines.
 
 All of them compute for a whole batch at once, so features are tensors [E, ...], [N, ...] and [B, ...] (or tuples of
 such; nothing in the frame looks into them). Positions do not change from layer to layer, so every rho^{p->.} is
@@ -16,6 +16,7 @@ computed once. Neither phi^e nor phi^v sees u, and in this frame phi^u does not 
 last E' and V'. A model whose layers each add to its prediction adds it up in V.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,7 +29,9 @@ from ..graph.given import check_graph, checks_are_on
 from ..ops import reference
 from . import derivatives
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
-from .inputs import LARGEST_CUTOFF, Inputs, check_hparams, outside_inference, read_inputs
+from .hparams import check_arguments, recorded
+from .inputs import Inputs, outside_inference, read_inputs
+from .ranges import Cutoff, Layers
 
 
 class System(NamedTuple):
@@ -65,9 +68,14 @@ class GraphNetwork3D(nn.Module):
     """3DGN (Eq. 1). A subclass fills in `embed`, `rho_pe` and the phis; the sums that the models share are here.
 
     Args:
-        hparams: the subclass's own arguments by name, so that `type(model)(**model.hparams)` has the same structure.
-            "cutoff" is needed; "max_num_neighbors" (default None) and "kernels" (default True) are obeyed.
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_layers: how often Eq. (1) is applied.
+
+    `hparams` is the dict of the arguments of the subclass's own constructor, so that `type(model)(**model.hparams)` has
+    the same structure. Of these, "max_num_neighbors" (default None) and "kernels" (default True) are obeyed, and
+    training sets "out_channels" to the number of targets. Arguments are checked against their annotations (`int`,
+    `float`, `bool`, `str`, a Literal, or one of `spherenet_fast.nn.ranges`). `spherenet-fast train` takes them, and no
+    others, as the keys of the config's section model.
 
     An untrained model of this package predicts 0, so that training starts with the errors of the mean: its last layers
     have no weights yet. Let one of yours start so, too.
@@ -75,15 +83,29 @@ class GraphNetwork3D(nn.Module):
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """
 
-    largest_cutoff = LARGEST_CUTOFF  # Å; a subclass may take less
     renamed_weights: Mapping[str, str] = {}  # {name in the state dicts of earlier versions: name}, which still load
+    unstated: Mapping[str, Any] = {}  # hyper-parameters of checkpoints and runs from before there was that argument
 
-    def __init__(self, hparams: Mapping[str, Any], num_layers: int):
+    def __init_subclass__(cls, **named: Any):
+        super().__init_subclass__(**named)
+        if "__init__" in vars(cls):
+            cls.__init__ = recorded(cls, cls.__init__)
+
+    def __init__(self, cutoff: Cutoff, num_layers: Layers):
         super().__init__()
-        check_hparams(hparams, self.largest_cutoff)
-        self.hparams = dict(hparams)
-        self.cutoff = float(hparams["cutoff"])
-        self.num_layers = num_layers
+        if isinstance(cutoff, Mapping):
+            warnings.warn("hparams are recorded by themselves: pass cutoff alone", DeprecationWarning, stacklevel=4)
+            self.hparams, cutoff = dict(cutoff), cutoff["cutoff"]
+        check_arguments(GraphNetwork3D, {"cutoff": cutoff, "num_layers": num_layers})
+        self.cutoff, self.num_layers = float(cutoff), num_layers
+
+    @classmethod
+    def check_hparams(cls, hparams: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError naming the first of `hparams` that the constructor does not take.
+
+        A subclass may add what must go together.
+        """
+        check_arguments(cls, hparams)
 
     # ---- Eq. (1): what a model fills in
 

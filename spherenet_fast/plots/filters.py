@@ -57,7 +57,7 @@ def _torsion_weights(model, block: int) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"checkpoint: expected a SphereNet, got a {type(model).__name__}, which has no torsion filters"
         )
-    if not model.hparams["use_torsion"]:
+    if model.torsion is None:
         raise ValueError("checkpoint: expected a SphereNet with torsions, got one without")
     if not 0 <= block < len(model.update_es):
         raise ValueError(f"--block: expected 0 to {len(model.update_es) - 1}, got {block}")

@@ -1,5 +1,6 @@
 """What the network does not have to learn: atomic energies, means, and the scale of the rest."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -113,3 +114,36 @@ def fit_normalization(
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
     negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
     return Normalization(elements, shift, torch.where(negligible, torch.ones_like(size), size))
+
+
+def fit_to_predictions(molecules: Molecules, y: Tensor, forces: Tensor | None) -> Normalization:
+    """The references and the scale with which what a network predicts comes closest to the labels, by least squares.
+
+    The scale is that of the forces where there are any. A network that predicts the same for all has no scale of its
+    own and gets that of `fit_normalization`.
+
+    Args:
+        molecules: with the targets chosen.
+        y: [M, T] float64, what the network predicts for them.
+        forces: [N, 3], as well; None: none.
+
+    Raises:
+        ValueError: see `fit_normalization`; or the predictions fall where the labels rise.
+    """
+    every, y = torch.arange(len(molecules)), y.masked_fill(molecules.y.isnan(), torch.nan)
+    counts = composition(molecules, every)
+
+    def without_references(y: Tensor) -> Tensor:
+        fitted = fit_normalization(replace(molecules, y=y, forces=None), every)
+        return y - counts @ fitted.elements.T - fitted.shift
+
+    if forces is None:
+        found, wanted = without_references(y), without_references(molecules.y)
+    else:
+        batch = molecules[every]
+        found, wanted = (batch.of_free_atoms(rows).double().reshape(-1, 1) for rows in (forces, molecules.forces))
+    square, product = found.square().nansum(0), (found * wanted).nansum(0)
+    scale = torch.where(square > 0, product / square, fit_normalization(molecules, every).scale)
+    if not (scale > 0).all():
+        raise ValueError("model: expected predictions that rise with the labels, got others; was it trained on these?")
+    return fit_normalization(replace(molecules, y=molecules.y - scale * y, forces=None), every)._replace(scale=scale)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from attention import AttentionNet
 from molecules import as_data, rattled_batch
 
 from spherenet_fast.data import read_molecules
-from spherenet_fast.examples.attention import AttentionNet
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.nn.framework import GraphNetwork3D
 
@@ -13,8 +13,8 @@ from spherenet_fast.nn.framework import GraphNetwork3D
 class Counting(GraphNetwork3D):
     """Starts with V = E = 1, counts its calls, and leaves the rest to the defaults."""
 
-    def __init__(self, **hparams):
-        super().__init__(dict(cutoff=2.0) | hparams, num_layers=3)
+    def __init__(self, cutoff=2.0, **hparams):
+        super().__init__(cutoff, num_layers=3)
         self.weight = torch.nn.Parameter(torch.ones(1).double())
         self.calls = []
 

@@ -109,7 +109,7 @@ def test_changed_entries_are_refused_or_work(tmp_path, potential, molecules):
             continue
         loaded = Potential.load(path)
         assert len(loaded(molecules)) == 2
-        assert loaded.all_units() and loaded.within is None or loaded.within
+        assert loaded.all_units() and loaded.ewt_threshold is None or loaded.ewt_threshold
     assert 120 < refused < 200
 
 
@@ -176,7 +176,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, potential, group, val
     [
         ({"weights": None}, "weights: expected a dictionary of tensors, got a NoneType"),
         ({"names": "energy"}, "names: expected a list of names, got a str"),
-        ({"model": "MyNet"}, "model: expected one of SphereNet, .*, or a class that was put in models.MODELS"),
+        ({"model": "MyNet"}, "model: expected one of SphereNet, .*, or the import path of a class"),
         ({"hparams": {"size": 3}}, "does not fit this version of the models: hparams: .*size"),
         ({"units": ["eV", "eV"]}, "units: expected one for each of at least one target, got 2 for 1"),
         ({"elements": [1, 200]}, "elements: expected atomic numbers 1 to 94, got 200"),

@@ -261,7 +261,7 @@ def test_split_file_is_followed(tmp_path):
         ({"data__targets": "[dipole]", "data__forces": False}, ValueError, "expected some of energy, got 'dipole'"),
         ({"data__source": "nowhere.npz"}, FileNotFoundError, "there is no '.*nowhere.npz'"),
         ({"data__units": "{energy: parsec}"}, ValueError, "expected one of eV, .* got 'parsec'"),
-        ({"model__use_angle": False}, ValueError, "use_torsion': expected false"),
+        ({"model__use_angle": False}, ValueError, "torsion': expected None"),
         ({"model__num_spherical": 99}, ValueError, "num_spherical"),
         ({"model__cutoff": 1e-3}, ValueError, "'model.cutoff': expected .* neighbors, got 0.001, within which none"),
         ({"data__split": "nowhere.npz"}, FileNotFoundError, "no such split file"),
