@@ -12,6 +12,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import docstrings  # noqa: E402
 import generate  # noqa: E402
+
 import spherenet_fast  # noqa: E402
 
 project = "spherenet_fast"
@@ -35,6 +36,7 @@ default_role = "code"  # docstrings set code in single backticks
 copybutton_prompt_text = "$ "
 
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"spherenet_fast {version}"
 html_theme_options = {"navigation_with_keys": True}
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
+from ..ops import reference
+from ..ops.reference.torsion_reference import DELTA
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -134,7 +135,7 @@ def _around(graph: Graph, vec: torch.Tensor, edge: int, cutoff: float) -> Surrou
     )
     of = {q - first: n for n, q in enumerate(incoming)}
     phi = torch.remainder(torch.atan2(im[pairs], re[pairs]), 2 * math.pi)
-    phi = torch.where(phi < reference.DELTA, phi + 2 * math.pi, phi)
+    phi = torch.where(phi < DELTA, phi + 2 * math.pi, phi)
     phi = torch.where(chosen[pairs] == -2, math.nan, phi)
     axes = _axes(direction[edge].numpy(), -vec[incoming].numpy())
     return Surroundings(
