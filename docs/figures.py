@@ -81,7 +81,7 @@ def torsion() -> plt.Figure:
         for name, color in COLORS.items():
             y = points(azimuth, distance, name)[:, 0]
             y[1:][(y[1:] - y[:-1]).abs() > 0.2] = torch.nan  # a gap where it jumps
-            panel.plot(x, y, color=color, lw=1.6, label=name.replace("_", " "))
+            panel.plot(x, y, color=color, lw=1.6, label=name.replace("_", " "), zorder=3 if name == "paper" else 2)
         panel.set(xlabel=label, title=title, ylabel="sin θ cos φ of q")
         panel.grid(lw=0.3)
     axes[1].legend(frameon=False, fontsize=8)
@@ -105,7 +105,7 @@ def _sketch(axes) -> None:
 
 def tile() -> plt.Figure:
     """Rows are the edges into one atom, columns those out of it."""
-    neighbors = "abcde"
+    neighbors = "12345"
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for row, k in enumerate(neighbors):
         for column, i in enumerate(neighbors):
