@@ -76,9 +76,9 @@ def test_results_are_shown(parts):
 
 
 def test_docstrings_keep_formulas_and_escape_the_rest():
-    text = ["A product x * y of |x|, `a*b` and train_:", "", "    m_ij = x * y", "", "Args:", "    x: a * b", "        c."]
+    text = ["A product x * y of |x|, `a*b`, train_:", "", "    m_ij = x * y", "", "Args:", "    x: a * b", "        c."]
     assert docstrings.converted(text) == [
-        r"A product x \* y of \|x\|, `a*b` and train\_:", "", ".. code-block:: text", "", "    m_ij = x * y", "",
+        r"A product x \* y of \|x\|, `a*b`, train\_:", "", ".. code-block:: text", "", "    m_ij = x * y", "",
         "Args:", r"    x: a \* b", "        c.",
     ]  # fmt: skip
 
