@@ -12,6 +12,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that each use all cores slo
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all-blocks", action="store_true", help="run the long code blocks of the documentation, too")
+
+
 def pytest_collection_modifyitems(items):
     if DEVICE == "cuda" and not torch.cuda.is_available():
         for item in items:

@@ -1,0 +1,38 @@
+"""Docstrings, written to be read as they are, as reStructuredText: formulas stay literal, * and | are no markup."""
+
+import re
+
+_SECTION = re.compile(r"(Args|Returns|Raises|Attributes|Example|Examples|Note|Yields)::?$")
+_CODE = re.compile(r"(``.*?``|`[^`]*`)")
+
+
+def as_restructured_text(app, what, name, obj, options, lines: list[str]) -> None:
+    """For the event autodoc-process-docstring: changes `lines` in place, before napoleon sees them."""
+    lines[:] = converted(lines)
+
+
+def converted(lines: list[str]) -> list[str]:
+    """Blocks that are indented below a paragraph become literal; elsewhere characters with a meaning are escaped.
+
+    The sections that napoleon knows, their indented entries, and lists and doctests stay what they are.
+    """
+    out: list[str] = []
+    inside, literal, before = False, False, ""  # inside a section; inside a formula; the last line that is not empty
+    for number, line in enumerate(lines):
+        indented = line.startswith(" ")
+        if line and not indented:
+            inside, literal = bool(_SECTION.match(line)), False
+        after_gap = number > 0 and not lines[number - 1].strip()
+        if indented and not inside and not literal and after_gap and not before.endswith("::"):
+            literal = True
+            out += [".. code-block:: text", ""]
+        given = before.endswith("::") or line.lstrip().startswith(">>>")
+        out.append(line if literal or given else _escaped(line))
+        before = line if line.strip() and not (indented and before.endswith("::")) else before
+    return out
+
+
+def _escaped(line: str) -> str:
+    parts = _CODE.split(line)
+    parts[::2] = [re.sub(r"(?<=\w)_(?=\W|$)", r"\\_", re.sub(r"([*|])", r"\\\1", part)) for part in parts[::2]]
+    return "".join(parts)

@@ -1,0 +1,93 @@
+"""The parts of the site that are made when it is built: `write(folder)`.
+
+    configuration.md      every key of a config, from the dataclasses of its sections and the constructors of the models
+    benchmarks.md         the tables of bench/results/*.csv, with their figures
+    ablation.md           the ablation's table, from bench/results/training/ablation.csv
+    minutes.md            runs of ethanol with equal budgets, from bench/results/training/md17.csv
+    experiments.md        bench/results/experiments.md
+    changelog.md          CHANGELOG.md, where there is one
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "bench"
+RESULTS = BENCH / "results"
+
+
+def write(folder: Path) -> None:
+    """Write all parts to `folder`, which is made if it is not there."""
+    import options
+
+    if str(BENCH) not in sys.path:
+        sys.path.append(str(BENCH))
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "configuration": options.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(),
+        "minutes": minutes(RESULTS / "training" / "md17.csv"),
+        "experiments": _without_title(RESULTS / "experiments.md"), "changelog": changelog(),
+    }  # fmt: skip
+    for name, text in parts.items():
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text() != text:  # else Sphinx would read the page again
+            path.write_text(text)
+
+
+def benchmarks(folder: Path) -> str:
+    """The tables of every result file, each below its figure, which is copied to `folder`."""
+    import report
+    import table
+
+    parts = []
+    for path in sorted(RESULTS.glob("*.csv")):
+        rows = table.read(path)
+        title, text = table.heading(rows), report.markdown(rows)
+        picture = path.with_suffix(".png")
+        if picture.exists():
+            shutil.copy(picture, folder / picture.name)
+            text = f"![One training step and a growing liquid on {title}](generated/{picture.name})\n\n{text}"
+        parts.append(f"## {rows[0]['device']}\n\n{text}")
+    return "\n\n".join(parts) + "\n"
+
+
+def ablation() -> str:
+    """The paper's Table 4 with our runs, and in how many of them its order holds."""
+    import experiments
+
+    rows = experiments.read(RESULTS / "training" / "ablation.csv", experiments.COLUMNS)
+    paper = experiments.read(BENCH / "paper.csv", experiments.PAPER_COLUMNS)
+    return f"{experiments.ablation(rows, paper)}\n\n{experiments.verdict(rows)}\n"
+
+
+def minutes(path: Path) -> str:
+    """One line for each run: its settings and budget, and its errors of forces and energy."""
+    import experiments
+
+    rows = experiments.read(path, experiments.COLUMNS)
+    runs: dict[tuple, dict[str, str]] = {}
+    names = ("data", "settings", "train", "batch", "minutes", "steps", "hardware", "threads")
+    for row in rows:
+        runs.setdefault(tuple(row[name] for name in names), {})[row["target"]] = experiments.digits(row["value"])
+    lines = [
+        "| data | settings | training frames | batch | minutes | steps | forces, kcal/mol/Å | energy, kcal/mol | on |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for run, errors in sorted(runs.items(), key=lambda item: -float(item[0][4])):
+        data, settings, train, batch, spent, steps, hardware, threads = run
+        cells = [data, settings, train, batch, f"{float(spent):g}", f"{int(steps):,}", errors.get("forces", "")]
+        cells += [errors.get("energy", ""), f"{hardware}, {threads} threads"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def changelog() -> str:
+    """CHANGELOG.md without its title."""
+    path = ROOT / "CHANGELOG.md"
+    return _without_title(path) if path.exists() else "No release has been made yet.\n"
+
+
+def _without_title(path: Path) -> str:
+    text = path.read_text()
+    return text.partition("\n")[2].lstrip() if text.startswith("# ") else text
