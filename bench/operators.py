@@ -34,7 +34,7 @@ class OperatorUse:
         basis = roots, scale, hparams["cutoff"], hparams["envelope_exponent"]
         frequency = torch.pi * torch.arange(1, num_radial + 1, dtype=pos.dtype, device=pos.device)
         self.modes = ("forward", "backward", "double_backward")
-        self.per, self.unit = graph.num_pairs - int((graph.rev >= 0).sum()), "ns/triplet"
+        self.per, self.unit = graph.num_triplets - int((graph.rev >= 0).sum()), "ns/triplet"
         if operator == "radial_basis":
             self.per, self.unit = len(distance), "ns/edge"
             self.constants = basis

@@ -91,7 +91,7 @@ def seconds(model: SphereNet, batch: Batch, forces: bool) -> float:
 
 def describe(model: SphereNet, batch: Batch) -> str:
     graph = radius_graph(batch.pos, batch.batch, model.hparams["cutoff"], batch.cell, batch.pbc)
-    triplets = graph.num_pairs - int((graph.rev >= 0).sum())
+    triplets = graph.num_triplets - int((graph.rev >= 0).sum())
     most = int(graph.in_ptr.diff().max())
     return (
         f"{len(batch.z):,} atoms, {len(graph.rev):,} edges, {triplets:,} triplets, at most {most} neighbors of an atom"

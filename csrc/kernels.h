@@ -7,14 +7,14 @@
 
 namespace spherenet {
 
-// The graph, in tiles: everything around centre atom j is in(j) x out(j).  N atoms, E edges.
+// The graph, in tiles: everything around center atom j is in(j) x out(j).  N atoms, E edges.
 struct TileGraph {
   int64_t num_nodes;
   const int64_t* in_ptr;    // [N+1]  in(j) = edges in_ptr[j] .. in_ptr[j+1], those that end at j
   const int64_t* out_ptr;   // [N+1]
   const int64_t* out_edge;  // [E]    out(j) = out_edge[out_ptr[j] .. out_ptr[j+1]], those that start at j
   const int64_t* rev;       // [E]    the opposite edge, or -1
-  const int64_t* pair_ptr;  // [N+1]  cumulative |in(j)| * |out(j)|
+  const int64_t* triplet_ptr;  // [N+1]  cumulative |in(j)| * |out(j)|
 };
 
 // The double backward is the forward and the backward pass on dual numbers.
@@ -37,7 +37,7 @@ void sum_chunks(const ChunkSums<T>& call);
 
 // The kernels in this namespace run on a GPU: every pointer is to device memory, work is enqueued on a stream of the
 // current device and nothing waits for it. They throw std::runtime_error that names the kernel and the cause if a
-// launch fails. Rows of edges past in_ptr[N] and columns of points past pair_ptr[N] (the padding of a graph of fixed
+// launch fails. Rows of edges past in_ptr[N] and columns of points past triplet_ptr[N] (the padding of a graph of fixed
 // capacity) are written as zeros.
 namespace cuda {
 

@@ -189,7 +189,7 @@ class _Step:
                 room.copy_(value)
 
     def find(self) -> Tensor:
-        """Sets the graph of the batch in place. Returns status [4] int64: edges, pairs, wrong atoms, wrong numbers."""
+        """Sets the batch's graph in place. Returns status [4] int64: edges, triplets, wrong atoms, wrong numbers."""
         z, batch = self.batch.z, self.batch.batch
         if not self.searches:
             return z.new_zeros(4)
@@ -200,12 +200,12 @@ class _Step:
 
     def raise_if_wrong(self, status: Tensor, data: Any, inputs: Inputs) -> None:
         """Reads status [4], which waits for it. Raises CapacityError, or the error of an uncaptured call."""
-        edges, pairs, *wrong = status.tolist()
+        edges, triplets, *wrong = status.tolist()
         if any(wrong):
             read_inputs(data, self.weight)
             radius_graph(inputs.pos, inputs.batch, self.cutoff)
             raise RuntimeError(f"data: {wrong[0]} wrong positions or entries of batch, {wrong[1]} wrong entries of z")
-        self.capacity.check(edges=edges, pairs=pairs)
+        self.capacity.check(edges=edges, triplets=triplets)
 
     def predict(self, forces: bool) -> tuple[Tensor, Tensor | None]:
         """Energies [G, T] of the batch in place and forces [N, 3], 0 in padding."""
@@ -223,7 +223,7 @@ class CapturedInference:
 
     Args:
         model: with its fused kernels, in evaluation mode.
-        capacity: of batches, in atoms, edges, pairs and graphs.
+        capacity: of batches, in atoms, edges, triplets and graphs.
         forces: False for energies alone.
     """
 
@@ -245,7 +245,7 @@ class CapturedInference:
         data: what the model takes, on its device; graph: its neighbors, or None: they are found.
 
         Raises:
-            CapacityError: there are more graphs, atoms, edges or pairs than there is room for.
+            CapacityError: there are more graphs, atoms, edges or triplets than there is room for.
             ValueError, TypeError: as from the model.
         """
         inputs = self.step.put(data, graph, self.run.graph is not None)
@@ -288,7 +288,7 @@ class CapturedTraining:
         loss: (energy, forces or None, batch) -> 0-dimensional tensor; it must not read values on the host.
         optimizer: of the model's parameters; on a GPU with capturable=True if it has that option. Numbers in its
             groups are recorded as they are; to change the learning rate between steps make it a tensor on the GPU.
-        capacity: of batches, in atoms, edges, pairs and graphs.
+        capacity: of batches, in atoms, edges, triplets and graphs.
         forces: False to predict energies alone; the loss gets None for the forces.
         atom_labels, graph_labels: attributes of the data that the loss reads, with one row for every atom or graph.
     """

@@ -76,7 +76,7 @@ def _empty(num_atoms):
 
 
 def crowd():
-    """24 atoms: 10,000 pairs, which the kernels cut into several chunks."""
+    """24 atoms: 10,000 triplets, which the kernels cut into several chunks."""
     return _of_molecule(rattled(24, 1, 2.0), 6.0)
 
 
@@ -138,14 +138,14 @@ def gated_inputs(
         "radial": normal(len(vec), num_spherical, num_radial),
         "direction": vec / vec.norm(dim=1, keepdim=True),
         "angle_weight": weight(angle_size, num_spherical * num_radial),
-        "angle_up": weight(channels, angle_size),
+        "angle_expand": weight(channels, angle_size),
         "torsion_weight": weight(torsion_size, num_spherical**2 * num_radial),
-        "torsion_up": weight(channels, torsion_size),
+        "torsion_expand": weight(channels, torsion_size),
     }
     if not use_torsion:
-        inputs |= dict(torsion_weight=None, torsion_up=None)
+        inputs |= dict(torsion_weight=None, torsion_expand=None)
     if not use_angle:
-        inputs |= dict(radial=None, direction=None, angle_weight=None, angle_up=None)
+        inputs |= dict(radial=None, direction=None, angle_weight=None, angle_expand=None)
     return inputs
 
 
@@ -193,7 +193,7 @@ def _gated(vec, graph, sizes, torsion=None, basis_name="paper", angle_at="sender
     if angle_at == "receiver":
         given["direction"] = vec
     if torsion == "smooth":
-        point = torch.rand(2, graph.num_pairs, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 0.5
+        point = torch.rand(2, graph.num_triplets, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 0.5
         given["torsion"] = point
     fixed = reference.torsion_reference(vec, graph) if torsion == "paper" else None
 
@@ -269,7 +269,7 @@ _TABLE = {
     "smooth_torsion, even": lambda vec, graph, s: Case(_directions(vec), _on_graph("smooth_torsion", graph, True)),
     "gated_sum": lambda *given: _gated(*given, "paper"),
     "gated_sum, smooth torsion": lambda *given: _gated(*given, "smooth"),
-    "gated_sum, other basis": lambda *given: _gated(*given, "paper", "released"),
+    "gated_sum, other basis": lambda *given: _gated(*given, "paper", "dig"),
     "gated_sum, angle": lambda *given: _gated(*given, use_torsion=False),
     "gated_sum, angle at the receiver": lambda *given: _gated(*given, angle_at="receiver", use_torsion=False),
     "gated_sum, no weights": lambda *given: _gated(*given, use_angle=False, use_torsion=False),

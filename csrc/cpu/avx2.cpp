@@ -1,4 +1,4 @@
-// The vectorised kernels with 256-bit registers. The pragma must follow the standard headers: see lanes.h.
+// The vectorized kernels with 256-bit registers. The pragma must follow the standard headers: see simd.h.
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <algorithm>
 #include <cmath>

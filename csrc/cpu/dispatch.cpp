@@ -1,4 +1,4 @@
-// The vectorised kernels for any processor, and the choice of an instruction set at run time.
+// The vectorized kernels for any processor, and the choice of an instruction set at run time.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-// SN_KERNEL: the one line by which a vectorised kernel reaches every instruction set. It ends the operator's header:
+// SN_KERNEL: the one line by which a vectorized kernel reaches every instruction set. It ends the operator's header:
 //
 //   SN_KERNEL(void, silu, SiluCall, (Pass pass, int64_t begin, int64_t end), (pass, begin, end))
 //
@@ -6,7 +6,7 @@
 // The template is instantiated for float and double. In dispatch.cpp, which takes the baseline, the line also defines
 // the function of that name in namespace spherenet, which calls the kernel for the processor at hand.
 #pragma once
-#include "lanes.h"
+#include "simd.h"
 
 #define SN_LIST(...) __VA_ARGS__
 

@@ -1,4 +1,4 @@
-// The vectorised operators. Each header ends with its kernels' SN_KERNEL; every instruction set includes all of them.
+// The vectorized operators. Each header ends with its kernels' SN_KERNEL; every instruction set includes all of them.
 #pragma once
 #include "gated_sum.h"
 #include "outer_sum.h"

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "../math/radial_filter.h"
-#include "arena.h"
+#include "dual_simd.h"
 #include "kernel.h"
-#include "numbers.h"
+#include "scratch.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -23,7 +23,7 @@ class RadialFilterRun {
 
   const RadialFilterCall<T>& call_;
   const int radial_, blocks_;  // of W channels
-  Arena arena_;
+  ScratchMemory memory_;
   S* weight_;       // [K, blocks]
   S* grad_filter_;  // [kEdges, blocks]
   V* grad_weight_;  // [K, blocks]
@@ -31,10 +31,10 @@ class RadialFilterRun {
  public:
   explicit RadialFilterRun(const RadialFilterCall<T>& call)
       : call_(call), radial_(call.num_radial), blocks_((call.channels + W - 1) / W) {
-    arena_.build([&](Arena& arena) {
-      weight_ = arena.take<S>(int64_t(radial_) * blocks_);
-      grad_filter_ = arena.take<S>(int64_t(kEdges) * blocks_);
-      grad_weight_ = arena.take<V>(int64_t(radial_) * blocks_);
+    memory_.build([&](ScratchMemory& memory) {
+      weight_ = memory.take<S>(int64_t(radial_) * blocks_);
+      grad_filter_ = memory.take<S>(int64_t(kEdges) * blocks_);
+      grad_weight_ = memory.take<V>(int64_t(radial_) * blocks_);
     });
     for (int k = 0; k < radial_; ++k)
       for (int c = 0; c < blocks_ * W; ++c)

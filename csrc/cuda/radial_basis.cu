@@ -6,7 +6,7 @@ namespace spherenet::cuda {
 namespace {
 
 // A block takes kWarp edges, one for each lane; its warps share the functions out among them, so that all lanes compute
-// the same one. Rows pass through shared memory, since a lane's numbers are far from its neighbour's.
+// the same one. Rows pass through shared memory, since a lane's numbers are far from its neighbor's.
 constexpr int kEdges = kWarp, kWarps = 8;
 
 template <Pass kPass>

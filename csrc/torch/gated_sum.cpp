@@ -13,17 +13,17 @@ namespace {
 template <class X, class Other>
 struct GatedSumTensors {
   X x;
-  Other radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up;
+  Other radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand;
 
   template <class F>
   void fields(const F& f) {
-    f(x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up);
+    f(x, radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand);
   }
 
   template <class T>
   GatedSumInputs<T> pointers() const {
     return {data<T>(x),        data<T>(radial),         data<T>(direction),  data<T>(angle_weight),
-            data<T>(angle_up), data<T>(torsion_weight), data<T>(torsion_up), data<T>(point)};
+            data<T>(angle_expand), data<T>(torsion_weight), data<T>(torsion_expand), data<T>(point)};
   }
 };
 using Inputs = GatedSumTensors<Tensor, OptionalTensor>;
@@ -31,24 +31,24 @@ using Tangents = GatedSumTensors<OptionalTensor, OptionalTensor>;
 using Gradients = GatedSumTensors<Tensor, Tensor>;
 #define SN_GATED_SUM_TENSORS(x_type, type, prefix)                                                               \
   x_type " " prefix "x, " type " " prefix "radial, " type " " prefix "direction, " type " " prefix "point, "       \
-  type " " prefix "angle_weight, " type " " prefix "angle_up, " type " " prefix "torsion_weight, " type " " prefix \
-  "torsion_up"
+  type " " prefix "angle_weight, " type " " prefix "angle_expand, " type " " prefix "torsion_weight, " type " " prefix \
+  "torsion_expand"
 
 struct GatedSumArguments {
   Inputs inputs;
   OptionalTensor reference;
   GraphTensors graph;
-  bool released, angle_at_receiver;
+  bool dig, angle_at_receiver;
   bool tf32;  // whether a GPU may round the factors of float32 products
 
   template <class F>
   void fields(const F& f) {
-    f(inputs, reference, graph, released, angle_at_receiver, tf32);
+    f(inputs, reference, graph, dig, angle_at_receiver, tf32);
   }
 };
 #define SN_GATED_SUM_SCHEMA                                                                    \
   SN_GATED_SUM_TENSORS("Tensor", "Tensor?", "")                                                \
-  ", Tensor? reference, " SN_GRAPH_SCHEMA ", bool released, bool angle_at_receiver, bool tf32"
+  ", Tensor? reference, " SN_GRAPH_SCHEMA ", bool dig, bool angle_at_receiver, bool tf32"
 
 struct CheckedGatedSum {
   Inputs inputs;
@@ -70,12 +70,12 @@ struct CheckedGatedSum {
         dtype(floating_dtype("x", inputs.x)),
         num_edges(checked_rows()),
         graph(check, tensors, num_edges) {
-    shape = {int(inputs.x.size(1)), 0, 0, 0, 0, given.released, given.angle_at_receiver};
+    shape = {int(inputs.x.size(1)), 0, 0, 0, 0, given.dig, given.angle_at_receiver};
     const bool angle = inputs.angle_weight.has_value(), torsion = inputs.torsion_weight.has_value();
-    STD_TORCH_CHECK(angle == inputs.angle_up.has_value(),
-                    "angle_up: expected both or neither of angle_weight and angle_up, got one");
-    STD_TORCH_CHECK(torsion == inputs.torsion_up.has_value(),
-                    "torsion_up: expected both or neither of torsion_weight and torsion_up, got one");
+    STD_TORCH_CHECK(angle == inputs.angle_expand.has_value(),
+                    "angle_expand: expected both or neither of angle_weight and angle_expand, got one");
+    STD_TORCH_CHECK(torsion == inputs.torsion_expand.has_value(),
+                    "torsion_expand: expected both or neither of torsion_weight and torsion_expand, got one");
     STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
     STD_TORCH_CHECK(torsion || !inputs.point, "point: expected none without torsion_weight, got one");
     STD_TORCH_CHECK(!torsion || !given.angle_at_receiver,
@@ -89,7 +89,7 @@ struct CheckedGatedSum {
     GatedSumCall<T> out{};
     out.graph = graph.tiles;
     out.shape = shape;
-    out.num_pairs = inputs.point ? inputs.point->size(1) : 0;
+    out.num_triplets = inputs.point ? inputs.point->size(1) : 0;
     out.reference = shape.torsion_size ? data<int32_t>(reference) : nullptr;
     out.inputs = inputs.pointers<T>();
     return out;
@@ -110,7 +110,7 @@ struct CheckedGatedSum {
     STD_TORCH_CHECK(K >= 1 && K <= kMaxRadial, "radial: expected 1 .. ", kMaxRadial, " functions, got ", K);
     check("direction", *inputs.direction, dtype, {num_edges, 3});
     check("angle_weight", *inputs.angle_weight, dtype, {-1, L * K});
-    check("angle_up", *inputs.angle_up, dtype, {shape.channels, inputs.angle_weight->size(0)});
+    check("angle_expand", *inputs.angle_expand, dtype, {shape.channels, inputs.angle_weight->size(0)});
     shape.num_spherical = int(L);
     shape.num_radial = int(K);
     shape.angle_size = int(inputs.angle_weight->size(0));
@@ -120,27 +120,27 @@ struct CheckedGatedSum {
   void check_torsion() {
     const Tensor& weight = *inputs.torsion_weight;
     check("torsion_weight", weight, dtype, {-1, shape.harmonics() * shape.num_radial});
-    check("torsion_up", *inputs.torsion_up, dtype, {shape.channels, weight.size(0)});
+    check("torsion_expand", *inputs.torsion_expand, dtype, {shape.channels, weight.size(0)});
     shape.torsion_size = int(weight.size(0));
     STD_TORCH_CHECK(shape.torsion_size > 0, "torsion_weight: expected at least one row, got none");
     STD_TORCH_CHECK(reference.has_value() != inputs.point.has_value(),
                     "torsion: expected one beside torsion_weight, got ", reference ? "two" : "none");
     if (inputs.point) {
       check("torsion", *inputs.point, dtype, {2, -1});
-      return graph.check_num_pairs("torsion", inputs.point->size(1));
+      return graph.check_num_triplets("torsion", inputs.point->size(1));
     }
     check("torsion", *reference, ScalarType::Int, {-1});
-    graph.check_num_pairs("torsion", reference->size(0));
+    graph.check_num_triplets("torsion", reference->size(0));
     if (check.read_values()) check_reference_values();
   }
 
   void check_reference_values() const {
     const IndexValues<int32_t> code(*reference);
-    const IndexValues<int64_t> in_ptr(tensors.in_ptr), pair_ptr(tensors.pair_ptr);
+    const IndexValues<int64_t> in_ptr(tensors.in_ptr), triplet_ptr(tensors.triplet_ptr);
     for (int64_t j = 0; j < graph.tiles.num_nodes; ++j) {
       const int64_t num_in = in_ptr[j + 1] - in_ptr[j];
       bool ok = true;
-      for (int64_t k = pair_ptr[j]; k < pair_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
+      for (int64_t k = triplet_ptr[j]; k < triplet_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
       STD_TORCH_CHECK(ok, "torsion: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
     }
   }
@@ -169,8 +169,8 @@ void run(const CheckedGatedSum& in, const GatedSumCall<T>& call, Pass pass) {
         for (T* rows : {call.out, call.grads.x}) zero_padding(rows, in, in.shape.channels);
         for (T* rows : {call.grads.direction_in, call.grads.direction_out}) zero_padding(rows, in, 3);
         for (int k = 0; call.grads.point && k < 2; ++k)
-          std::fill(call.grads.point + k * call.num_pairs + *in.graph.num_pairs,
-                    call.grads.point + (k + 1) * call.num_pairs, T(0));
+          std::fill(call.grads.point + k * call.num_triplets + *in.graph.num_triplets,
+                    call.grads.point + (k + 1) * call.num_triplets, T(0));
         zero_padding(call.grads.radial, in, int64_t(in.shape.num_spherical) * in.shape.num_radial);
       },
       [&](auto stream) { cuda::gated_sum(call, in.num_edges, pass, in.tf32, stream); });
@@ -207,9 +207,9 @@ std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Ten
                         gradient(in.inputs.direction, with_geometry),
                         gradient(in.inputs.point, with_geometry),
                         gradient(in.inputs.angle_weight, weights),
-                        gradient(in.inputs.angle_up, weights),
+                        gradient(in.inputs.angle_expand, weights),
                         gradient(in.inputs.torsion_weight, weights),
-                        gradient(in.inputs.torsion_up, weights)};
+                        gradient(in.inputs.torsion_expand, weights)};
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights() : 0, E3 = 3 * in.num_edges;
@@ -231,7 +231,8 @@ std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Ten
     }
     run(in, call, tangents ? Pass::kDoubleBackward : Pass::kBackward);
     if (with_geometry) sum_chunks<T>(directions, {grads.direction});
-    if (weights) sum_chunks<T>(parts, {grads.angle_weight, grads.angle_up, grads.torsion_weight, grads.torsion_up});
+    if (weights)
+      sum_chunks<T>(parts, {grads.angle_weight, grads.angle_expand, grads.torsion_weight, grads.torsion_expand});
   });
   return {grad_grad_out, grads};
 }
@@ -255,9 +256,9 @@ std::tuple<Tensor, Gradients> gated_sum_double_backward(const Tangents& tangents
   same("grad_grad_direction", tangents.direction, in.inputs.direction);
   same("grad_grad_point", tangents.point, in.inputs.point);
   same("grad_grad_angle_weight", tangents.angle_weight, in.inputs.angle_weight);
-  same("grad_grad_angle_up", tangents.angle_up, in.inputs.angle_up);
+  same("grad_grad_angle_expand", tangents.angle_expand, in.inputs.angle_expand);
   same("grad_grad_torsion_weight", tangents.torsion_weight, in.inputs.torsion_weight);
-  same("grad_grad_torsion_up", tangents.torsion_up, in.inputs.torsion_up);
+  same("grad_grad_torsion_expand", tangents.torsion_expand, in.inputs.torsion_expand);
   return gated_sum_vjp(in, grad_out, &tangents, geometry, weights);
 }
 

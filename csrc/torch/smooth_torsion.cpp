@@ -11,19 +11,19 @@ namespace {
 struct SmoothTorsionArguments {
   Tensor direction, fade;
   GraphTensors graph;
-  int64_t num_pairs;
+  int64_t num_triplets;
   bool even;
 
   template <class F>
   void fields(const F& f) {
-    f(direction, fade, graph, num_pairs, even);
+    f(direction, fade, graph, num_triplets, even);
   }
 };
 
 struct CheckedSmoothTorsion {
   Tensor direction, fade;
   GraphTensors tensors;
-  int64_t num_pairs;
+  int64_t num_triplets;
   bool even;
   Checks check;
   ScalarType dtype;
@@ -33,20 +33,20 @@ struct CheckedSmoothTorsion {
       : direction(dense(given.direction)),
         fade(dense(given.fade)),
         tensors(dense_fields(given.graph)),
-        num_pairs(given.num_pairs),
+        num_triplets(given.num_triplets),
         even(given.even),
         check("direction", direction),
         dtype(floating_dtype("direction", direction)),
         graph(check, tensors, (check("direction", direction, dtype, {-1, 3}), direction.size(0))) {
     check("fade", fade, dtype, {direction.size(0)});
-    graph.check_num_pairs("num_pairs", num_pairs);
+    graph.check_num_triplets("num_triplets", num_triplets);
   }
 
   template <class T>
   SmoothTorsionCall<T> call() const {
     SmoothTorsionCall<T> out{};
     out.graph = graph.tiles;
-    out.num_pairs = num_pairs;
+    out.num_triplets = num_triplets;
     out.even = even;
     out.direction = data<T>(direction);
     out.fade = data<T>(fade);
@@ -62,20 +62,20 @@ void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass 
         torch::stable::parallel_for(0, in.graph.tiles.num_nodes, 4, [&](int64_t begin, int64_t end) {
           spherenet::smooth_torsion(call, pass, begin, end);
         });
-        // What belongs to no tile: rows past the last edge, columns past the last pair.
-        const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, pairs = *in.graph.num_pairs;
+        // What belongs to no tile: rows past the last edge, columns past the last triplet.
+        const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, triplets = *in.graph.num_triplets;
         for (T* to : {call.grad_direction_in, call.grad_direction_out})
           if (to) std::fill(to + 3 * edges, to + 3 * rows, T(0));
         if (call.grad_fade) std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
         for (int k = 0; call.point && k < 2; ++k)
-          std::fill(call.point + k * in.num_pairs + pairs, call.point + (k + 1) * in.num_pairs, T(0));
+          std::fill(call.point + k * in.num_triplets + triplets, call.point + (k + 1) * in.num_triplets, T(0));
       },
       [&](auto stream) { cuda::smooth_torsion(call, in.direction.size(0), pass, stream); });
 }
 
 Tensor smooth_torsion(const SmoothTorsionArguments& given) {
   const CheckedSmoothTorsion in(given);
-  Tensor point = empty(in.direction, {2, in.num_pairs});
+  Tensor point = empty(in.direction, {2, in.num_triplets});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
@@ -90,9 +90,9 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion
                                                       const OptionalTensor& direction_tangent,
                                                       const OptionalTensor& fade_tangent, Pass pass) {
   const Tensor grad_point = dense(grad_point_);
-  in.check("grad_point", grad_point, in.dtype, {2, in.num_pairs});
+  in.check("grad_point", grad_point, in.dtype, {2, in.num_triplets});
   const int64_t E = in.direction.size(0);
-  Tensor point = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_pairs});
+  Tensor point = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_triplets});
   Tensor grad_direction = empty(in.direction, {E, 3}), grad_fade = empty(in.direction, {E});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -138,7 +138,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define SN_SMOOTH_TORSION_SCHEMA "Tensor direction, Tensor fade, " SN_GRAPH_SCHEMA ", SymInt num_pairs, bool even"
+#define SN_SMOOTH_TORSION_SCHEMA "Tensor direction, Tensor fade, " SN_GRAPH_SCHEMA ", SymInt num_triplets, bool even"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def("smooth_torsion(" SN_SMOOTH_TORSION_SCHEMA ") -> Tensor");

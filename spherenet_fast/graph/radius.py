@@ -82,12 +82,12 @@ def kernel_graph(pos: Tensor, batch: Tensor | None, cutoff: float) -> Graph | No
 
     The number of edges and pairs is all that is read back from a GPU.
     """
-    in_ptr, pair_ptr, status = neighbor_pointers(pos, batch, cutoff)
-    num_edges, num_pairs, wrong = status.tolist()
+    in_ptr, triplet_ptr, status = neighbor_pointers(pos, batch, cutoff)
+    num_edges, num_triplets, wrong = status.tolist()
     if wrong:
         return None
     edge_index, out_edge, rev = neighbor_edges(pos, batch, in_ptr, cutoff, num_edges)
-    return Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, pair_ptr, num_pairs)
+    return Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, triplet_ptr, num_triplets)
 
 
 def _truncated(graph: Graph, keep: Tensor, max_num_neighbors: int) -> Graph:

@@ -90,7 +90,7 @@ class DimeNet(SphericalMessagePassing):
         num_before_skip: ranges.MoreLayers = 1,
         num_after_skip: ranges.MoreLayers = 2,
         num_output_layers: ranges.MoreLayers = 3,
-        basis: Literal["paper", "released"] = "paper",
+        basis: Literal["paper", "dig"] = "paper",
         max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):

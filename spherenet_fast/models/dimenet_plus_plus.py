@@ -35,7 +35,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         envelope_exponent: how smoothly the bases end at the cutoff.
         num_before_skip, num_after_skip: residual layers of a block, before and after its skip connection.
         num_output_layers: dense layers between the sum over neighbors and the prediction.
-        basis: "paper": exact roots and norms of the Bessel functions; "released": rounded as in the released code.
+        basis: "paper": exact roots and norms of the Bessel functions; "dig": rounded as in the released code.
         max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
@@ -60,7 +60,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         num_before_skip: ranges.MoreLayers = 1,
         num_after_skip: ranges.MoreLayers = 2,
         num_output_layers: ranges.MoreLayers = 3,
-        basis: Literal["paper", "released"] = "paper",
+        basis: Literal["paper", "dig"] = "paper",
         max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):

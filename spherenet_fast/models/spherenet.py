@@ -1,5 +1,6 @@
 """SphereNet (Liu et al., "Spherical Message Passing for 3D Graph Networks", ICLR 2022)."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ class SphereNet(SphericalMessagePassing):
         envelope_exponent: how smoothly the distance basis ends at the cutoff.
         num_before_skip, num_after_skip: residual layers of a round, before and after its skip connection.
         num_output_layers: dense layers between the sum over neighbors and the prediction.
-        basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "released": the pairing, and the
+        basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "dig": the pairing, and the
             rounding of the constants, of the code that the authors released. Their checkpoints need it.
         use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs it.
         torsion: what a neighbor's torsion is measured to. "smooth": a blend of all neighbors, which makes energies and
@@ -63,7 +64,7 @@ class SphereNet(SphericalMessagePassing):
         num_before_skip: ranges.MoreLayers = 1,
         num_after_skip: ranges.MoreLayers = 2,
         num_output_layers: ranges.MoreLayers = 3,
-        basis: Literal["paper", "released"] = "paper",
+        basis: Literal["paper", "dig"] = "paper",
         use_angle: bool = True,
         torsion: Literal["smooth", "smooth_even", "paper"] | None = "smooth",
         use_torsion: bool = True,
@@ -98,17 +99,16 @@ class SphereNet(SphericalMessagePassing):
             raise ValueError(f"torsion: expected None where use_angle is False, got {torsion!r}")
 
     @classmethod
-    def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
-        """A model with the weights of a checkpoint of the authors' released code.
+    def from_dig(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
+        """A model with the weights of a checkpoint of DIG's SphereNet, the code that the authors released.
 
         state_dict: names as there ("update_es.0.lin_t1.weight", ...); hparams: what the checkpoint was trained with,
-        wherever it differs from the default values; basis is "released" and torsion "paper". The weights take
-        torch's default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the
-        hyper-parameters.
+        wherever it differs from the default values; basis is "dig" and torsion "paper". The weights take torch's
+        default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the hyper-parameters.
         """
         hparams.setdefault("torsion", "paper")
-        if hparams.setdefault("basis", "released") != "released":
-            raise ValueError(f'basis: expected "released" for a released checkpoint, got {hparams["basis"]!r}')
+        if hparams.setdefault("basis", "dig") != "dig":
+            raise ValueError(f'basis: expected "dig" for a checkpoint of DIG, got {hparams["basis"]!r}')
         model = cls(**hparams)
         expected = {name: list(value.shape) for name, value in model.state_dict().items()}
         found = {name: list(getattr(value, "shape", ())) for name, value in state_dict.items()}
@@ -122,3 +122,11 @@ class SphereNet(SphericalMessagePassing):
             raise ValueError(f"state_dict does not fit the hyper-parameters. {'; '.join(wrong[:4])}{more}")
         model.load_state_dict(state_dict)
         return model
+
+    @classmethod
+    def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
+        """The former name of `from_dig`."""
+        warnings.warn("from_released is deprecated: use from_dig", DeprecationWarning, stacklevel=2)
+        if hparams.get("basis") == "released":
+            hparams["basis"] = "dig"
+        return cls.from_dig(state_dict, **hparams)

@@ -60,10 +60,10 @@ def constant_of_bessel(roots: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def spherical_bessel_constants(num_spherical: int, num_radial: int, basis: str) -> tuple[np.ndarray, np.ndarray]:
-    """Roots and scale, [L, K] float64 each, of the radial functions in basis "paper" or "released".
+    """Roots and scale, [L, K] float64 each, of the radial functions in basis "paper" or "dig".
 
     The released code rounds the roots to float32 and evaluates the norms from them in float32 arithmetic. Its weights
-    belong to those functions, so basis "released" repeats both, rounding by rounding.
+    belong to those functions, so basis "dig" repeats both, rounding by rounding.
     """
     roots = spherical_bessel_roots(num_spherical, num_radial)
     if basis == "paper":

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from types import NoneType, UnionType
@@ -11,6 +12,7 @@ from .ranges import Range
 
 NEEDED = inspect.Parameter.empty  # the default of an argument without one
 _KINDS = {int: "an int", float: "a number", bool: "True or False", str: "a string"}
+OLD_VALUES = {("basis", "released"): "dig"}  # {(name, what it once was called): its name}
 _VARIABLE = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
@@ -53,6 +55,10 @@ def recorded(model: type, constructor: Callable) -> Callable:
 
     @wraps(constructor)
     def construct(self, *given, **named):
+        for (name, old), value in OLD_VALUES.items():
+            if named.get(name) == old:
+                warnings.warn(f'{name}="{old}" is deprecated: use "{value}"', DeprecationWarning, stacklevel=2)
+                named[name] = value
         try:
             bound = signature.bind(self, *given, **named)
         except TypeError:

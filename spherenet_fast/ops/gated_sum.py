@@ -13,41 +13,41 @@ def gated_sum(
     torsion: Tensor | None,
     graph,
     angle_weight: Tensor | None,
-    angle_up: Tensor | None,
+    angle_expand: Tensor | None,
     torsion_weight: Tensor | None,
-    torsion_up: Tensor | None,
+    torsion_expand: Tensor | None,
     basis: str = "paper",
     angle_at: str = "sender",
 ) -> Tensor:
     """The sum over triplets of one interaction block, without a tensor that has a triplet dimension.
 
-        M[e, c] = sum over q of x[q, c] (angle_up a)[c] (torsion_up t)[c]
+        M[e, c] = sum over q of x[q, c] (angle_expand a)[c] (torsion_expand t)[c]
         a[p] = sum_ln angle_weight[p, l K + n] radial[q, l, n] Y_l0(theta)                  (Eq. 5)
         t[p] = sum_hn torsion_weight[p, h K + n] radial[q, o(h), n] Y_h(theta, phi)         (Eq. 4)
 
     where q runs over the edges k->j into the sender of e = j->i, except the reverse of e;
-    h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
+    h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "dig".
 
-    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_pairs] of
-    `torsion_reference`, or [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P];
-    torsion_weight [Q, L^2 K]; torsion_up [C, Q].
+    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_triplets] of
+    `torsion_reference`, or [2, num_triplets] of `smooth_torsion`; angle_weight [P, L K]; angle_expand [C, P];
+    torsion_weight [Q, L^2 K]; torsion_expand [C, Q].
     Without the two torsion weights their factor is 1 (torsion may be None); without all four M is the plain sum.
     angle_at: theta is the angle at j between the directions to k and to i; "receiver" makes it the angle at i between
     those to j and to k, without torsion. Then direction holds the vectors vec [E, 3] themselves.
     On a GPU float32 products are rounded to TF32 where torch's own are (`torch.set_float32_matmul_precision`).
     Returns M [E, C], twice differentiable in x, radial, direction, a smooth torsion and the weights.
     """
-    if basis not in ("paper", "released"):
-        raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
+    if basis not in ("paper", "dig"):
+        raise ValueError(f"basis: expected 'paper' or 'dig', got {basis!r}")
     if angle_at not in ("sender", "receiver"):
         raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
     if torsion_weight is None:
         torsion = None
     smooth = torsion is not None and torsion.is_floating_point()
     return compiled.gated_sum(
-        x, radial, direction, torsion if smooth else None, angle_weight, angle_up, torsion_weight, torsion_up,
+        x, radial, direction, torsion if smooth else None, angle_weight, angle_expand, torsion_weight, torsion_expand,
         None if smooth else torsion, *graph_arrays(graph),
-        basis == "released", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
+        basis == "dig", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
     )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def _tf32_allowed() -> bool:
 
 
 # Inputs: the differentiable ones (x, radial, direction, point, four weights), reference, five arrays of the graph, and
-# the numbers released, angle_at_receiver, tf32. The backward passes take two more numbers, whether the geometry and the
+# the numbers dig, angle_at_receiver, tf32. The backward passes take two more numbers, whether the geometry and the
 # weights want gradients; what is absent or not asked for has a gradient of size 0.
 
 _DIFFERENTIABLE, _TENSORS = 8, 14

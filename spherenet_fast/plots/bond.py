@@ -131,7 +131,7 @@ def _around(graph: Graph, vec: torch.Tensor, edge: int, cutoff: float) -> Surrou
     position = int((out == edge).nonzero())
     incoming = [q for q in range(first, last) if q != int(graph.rev[edge])]
     pairs = torch.tensor(
-        [int(graph.pair_ptr[j]) + (q - first) * len(out) + position for q in incoming], dtype=torch.long
+        [int(graph.triplet_ptr[j]) + (q - first) * len(out) + position for q in incoming], dtype=torch.long
     )
     of = {q - first: n for n, q in enumerate(incoming)}
     phi = torch.remainder(torch.atan2(im[pairs], re[pairs]), 2 * math.pi)

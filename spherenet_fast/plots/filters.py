@@ -23,8 +23,8 @@ NAMES = ("0", "π/4", "π/2", "3π/4", "π", "5π/4", "3π/2", "7π/4")
 def torsion_filters(model: SphereNet, block: int, distance: Tensor, theta: Tensor, phi: Tensor) -> Tensor:
     """What a message k -> j is multiplied by, channel by channel, for its torsion about the edge j -> i.
 
-    t[c] = sum_p torsion_up[c, p] sum_lmn torsion_weight[p, lm, n] R_ln(d) Y_lm(theta, phi): Eq. (4) of the paper after
-    the two weights of an interaction block, the factor that `gated_sum` applies.
+    t[c] = sum_p torsion_expand[c, p] sum_lmn torsion_weight[p, lm, n] R_ln(d) Y_lm(theta, phi): Eq. (4) of the paper
+    after the two weights of an interaction block, the filter that `gated_sum` applies.
 
     Args:
         model: with torsions.

@@ -52,7 +52,7 @@ void smooth_torsion(const py::kwargs& a) {
     using T = decltype(zero);
     SmoothTorsionCall<T> call{};
     call.graph = graph_of(a);
-    call.num_pairs = number<int64_t>(a, "num_pairs");
+    call.num_triplets = number<int64_t>(a, "num_triplets");
     call.even = number<bool>(a, "even");
     call.direction = at<const T>(a, "direction");
     call.fade = at<const T>(a, "fade");

@@ -271,7 +271,7 @@ def test_values_are_checked_if_asked_for(monkeypatch):
         ("in_ptr", "in_ptr: expected ascending offsets from 0 to at most 12"),
         ("out_edge", "out_edge: expected values in 0 .. 11, got 99 at position 2"),
         ("rev", "rev: expected values in -1 .. 11, got 99 at position 2"),
-        ("pair_ptr", "pair_ptr: expected 18 at atom 2, got 99"),
+        ("triplet_ptr", "triplet_ptr: expected 18 at atom 2, got 99"),
     ):
         bad = getattr(room, field).clone()
         bad[2] = 99

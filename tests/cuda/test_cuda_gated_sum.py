@@ -9,7 +9,7 @@ from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated
 from spherenet_fast.ops import reference
 
 DEFAULT, ODD = SHAPES[0], SHAPES[4]
-WEIGHTS = ("angle_weight", "angle_up", "torsion_weight", "torsion_up")
+WEIGHTS = ("angle_weight", "angle_expand", "torsion_weight", "torsion_expand")
 
 
 def compare(operators, vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
@@ -22,7 +22,7 @@ def compare(operators, vec, graph, inputs, basis, dtype, tolerance, angle_at="se
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 @pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_every_size(cuda_operators, shape, gates, basis, dtype, tolerance):

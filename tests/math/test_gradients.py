@@ -64,7 +64,7 @@ def test_from_positions_to_atoms():
         return ops.segment_sum(messages, graph.in_ptr)
 
     frequency = math.pi * torch.tensor([1.0, 2.0], dtype=torch.float64)
-    weights = [given[name] for name in ("angle_weight", "angle_up", "torsion_weight", "torsion_up")]
+    weights = [given[name] for name in ("angle_weight", "angle_expand", "torsion_weight", "torsion_expand")]
     check(function, [pos, frequency, torch.randn(5, 3).double(), *weights])
 
 

@@ -49,7 +49,7 @@ def check_rattled(model, seeds, dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype, tolerance", RATTLED)
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 def test_rattled_molecules(basis, dtype, tolerance):
     check_rattled(with_outputs(SphereNet(**SMALL, basis=basis)).eval(), range(20), dtype, tolerance)
 

@@ -136,4 +136,4 @@ def test_a_triplet_turns_back_only_to_the_same_image():
         assert back == {(graph.rev[e].item(), e) for e in edges}
     graph = radius_graph(CRYSTALS["one atom, fcc"].pos, None, CUTOFF, CRYSTALS["one atom, fcc"].cell)
     assert len(graph.rev) == 18  # the shells at 2.55 and 3.6 Å
-    assert graph.num_pairs - len(graph.rev) == 18 * 17
+    assert graph.num_triplets - len(graph.rev) == 18 * 17

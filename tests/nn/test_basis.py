@@ -38,7 +38,7 @@ def test_bessel_scale_makes_functions_orthonormal():
 
 def test_released_constants_are_rounded():
     exact = basis.spherical_bessel_constants(7, 6, "paper")
-    rounded = basis.spherical_bessel_constants(7, 6, "released")
+    rounded = basis.spherical_bessel_constants(7, 6, "dig")
     np.testing.assert_array_equal(rounded[0], exact[0].astype(np.float32).astype(np.float64))
     # a handful of float32 roundings, 6e-8 each
     np.testing.assert_allclose(rounded[1], exact[1], rtol=1e-6)

@@ -80,7 +80,7 @@ def test_layout_of_the_numbers(change, dtype):
 @pytest.mark.parametrize("change", [at_odd_address, strided])
 def test_layout_of_the_indices(change):
     vec, graph = GRAPHS["batch"]
-    names = ("edge_index", "in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")
+    names = ("edge_index", "in_ptr", "out_ptr", "out_edge", "rev", "triplet_ptr")
     arrays = {name: change(getattr(graph, name)) for name in names}
     assert_same_bits(all_operators(vec, graph._replace(**arrays)), all_operators(vec, graph))
     x, radial, direction, *weights = gated_inputs(vec, **ODD).values()
@@ -143,7 +143,7 @@ def test_lopsided_tiles(num_in, num_out):
 def test_no_channels():
     vec, graph = crowd()
     given = gated_inputs(vec, **ODD)
-    given |= {name: given[name][:0] for name in ("angle_up", "torsion_up")} | {"x": given["x"][:, :0]}
+    given |= {name: given[name][:0] for name in ("angle_expand", "torsion_expand")} | {"x": given["x"][:, :0]}
     found = derivatives(gated_function(ops, vec, graph), given)
     assert found["value 0"].shape == (len(vec), 0)
     assert all((tensor == 0).all() for tensor in found.values())

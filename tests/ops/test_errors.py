@@ -81,10 +81,10 @@ BAD_GRAPHS = [
     (dict(rev=GRAPH.rev[1:]), r"rev: expected shape \[12\], got \[11\]"),
     (dict(rev=other(GRAPH.rev, 3, EDGES)), "rev: expected values in -1 .. 11, got 12 at position 3"),
     (dict(rev=other(GRAPH.rev, 3, -2)), "rev: expected values in -1 .. 11, got -2 at position 3"),
-    (dict(pair_ptr=GRAPH.pair_ptr.int()), "pair_ptr: expected dtype Long, got Int"),
-    (dict(pair_ptr=GRAPH.pair_ptr[:-1]), r"pair_ptr: expected shape \[5\], got \[4\]"),
-    (dict(pair_ptr=other(GRAPH.pair_ptr, 2, 17)), "pair_ptr: expected 18 at atom 2, got 17"),
-    (dict(pair_ptr=GRAPH.pair_ptr + 1), "pair_ptr: expected 0 at atom 0, got 1"),
+    (dict(triplet_ptr=GRAPH.triplet_ptr.int()), "triplet_ptr: expected dtype Long, got Int"),
+    (dict(triplet_ptr=GRAPH.triplet_ptr[:-1]), r"triplet_ptr: expected shape \[5\], got \[4\]"),
+    (dict(triplet_ptr=other(GRAPH.triplet_ptr, 2, 17)), "triplet_ptr: expected 18 at atom 2, got 17"),
+    (dict(triplet_ptr=GRAPH.triplet_ptr + 1), "triplet_ptr: expected 0 at atom 0, got 1"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_bad_graphs(changes, message):
     [
         (dict(vec=VEC[:, :2]), r"vec: expected shape \[any, 3\], got \[12, 2\]"),
         (dict(vec=VEC[:-1]), "in_ptr: expected ascending offsets|out_edge: expected shape"),
-        (dict(num_pairs=7), "num_pairs: expected at least 36, the end of pair_ptr, got 7"),
+        (dict(num_triplets=7), "num_triplets: expected at least 36, the end of triplet_ptr, got 7"),
     ],
 )
 def test_torsion_reference(changes, message):
@@ -113,7 +113,7 @@ def test_torsion_reference(changes, message):
         (dict(x=torch.zeros(EDGES)), r"x: expected shape \[any, any\], got \[12\]"),
         (dict(x=torch.zeros(EDGES - 1, C, **DOUBLE)), "in_ptr: expected ascending|out_edge: expected shape"),
         (dict(x=torch.zeros(EDGES, C)), "radial: expected dtype Float, got Double"),
-        (dict(x=torch.zeros(EDGES, C + 1, **DOUBLE)), r"angle_up: expected shape \[6, 2\], got \[5, 2\]"),
+        (dict(x=torch.zeros(EDGES, C + 1, **DOUBLE)), r"angle_expand: expected shape \[6, 2\], got \[5, 2\]"),
         (dict(radial=None), "radial"),
         (dict(radial=torch.zeros(EDGES + 1, L, K, **DOUBLE)), r"radial: expected shape \[12, any, any\]"),
         (dict(radial=torch.zeros(EDGES, L * K, **DOUBLE)), r"radial: expected shape \[12, any, any\]"),
@@ -125,18 +125,18 @@ def test_torsion_reference(changes, message):
         (dict(direction=VEC[:, :2]), r"direction: expected shape \[12, 3\], got \[12, 2\]"),
         (dict(torsion=None), "torsion: expected one beside torsion_weight, got none"),
         (dict(torsion=TORSIONS.long()), "torsion: expected dtype Int, got Long"),
-        (dict(torsion=TORSIONS[1:]), "torsion: expected at least 36, the end of pair_ptr, got 35"),
+        (dict(torsion=TORSIONS[1:]), "torsion: expected at least 36, the end of triplet_ptr, got 35"),
         (dict(torsion=other(TORSIONS, 10, 3)), "torsion: expected values in -2 .. 2 around atom 1, got others"),
         (dict(torsion=other(TORSIONS, 10, -3)), "torsion: expected values in -2 .. 2 around atom 1, got others"),
-        (dict(angle_weight=None), "angle_up: expected both or neither of angle_weight and angle_up"),
-        (dict(angle_weight=None, angle_up=None), "angle_weight: expected one beside torsion_weight, got none"),
-        (dict(angle_weight=torch.zeros(0, L * K, **DOUBLE)), "angle_up|angle_weight"),
-        (dict(angle_up=None), "angle_up: expected both or neither of angle_weight and angle_up"),
-        (dict(angle_up=torch.zeros(C, P + 1, **DOUBLE)), r"angle_up: expected shape \[5, 2\], got \[5, 3\]"),
-        (dict(torsion_weight=None), "torsion_up: expected both or neither of torsion_weight and torsion_up"),
+        (dict(angle_weight=None), "angle_expand: expected both or neither of angle_weight and angle_expand"),
+        (dict(angle_weight=None, angle_expand=None), "angle_weight: expected one beside torsion_weight, got none"),
+        (dict(angle_weight=torch.zeros(0, L * K, **DOUBLE)), "angle_expand|angle_weight"),
+        (dict(angle_expand=None), "angle_expand: expected both or neither of angle_weight and angle_expand"),
+        (dict(angle_expand=torch.zeros(C, P + 1, **DOUBLE)), r"angle_expand: expected shape \[5, 2\], got \[5, 3\]"),
+        (dict(torsion_weight=None), "torsion_expand: expected both or neither of torsion_weight and torsion_expand"),
         (dict(torsion_weight=torch.zeros(Q, L * K, **DOUBLE)), r"torsion_weight: expected shape \[any, 18\]"),
-        (dict(torsion_up=None), "torsion_up: expected both or neither of torsion_weight and torsion_up"),
-        (dict(torsion_up=torch.zeros(Q, C, **DOUBLE)), r"torsion_up: expected shape \[5, 3\], got \[3, 5\]"),
+        (dict(torsion_expand=None), "torsion_expand: expected both or neither of torsion_weight and torsion_expand"),
+        (dict(torsion_expand=torch.zeros(Q, C, **DOUBLE)), r"torsion_expand: expected shape \[5, 3\], got \[3, 5\]"),
     ],
 )
 def test_gated_sum(changes, message):
@@ -145,8 +145,8 @@ def test_gated_sum(changes, message):
 
 
 def test_unknown_basis():
-    given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS, graph=GRAPH, basis="dig")
-    with pytest.raises(ValueError, match="basis: expected 'paper' or 'released', got 'dig'"):
+    given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS, graph=GRAPH, basis="other")
+    with pytest.raises(ValueError, match="basis: expected 'paper' or 'dig', got 'other'"):
         ops.gated_sum(**given)
 
 
@@ -267,7 +267,7 @@ def test_corrupted_graphs_never_crash():
     given = gated_inputs(VEC, L, K, C, P, Q)
     refused = 0
     for number in range(400):
-        name = ("in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")[number % 5]
+        name = ("in_ptr", "out_ptr", "out_edge", "rev", "triplet_ptr")[number % 5]
         array = getattr(GRAPH, name).clone()
         place = torch.randint(len(array), (2,), generator=generator)
         array[place] = torch.randint(-3, EDGES + 3, (2,), generator=generator)

@@ -16,7 +16,7 @@ DTYPES = [torch.float64, torch.float32]
 
 
 def pairs(graph):
-    """q, e and center of every pair [num_pairs]."""
+    """q, e and center of every pair [num_triplets]."""
     found = [
         (q, int(e), j)
         for j in range(len(graph.in_ptr) - 1)
@@ -32,7 +32,7 @@ def test_equals_the_specification(name, dtype):
     vec, graph = GRAPHS[name]
     vec = vec.to(dtype)
     found = ops.torsion_reference(vec, graph)
-    assert found.dtype == torch.int32 and found.shape == (graph.num_pairs,)
+    assert found.dtype == torch.int32 and found.shape == (graph.num_triplets,)
     assert torch.equal(found, reference.torsion_reference(vec, graph))
 
 

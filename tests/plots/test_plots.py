@@ -30,7 +30,7 @@ def rattled(seed=0) -> Atoms:
 
 
 @pytest.mark.parametrize("operators", [ops, reference])
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 def test_filters_are_the_factors_of_the_gated_sum(operators, basis):
     """One message at a time through a block's sum over triplets, at the place that the other picture says it has."""
     torch.manual_seed(0)

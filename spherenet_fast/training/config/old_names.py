@@ -3,6 +3,8 @@
 import sys
 from typing import Any
 
+from ...nn.hparams import OLD_VALUES
+
 OLD_CONFIGS = {"is2re": "slabs"}
 OLD_KEYS = {
     ("data", "within"): "ewt_threshold",
@@ -18,7 +20,7 @@ def renamed_config(name: str, tell: bool = False) -> str:
 
 
 def renamed_keys(sections: dict[str, Any], tell: bool = False) -> dict[str, Any]:
-    """`sections` with the keys of today. Raises ValueError where a key has a value under both of its names."""
+    """`sections` with the names of today. Raises ValueError where a key has a value under both of its names."""
     for (section, old), new in OLD_KEYS.items():
         values = sections.get(section)
         if not isinstance(values, dict) or old not in values:
@@ -28,6 +30,13 @@ def renamed_keys(sections: dict[str, Any], tell: bool = False) -> dict[str, Any]
         if tell:
             _tell(f"config key '{section}.{old}'", f"'{section}.{new}'")
         sections = sections | {section: {new if key == old else key: value for key, value in values.items()}}
+    model = sections.get("model")
+    for (name, old), new in OLD_VALUES.items():
+        if isinstance(model, dict) and model.get(name) == old:
+            if tell:
+                _tell(f"config key 'model.{name}': {old!r}", repr(new))
+            model = model | {name: new}
+            sections = sections | {"model": model}
     return sections
 
 
