@@ -34,6 +34,12 @@ class ErrorSum:
         self.names, self.limits = list(names), limits
         self.clear()
 
+    @classmethod
+    def of(cls, potential: Potential, scaled: bool = False) -> "ErrorSum":
+        """One for errors of the potential's targets, with its limit on them; `scaled`: errors over its scale."""
+        threshold, unit = potential.ewt_threshold, potential.scale if scaled else torch.ones_like(potential.scale)
+        return cls(potential.names, None if threshold is None else threshold / unit)
+
     def clear(self) -> None:
         """Forget everything added."""
         self.absolute = self.square = self.within = self.missing = None
@@ -112,9 +118,7 @@ def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_
     on atoms that are not fixed.
     """
     device = potential.scale.device
-    threshold = potential.ewt_threshold
-    limits = None if threshold is None else torch.full_like(potential.scale, threshold)
-    errors = ErrorSum(potential.names, limits)
+    errors = ErrorSum.of(potential)
     with torch.no_grad():
         for batch in evaluation_loader(molecules, indices, batch_size):
             batch = batch.to(device)

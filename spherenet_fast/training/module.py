@@ -34,9 +34,7 @@ class TrainingModule(pl.LightningModule):
         self.config = config
         self.max_steps = max_steps
         self.average: WeightAverage | None = None
-        limits = None if potential.ewt_threshold is None else potential.ewt_threshold / potential.scale
-        self.train_errors = ErrorSum(potential.names, limits)
-        self.val_errors = ErrorSum(potential.names, limits)
+        self.train_errors, self.val_errors = ErrorSum.of(potential, scaled=True), ErrorSum.of(potential, scaled=True)
         self.train_loss = self.val_loss = 0.0  # sums over graphs, tensors once there is a batch
         self.lr = 0.0
         self.lr_of_other_budget: float | None = None  # of the last step before a resume with another budget

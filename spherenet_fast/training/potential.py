@@ -243,7 +243,8 @@ class Potential(nn.Module):
     def load(cls, path, device="cpu") -> "Potential":
         """Read what `save` wrote, or the checkpoint of a training run (its averaged weights).
 
-        It comes ready to evaluate: in evaluation mode, its weights without gradients.
+        It comes ready to evaluate: in evaluation mode, its weights without gradients. A model that is not of this
+        package is imported from where the checkpoint says (`spherenet_fast.models.find_model`).
 
         Raises:
             FileNotFoundError: there is no such file.
