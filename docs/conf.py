@@ -24,9 +24,8 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "generated"]
 root_doc = "index"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.strikethrough"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
