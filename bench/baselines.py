@@ -1,6 +1,6 @@
 """What predictions without a network miss the slabs' adsorption energies by: `python bench/baselines.py`, MAE in eV.
 
-The split is that of `spherenet-fast train is2re`. "mean" predicts the mean of the training set; "mean for each
+The split is that of `spherenet-fast train slabs`. "mean" predicts the mean of the training set; "mean for each
 adsorbate" that of the training slabs with the same adsorbed element; "elements" is what `loss.references=elements`
 subtracts: linear least squares in the numbers of atoms of every element.
 """
@@ -39,7 +39,7 @@ def main() -> None:
     settings = {"slabs drawn at random": ["data.held_out=[]", "data.test=100"]}
     settings |= {f"{metal}, held out": [f"data.held_out=[{metal}]"] for metal in METALS}
     for name, overrides in settings.items():
-        split = prepare_split(load_config("is2re", overrides).data, slabs)
+        split = prepare_split(load_config("slabs", overrides).data, slabs)
         found = " | ".join(f"{error:.3f}" for error in errors(slabs, split.train, split.test))
         print(f"| {name} | {len(split.test)} | {found} |")
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-import torch
-from torch import nn
-
 import model_zoo
 import pyg_models
+import torch
 from floor import Floor
 from model_zoo import SPHERENETS
 from operators import OPERATORS, OperatorUse
 from periodic import graph_by_images, liquid, slab
 from replay import captured, recorded
+from table import CAPTURED, REPLAY
+from torch import nn
+
 from spherenet_fast.data import Batch, read_molecules
 from spherenet_fast.graph import Graph, radius_graph
-from table import CAPTURED, REPLAY
 
 CUTOFF = 5.0  # Å, SphereNet's default
 LIQUID_ATOMS = (400, 800, 1600, 3200, 6400)
@@ -68,7 +68,7 @@ _last_periodic: dict[str, object] = {}  # the graph of the structure that all pr
 
 
 def graph_of(data: Batch, cutoff: float = CUTOFF) -> Graph:
-    """The neighbours as the model finds them; those of a periodic structure on a GPU without any other package."""
+    """The neighbors as the model finds them; those of a periodic structure on a GPU without any other package."""
     if data.cell is not None and data.pos.is_cuda:
         if _last_periodic.get("pos") is not data.pos:
             _last_periodic.update(pos=data.pos, graph=graph_by_images(data, CUTOFF))
@@ -77,7 +77,7 @@ def graph_of(data: Batch, cutoff: float = CUTOFF) -> Graph:
 
 
 # ---- procedures ------------------------------------------------------------------------------------------------------
-# A step is the loss and its gradients, without the optimizer. Each call finds the neighbours, too, unless it has them.
+# A step is the loss and its gradients, without the optimizer. Each call finds the neighbors, too, unless it has them.
 
 
 def inference(model: nn.Module, data: Batch, *graph: Graph) -> None:
@@ -126,8 +126,8 @@ def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device
         if provider == "floor":
             return getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), procedure)
         if mode.endswith(REPLAY) or (data.cell is not None and data.pos.is_cuda):
-            neighbours = model.neighbours(data) if provider in pyg_models.NEEDS else graph_of(data, model.cutoff)
-            return partial(PROCEDURES[procedure], model, data, neighbours)
+            neighbors = model.neighbors(data) if provider in pyg_models.NEEDS else graph_of(data, model.cutoff)
+            return partial(PROCEDURES[procedure], model, data, neighbors)
         return partial(PROCEDURES[procedure], model, data)
 
     return recorded(make, data.pos.device) if mode.endswith(REPLAY) else make()
@@ -200,7 +200,7 @@ def _model_workloads(
 def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
     """Whether a provider is measured on a system.
 
-    PyTorch Geometric's models stop at 32 neighbours, which is no comparison in a liquid or a metal. The reference keeps
+    PyTorch Geometric's models stop at 32 neighbors, which is no comparison in a liquid or a metal. The reference keeps
     hundreds of floats for each triplet, so it sees only the smallest systems; and it asks the GPU for sizes on its way,
     so it cannot be recorded. Only this package has steps of fixed size.
     """
@@ -217,7 +217,7 @@ def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
 
 
 def _graph_workloads(providers: list[str], device: str) -> Iterator[Workload]:
-    """The neighbour search alone; that of a periodic structure on the CPU."""
+    """The neighbor search alone; that of a periodic structure on the CPU."""
     systems = [("qm9", qm9(32))]
     if torch.device(device).type != "cuda":
         systems += [("liquid", liquid(size)) for size in (LIQUID_ATOMS[0], LIQUID_ATOMS[-1])]

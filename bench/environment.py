@@ -7,9 +7,8 @@ import subprocess
 import sys
 import traceback
 
-import torch
-
 import table
+import torch
 
 NO_LIBRARY = 3
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import matplotlib
-
 from table import CASES, REPLAY, TITLES, Row, heading
 
 matplotlib.use("Agg")
@@ -47,7 +46,7 @@ def _of_one_way(rows: list[Row]) -> list[Row]:
 
 
 def _label(case: str, mode: str) -> str:
-    """In short lines, which neighbouring columns leave room for."""
+    """In short lines, which neighboring columns leave room for."""
     return f"{CASES[case]}, {mode}".replace(", ", "\n").replace("_and_forces", "\nand forces").replace("_", " ")
 
 

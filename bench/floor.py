@@ -10,7 +10,7 @@ runs over it as in the procedure that is measured. So for every layer there are 
 
 The layers are linked output to input wherever the widths fit: all that follow each other in the message path, and all
 of an output block. Layers that begin with the distance basis, and the chains themselves, are not added up: each ends in
-a gradient of its own that is ready before the clock starts. There are no activations, no sums over neighbours, no
+a gradient of its own that is ready before the clock starts. There are no activations, no sums over neighbors, no
 elementwise work beside the layers' biases, so the floor counts less than any eager implementation has to do.
 
 Not counted: lin_sbf1, lin_sbf2, lin_t1, lin_t2. The paper applies them to triplets, not to edges or atoms, and here the

@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
-
 from cases import aspirin, model_call, qm9
 from table import REPLAY
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 TOP = 40
 STEPS = {"qm9": (qm9, 32, "energy_step"), "aspirin": (aspirin, 8, "energy_and_forces_step")}

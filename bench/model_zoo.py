@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
 import pyg_models
 from table import COMPARED
+from torch import nn
+
 from spherenet_fast.models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
 
 SPHERENETS = ("ours", "reference")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import Graph, edge_vectors
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.basis import spherical_bessel_constants
+from spherenet_fast.ops import reference
 
 OPERATORS = ("radial_basis", "torsion_reference", "gated_sum")
 SOURCES = {"ours": ops, "reference": reference}
@@ -34,7 +34,7 @@ class OperatorUse:
         basis = roots, scale, hparams["cutoff"], hparams["envelope_exponent"]
         frequency = torch.pi * torch.arange(1, num_radial + 1, dtype=pos.dtype, device=pos.device)
         self.modes = ("forward", "backward", "double_backward")
-        self.per, self.unit = graph.num_pairs - int((graph.rev >= 0).sum()), "ns/triplet"
+        self.per, self.unit = graph.num_triplets - int((graph.rev >= 0).sum()), "ns/triplet"
         if operator == "radial_basis":
             self.per, self.unit = len(distance), "ns/edge"
             self.constants = basis

@@ -1,4 +1,4 @@
-"""Periodic systems for the benchmarks, and their neighbours on a GPU, with nothing but torch."""
+"""Periodic systems for the benchmarks, and their neighbors on a GPU, with nothing but torch."""
 
 import math
 
@@ -17,7 +17,7 @@ CHUNK = 2**24  # distances at once
 def liquid(num_atoms: int) -> Batch:
     """H, C, N and O at the density of a liquid: placed at random in a periodic cube, none closer than LIQUID_SPACING.
 
-    Periodic, so that an atom has as many neighbours in a large cube as in a small one.
+    Periodic, so that an atom has as many neighbors in a large cube as in a small one.
     """
     if num_atoms > PLACED_ATOMS:
         part = liquid(num_atoms // 8)

@@ -1,7 +1,7 @@
 """SchNet, DimeNet and DimeNet++ of PyTorch Geometric, called like `SphereNet`.
 
-Their neighbour search and their list of triplets need compiled extensions that PyTorch Geometric does not bring along.
-All get the neighbours from `spherenet_fast.graph.radius_graph` instead, inside the measured call as for every other
+Their neighbor search and their list of triplets need compiled extensions that PyTorch Geometric does not bring along.
+All get the neighbors from `spherenet_fast.graph.radius_graph` instead, inside the measured call as for every other
 provider, and the DimeNets their triplets from a few lines of PyTorch.
 """
 
@@ -54,18 +54,18 @@ class PygModel(nn.Module):
         if hasattr(model, "readout"):
             model.readout = SumOfAtoms()
 
-    def forward(self, data, neighbours: tuple[Tensor, ...] | None = None) -> Tensor:
-        with _given(data.num_graphs, neighbours):
+    def forward(self, data, neighbors: tuple[Tensor, ...] | None = None) -> Tensor:
+        with _given(data.num_graphs, neighbors):
             return self.model(data.z, data.pos, data.batch)
 
-    def energy_and_forces(self, data, neighbours: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor]:
+    def energy_and_forces(self, data, neighbors: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor]:
         pos = data.pos.detach().requires_grad_()
-        with _given(data.num_graphs, neighbours):
+        with _given(data.num_graphs, neighbors):
             energy = self.model(data.z, pos, data.batch)
         (slope,) = torch.autograd.grad(energy.sum(), pos, create_graph=self.training)
         return (energy, -slope) if self.training else (energy.detach(), -slope)
 
-    def neighbours(self, data) -> tuple[Tensor, ...]:
+    def neighbors(self, data) -> tuple[Tensor, ...]:
         """edge_index, and DimeNet++'s triplets, for calls that are not to search for them."""
         edge_index = _edge_index(data.pos, self.model.cutoff, data.batch)
         return edge_index, *(() if hasattr(self.model, "interactions") else _triplets(edge_index, len(data.z)))
@@ -78,16 +78,16 @@ class SumOfAtoms(nn.Module):
         return h.new_zeros(_state["num_graphs"], h.shape[1]).index_add(dim, batch, h)
 
 
-_state = {"num_graphs": None, "neighbours": None}  # of the call that is running
+_state = {"num_graphs": None, "neighbors": None}  # of the call that is running
 
 
 @contextmanager
-def _given(num_graphs: int, neighbours: tuple[Tensor, ...] | None):
-    _state.update(num_graphs=num_graphs, neighbours=neighbours)
+def _given(num_graphs: int, neighbors: tuple[Tensor, ...] | None):
+    _state.update(num_graphs=num_graphs, neighbors=neighbors)
     try:
         yield
     finally:
-        _state.update(num_graphs=None, neighbours=None)
+        _state.update(num_graphs=None, neighbors=None)
 
 
 def _sized(scatter):
@@ -101,17 +101,17 @@ def _sized(scatter):
 
 
 def _edge_index(pos: Tensor, r: float, batch: Tensor | None = None, max_num_neighbors: int = 32) -> Tensor:
-    """[2, E]: the stand-in for torch_geometric.nn.radius_graph. No molecule here has more neighbours than 32."""
-    if _state["neighbours"]:
-        return _state["neighbours"][0]
+    """[2, E]: the stand-in for torch_geometric.nn.radius_graph. No molecule here has more neighbors than 32."""
+    if _state["neighbors"]:
+        return _state["neighbors"][0]
     return radius_graph(pos.detach(), batch, r).edge_index
 
 
 def _triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
     """The stand-in for torch_geometric.nn.models.dimenet.triplets: atoms i, j of the edges j->i [E], then atoms i, j,
     k and edges kj, ji of the triplets k->j->i with k != i [T]. edge_index [2, E] is sorted by receiver."""
-    if _state["neighbours"]:
-        return _state["neighbours"][1:]
+    if _state["neighbors"]:
+        return _state["neighbors"][1:]
     sender, receiver = edge_index
     degree = torch.bincount(receiver, minlength=num_nodes)
     first = degree.cumsum(0) - degree  # of the edges into each atom

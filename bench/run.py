@@ -11,13 +11,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-
 import memory
+import numpy as np
 import pyg_models
 import report
 import table
+import torch
 from cases import CASES, MODEL_CASES, ON_GPU, PROVIDERS, Call, Workload, make_model, workloads
 
 from spherenet_fast import keep_freed_memory

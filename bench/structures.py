@@ -1,4 +1,4 @@
-"""What training costs on structures of one's own, all neighbours kept: `python bench/structures.py SOURCE`.
+"""What training costs on structures of one's own, all neighbors kept: `python bench/structures.py SOURCE`.
 
 SOURCE is what `spherenet-fast train` takes as `data.source`. A step has one structure: the loss of its energy, or of
 its energy and the forces on its free atoms, and the gradients by all parameters. Times are CPU seconds of this process,
@@ -11,11 +11,11 @@ import statistics
 import time
 from pathlib import Path
 
+import memory
 import numpy as np
+import table
 import torch
 
-import memory
-import table
 from spherenet_fast import keep_freed_memory
 from spherenet_fast.data import Batch, read_molecules
 from spherenet_fast.graph import radius_graph
@@ -51,8 +51,8 @@ def measure(arguments: argparse.Namespace) -> list[table.Row]:
     model = SphereNet(num_spherical=arguments.num_spherical).train()
     rows = []
 
-    def add(mode: str, metric: str, unit: str, x: int, values: list[float], centre: float) -> None:
-        percentiles = [f"{value:.4g}" for value in (centre, *np.percentile(values, [20, 80]))]
+    def add(mode: str, metric: str, unit: str, x: int, values: list[float], center: float) -> None:
+        percentiles = [f"{value:.4g}" for value in (center, *np.percentile(values, [20, 80]))]
         rows.append(dict(zip(table.COLUMNS, [CASE, "ours", mode, metric, unit, str(x), *percentiles])))
         rows[-1] |= table.environment("cpu")
         print(f"    {mode}, {metric}: {percentiles[0]} {unit}")
@@ -91,10 +91,10 @@ def seconds(model: SphereNet, batch: Batch, forces: bool) -> float:
 
 def describe(model: SphereNet, batch: Batch) -> str:
     graph = radius_graph(batch.pos, batch.batch, model.hparams["cutoff"], batch.cell, batch.pbc)
-    triplets = graph.num_pairs - int((graph.rev >= 0).sum())
+    triplets = graph.num_triplets - int((graph.rev >= 0).sum())
     most = int(graph.in_ptr.diff().max())
     return (
-        f"{len(batch.z):,} atoms, {len(graph.rev):,} edges, {triplets:,} triplets, at most {most} neighbours of an atom"
+        f"{len(batch.z):,} atoms, {len(graph.rev):,} edges, {triplets:,} triplets, at most {most} neighbors of an atom"
     )
 
 

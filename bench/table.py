@@ -27,7 +27,7 @@ MODELS = {
 CASES = {
     "build": "building the model", "qm9": "QM9, 32 molecules", "qm9-128": "QM9, 128 molecules",
     "qm9-512": "QM9, 512 molecules", "ethanol": "ethanol, 16 frames", "aspirin-1": "aspirin, 1 frame",
-    "aspirin": "aspirin, 8 frames", "slab": "slab", "liquid": "liquid", "graph": "neighbours",
+    "aspirin": "aspirin, 8 frames", "slab": "slab", "liquid": "liquid", "graph": "neighbors",
     "models": "all models, QM9, 32 molecules",
 }  # fmt: skip
 REPLAY, CAPTURED = "_replay", "_captured"  # behind a procedure's name: recorded as CUDA graph

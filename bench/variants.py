@@ -65,7 +65,6 @@ def run_one(variant: Path, result: Path, arguments) -> str | None:
 
 def measure(arguments) -> None:
     import torch
-
     from cases import CUTOFF, aspirin, graph_of, make_model, model_call, qm9
     from run import seconds
     from table import REPLAY

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .graph import Graph, build_graph, edge_vectors, radius_graph
     from .models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
     from .nn.framework import GraphNetwork3D, SphericalMessagePassing
+    from .training.potential import load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "build_graph",
     "edge_vectors",
     "keep_freed_memory",
+    "load",
     "radius_graph",
 ]
 
@@ -46,6 +48,7 @@ _MODULES = {
     "_freed_memory": ("keep_freed_memory",),
     "nn.framework": ("GraphNetwork3D", "SphericalMessagePassing"),
     "graph": ("Graph", "build_graph", "edge_vectors", "radius_graph"),
+    "training.potential": ("load",),
     "models": ("DimeNet", "DimeNetPlusPlus", "PhysNet", "SchNet", "SphereNet"),
 }
 __getattr__, __dir__ = lazy_names(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -60,9 +60,7 @@ def _loaded(checkpoint: Path, device: str, unit: str | None):
     return potential
 
 
-_Unit = Annotated[
-    str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")
-]
+_Unit = Annotated[str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 
@@ -93,7 +91,7 @@ def main(
 @app.command()
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, is2re, paper_md17:toluene, ...")
+        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, slabs, paper_md17:toluene, ...")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="runs/<config's name>")
@@ -132,9 +130,7 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
-    data: Annotated[
-        str | None, typer.Option(help="Data to use.", show_default="those of the training run")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data to use.", show_default="those of the training run")] = None,
     file_units: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=UNIT", help="Unit in --data of a target, or of length or forces: energy=kcal/mol."),
@@ -152,7 +148,7 @@ def evaluate(
     """
     from .data.labels import parse_keys
     from .training.evaluation import evaluation_data
-    from .training.metrics import error_table, evaluate, print_unseen_elements, spreads, standardised
+    from .training.metrics import error_table, evaluate, print_unseen_elements, spreads, standardized
 
     with _errors_in_one_line():
         potential = _loaded(checkpoint, device, unit)
@@ -166,7 +162,7 @@ def evaluate(
         print(error_table(potential, errors))
         print_unseen_elements(potential, molecules, indices)
         if len(potential.names) > 1:
-            ratio, log_ratio = standardised(errors.mae, spreads(molecules, indices))
+            ratio, log_ratio = standardized(errors.mae, spreads(molecules, indices))
             print(f"std. MAE {100 * ratio:.3f} %  logMAE {log_ratio:.3f}")
 
 
@@ -230,9 +226,7 @@ def geometry(
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png or .svg.")],
     bond: Annotated[
         tuple[int, int] | None,
-        typer.Option(
-            metavar="J I", help="The bond j->i, atoms from 0.", show_default="the shortest without hydrogen"
-        ),
+        typer.Option(metavar="J I", help="The bond j->i, atoms from 0.", show_default="the shortest without hydrogen"),
     ] = None,
     frame: Annotated[int, typer.Option(help="Structure in the file, from 0; -1 is the last.")] = 0,
     cutoff: Annotated[
@@ -241,7 +235,7 @@ def geometry(
     ] = None,
     overwrite: _Overwrite = False,
 ):
-    """Draw the distances, angles and torsions of a bond's neighbours, as SphereNet has them."""
+    """Draw the distances, angles and torsions of a bond's neighbors, as SphereNet has them."""
     from .data import read_structures
     from .plots.files import check_picture, save
     from .plots.geometry import draw_geometry

@@ -27,7 +27,7 @@ from .graph import Graph, radius_graph
 from .graph.given import check_graph, checks_are_on
 from .graph.padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
 from .nn.framework import GraphNetwork3D
-from .nn.inputs import Molecules, read_molecules
+from .nn.inputs import Inputs, read_inputs
 from .nn.ranges import NUM_ELEMENTS
 
 __all__ = ["Capacity", "CapacityError", "CapturedInference", "CapturedTraining", "masked_mean"]
@@ -133,10 +133,10 @@ def _abandon(graph: Any, pool: tuple[int, int], stream: Any) -> None:
 
 
 class _Step:
-    """The batch in place, its neighbours, and the errors that are found on the way.
+    """The batch in place, its neighbors, and the errors that are found on the way.
 
-    Whether the neighbours are searched for in the recorded part is decided by the first call: so if no graph is given,
-    nothing repeats, and the model takes all neighbours.
+    Whether the neighbors are searched for in the recorded part is decided by the first call: so if no graph is given,
+    nothing repeats, and the model takes all neighbors.
     """
 
     def __init__(self, model: GraphNetwork3D, capacity: Capacity, atom_labels=(), graph_labels=()):
@@ -144,20 +144,20 @@ class _Step:
             found = "kernels=False" if isinstance(model, GraphNetwork3D) else type(model).__name__
             raise ValueError(f"model: expected a GraphNetwork3D with its fused kernels, got {found}")
         self.model, self.capacity = model, Capacity(*capacity)
-        self.weight = model.like()
+        self.weight = model.parameter_like()
         self.cutoff = model.cutoff
         self.atom_labels, self.graph_labels = tuple(atom_labels), tuple(graph_labels)
         self.batch: PaddedBatch | None = None
         self.graph: Graph | None = None
         self.searches = False
 
-    def put(self, data: Any, graph: Graph | None, recorded: bool) -> Molecules:
+    def put(self, data: Any, graph: Graph | None, recorded: bool) -> Inputs:
         """Copies a batch, and its graph if it is not to be searched for, to where the step reads them.
 
         A recorded step looks at the values itself and says if something is wrong with them, together with its result.
         """
-        molecules = read_molecules(data, self.weight, values=not (recorded and self.searches))
-        z, pos, batch, num_graphs, cell, pbc = molecules
+        inputs = read_inputs(data, self.weight, values=not (recorded and self.searches))
+        z, pos, batch, num_graphs, cell, pbc = inputs
         labels = {name: _label(data, name) for name in self.atom_labels + self.graph_labels}
         if self.batch is None:
             examples = [{name: labels[name] for name in names} for names in (self.atom_labels, self.graph_labels)]
@@ -167,7 +167,7 @@ class _Step:
             raise ValueError("graph: expected None as in the first call, got one")
         if not self.searches:
             if graph is None:
-                graph = self.model.neighbours(molecules)
+                graph = self.model.neighbors(inputs)
             if len(graph.in_ptr) != len(z) + 1:
                 raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
             if checks_are_on(pos):
@@ -176,7 +176,7 @@ class _Step:
         self.batch.fill(z, pos, batch, num_graphs, cell, labels)
         if not self.searches:
             self._put_graph(graph)
-        return molecules
+        return inputs
 
     def _put_graph(self, graph: Graph) -> None:
         if self.graph is None:
@@ -189,7 +189,7 @@ class _Step:
                 room.copy_(value)
 
     def find(self) -> Tensor:
-        """Sets the graph of the batch in place. Returns status [4] int64: edges, pairs, wrong atoms, wrong numbers."""
+        """Sets the batch's graph in place. Returns status [4] int64: edges, triplets, wrong atoms, wrong numbers."""
         z, batch = self.batch.z, self.batch.batch
         if not self.searches:
             return z.new_zeros(4)
@@ -198,14 +198,14 @@ class _Step:
         z.clamp_(1, NUM_ELEMENTS - 1)  # an error is on its way; until then no row outside of the embedding is read
         return torch.cat([status, wrong.sum()[None]])
 
-    def raise_if_wrong(self, status: Tensor, data: Any, molecules: Molecules) -> None:
+    def raise_if_wrong(self, status: Tensor, data: Any, inputs: Inputs) -> None:
         """Reads status [4], which waits for it. Raises CapacityError, or the error of an uncaptured call."""
-        edges, pairs, *wrong = status.tolist()
+        edges, triplets, *wrong = status.tolist()
         if any(wrong):
-            read_molecules(data, self.weight)
-            radius_graph(molecules.pos, molecules.batch, self.cutoff)
+            read_inputs(data, self.weight)
+            radius_graph(inputs.pos, inputs.batch, self.cutoff)
             raise RuntimeError(f"data: {wrong[0]} wrong positions or entries of batch, {wrong[1]} wrong entries of z")
-        self.capacity.check(edges=edges, pairs=pairs)
+        self.capacity.check(edges=edges, triplets=triplets)
 
     def predict(self, forces: bool) -> tuple[Tensor, Tensor | None]:
         """Energies [G, T] of the batch in place and forces [N, 3], 0 in padding."""
@@ -223,7 +223,7 @@ class CapturedInference:
 
     Args:
         model: with its fused kernels, in evaluation mode.
-        capacity: of batches, in atoms, edges, pairs and graphs.
+        capacity: of batches, in atoms, edges, triplets and graphs.
         forces: False for energies alone.
     """
 
@@ -242,17 +242,17 @@ class CapturedInference:
     def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor] | Tensor:
         """energy [graphs, out_channels] and forces [N, 3], or energy alone.
 
-        data: what the model takes, on its device; graph: its neighbours, or None: they are found.
+        data: what the model takes, on its device; graph: its neighbors, or None: they are found.
 
         Raises:
-            CapacityError: there are more graphs, atoms, edges or pairs than there is room for.
+            CapacityError: there are more graphs, atoms, edges or triplets than there is room for.
             ValueError, TypeError: as from the model.
         """
-        molecules = self.step.put(data, graph, self.run.graph is not None)
+        inputs = self.step.put(data, graph, self.run.graph is not None)
         status, energy, forces = self.run()
-        self.step.raise_if_wrong(status, data, molecules)
-        energy = energy[: molecules.num_graphs].clone()
-        return (energy, forces[: len(molecules.z)].clone()) if self.forces else energy
+        self.step.raise_if_wrong(status, data, inputs)
+        energy = energy[: inputs.num_graphs].clone()
+        return (energy, forces[: len(inputs.z)].clone()) if self.forces else energy
 
 
 class _LossOf(torch.nn.Module):
@@ -278,7 +278,7 @@ class CapturedTraining:
         def loss(energy, forces, batch):  # [G, T], [N, 3], PaddedBatch
             return masked_mean((energy - batch.y).abs(), batch.graph_mask) + ...
 
-    The search for neighbours is a recorded graph of its own, and its sizes are read before the rest runs, so a batch
+    The search for neighbors is a recorded graph of its own, and its sizes are read before the rest runs, so a batch
     that does not fit, or that is wrong, raises an error and changes nothing.
 
     The gradients are those of copies of the parameters and end in `parameter.grad`; hooks of parameters are not called.
@@ -288,7 +288,7 @@ class CapturedTraining:
         loss: (energy, forces or None, batch) -> 0-dimensional tensor; it must not read values on the host.
         optimizer: of the model's parameters; on a GPU with capturable=True if it has that option. Numbers in its
             groups are recorded as they are; to change the learning rate between steps make it a tensor on the GPU.
-        capacity: of batches, in atoms, edges, pairs and graphs.
+        capacity: of batches, in atoms, edges, triplets and graphs.
         forces: False to predict energies alone; the loss gets None for the forces.
         atom_labels, graph_labels: attributes of the data that the loss reads, with one row for every atom or graph.
     """
@@ -335,9 +335,9 @@ class CapturedTraining:
 
         data, graph, errors: as for CapturedInference; data has the labels, too.
         """
-        molecules = self.step.put(data, graph, self.find.graph is not None)
-        self.step.raise_if_wrong(self.find(), data, molecules)
-        # the neighbours stay in place once their search is recorded
+        inputs = self.step.put(data, graph, self.find.graph is not None)
+        self.step.raise_if_wrong(self.find(), data, inputs)
+        # the neighbors stay in place once their search is recorded
         return self.change(may_record=self.find.graph is not None).clone()
 
 

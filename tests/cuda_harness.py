@@ -99,6 +99,6 @@ def run_program(program, *arguments):
     options = dict(capture_output=True, text=True, env=environment)
     done = subprocess.run(command, **options)
     if "unexpected memory mapping" in done.stderr and shutil.which("setarch"):
-        # ThreadSanitizer wants addresses that some kernels' randomisation leaves
+        # ThreadSanitizer wants addresses that some kernels' randomization leaves
         done = subprocess.run(["setarch", "-R", *command], **options)
     return done

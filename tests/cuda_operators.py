@@ -7,7 +7,8 @@ import math
 from collections import namedtuple
 
 import torch
-from operator_cases import graph_arrays
+
+from spherenet_fast.ops._register import graph_arrays
 
 PASSES = {"forward": 0, "backward": 1, "double backward": 2}
 
@@ -59,7 +60,7 @@ def unwritten(like, *shape):
 
 
 def graph_arguments(graph):
-    names = ("in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")
+    names = ("in_ptr", "out_ptr", "out_edge", "rev", "triplet_ptr")
     return {"num_nodes": len(graph.in_ptr) - 1} | dict(zip(names, map(array, graph_arrays(graph)), strict=True))
 
 
@@ -113,7 +114,7 @@ class Operators:
         return differentiable(kernel, (distance, frequency))
 
     def torsion_reference(self, vec, graph):
-        reference = torch.full((graph.num_pairs,), -9, dtype=torch.int32)
+        reference = torch.full((graph.num_triplets,), -9, dtype=torch.int32)
         self.call("torsion_reference", vec=vec, reference=reference, **graph_arguments(graph))
         return reference
 
@@ -121,11 +122,11 @@ class Operators:
         edges = len(direction)
 
         def run(name, inputs, cotangents=(None,), tangents=(None, None)):
-            point, grad_fade = unwritten(direction, 2, graph.num_pairs), unwritten(direction, edges)
+            point, grad_fade = unwritten(direction, 2, graph.num_triplets), unwritten(direction, edges)
             parts = [unwritten(direction, edges, 3) for _ in range(2)]
             self.call(
                 "smooth_torsion", **{"pass": PASSES[name]}, **graph_arguments(graph), num_edges=edges,
-                num_pairs=graph.num_pairs, even=even, direction=inputs[0], fade=inputs[1],
+                num_triplets=graph.num_triplets, even=even, direction=inputs[0], fade=inputs[1],
                 direction_tangent=tangents[0], fade_tangent=tangents[1], grad_point=cotangents[0], point=point,
                 grad_direction_in=parts[0], grad_direction_out=parts[1], grad_fade=grad_fade,
                 scratch=unwritten(direction, edges, 8),
@@ -176,7 +177,7 @@ class Operators:
         )
         return differentiable(kernel, (x,))[0]
 
-    def segment_sum(self, x, ptr, index=None):
+    def segment_sum(self, x, ptr, index=None, segment=None):
         out = unwritten(x, len(ptr) - 1, x.shape[1])
         self.call("segment_sum", x=x, ptr=ptr, index=index, num_segments=len(out), channels=x.shape[1], out=out)
         return out
@@ -187,15 +188,15 @@ class Operators:
         return out
 
     def gated_sum(
-        self, x, radial, direction, torsion, graph, angle_weight, angle_up, torsion_weight, torsion_up,
+        self, x, radial, direction, torsion, graph, angle_weight, angle_expand, torsion_weight, torsion_expand,
         basis="paper", angle_at="sender", geometry=True, weights=True, allow_tf32=False,
     ):  # fmt: skip
         """`ops.gated_sum`; the gradients of one group (geometry: radial and direction; weights) may be left out."""
-        names = ("x", "radial", "direction", "point", "angle_weight", "angle_up", "torsion_weight", "torsion_up")
+        names = "x", "radial", "direction", "point", "angle_weight", "angle_expand", "torsion_weight", "torsion_expand"
         smooth = torsion is not None and torsion.is_floating_point()
         num_edges, channels = x.shape
         num_spherical, num_radial = radial.shape[1:] if angle_weight is not None else (0, 0)
-        sizes = [0 if up is None else up.shape[1] for up in (angle_up, torsion_up)]
+        sizes = [0 if up is None else up.shape[1] for up in (angle_expand, torsion_expand)]
 
         def run(name, inputs, grad_out=None, tangents=(None,) * 8):
             forward = name == "forward"
@@ -212,9 +213,9 @@ class Operators:
             self.call(
                 "gated_sum", **{"pass": PASSES[name]}, **graph_arguments(graph), num_edges=num_edges, channels=channels,
                 num_spherical=num_spherical, num_radial=num_radial, angle_size=sizes[0], torsion_size=sizes[1],
-                released=basis == "released", angle_at_receiver=angle_at == "receiver",
+                dig=basis == "dig", angle_at_receiver=angle_at == "receiver",
                 reference=torsion if sizes[1] and not smooth else None, allow_tf32=allow_tf32,
-                num_pairs=graph.num_pairs,
+                num_triplets=graph.num_triplets,
                 inputs=dict(zip(names, map(array, inputs), strict=True)),
                 tangents=dict(zip(names, map(array, tangents), strict=True)),
                 grad_out=x if forward else grad_out, out=None if name == "backward" else out,
@@ -239,7 +240,8 @@ class Operators:
             lambda inputs, cotangents: run("backward", inputs, *cotangents)[1],
             lambda inputs, cotangents, tangents: sum(run("double backward", inputs, *cotangents, tangents), ()),
         )
-        inputs = (x, radial, direction, torsion if smooth else None, angle_weight, angle_up, torsion_weight, torsion_up)
+        point, weights = torsion if smooth else None, (angle_weight, angle_expand, torsion_weight, torsion_expand)
+        inputs = (x, radial, direction, point, *weights)
         return differentiable(kernel, inputs)[0]
 
     def sum_chunks(self, parts, sizes=None):
@@ -248,14 +250,14 @@ class Operators:
         self.call("sum_chunks", parts=parts, chunks=len(parts), sums=[array(part) for part in sums])
         return sums if sizes else sums[0]
 
-    def neighbor_pointers(self, pos, batch, cutoff, edge_capacity=-1, pair_capacity=-1):
-        in_ptr, pair_ptr, status = (torch.full((size,), -9) for size in (len(pos) + 1, len(pos) + 1, 3))
+    def neighbor_pointers(self, pos, batch, cutoff, edge_capacity=-1, triplet_capacity=-1):
+        in_ptr, triplet_ptr, status = (torch.full((size,), -9) for size in (len(pos) + 1, len(pos) + 1, 3))
         degree = torch.full((len(pos),), -9, dtype=torch.int32)
         self.call(
             "count_neighbors", num_atoms=len(pos), pos=pos, batch=batch, cutoff=cutoff, edge_capacity=edge_capacity,
-            pair_capacity=pair_capacity, degree=degree, in_ptr=in_ptr, pair_ptr=pair_ptr, status=status,
+            triplet_capacity=triplet_capacity, degree=degree, in_ptr=in_ptr, triplet_ptr=triplet_ptr, status=status,
         )  # fmt: skip
-        return in_ptr, pair_ptr, status
+        return in_ptr, triplet_ptr, status
 
     def neighbor_edges(self, pos, batch, in_ptr, cutoff, num_edges):
         edge_index, out_edge, rev = (torch.full(shape, -9) for shape in ((2, num_edges), (num_edges,), (num_edges,)))

@@ -17,7 +17,7 @@ def main() -> None:
                 data = moved(rattled_batch((7, 5)), DEVICE, dtype)
                 model = with_outputs(SphereNet(**shape)).to(DEVICE, dtype).train()
                 exact = radius_graph(data.pos, data.batch, 5.0)
-                capacity = Capacity(2, len(data.z), len(exact.rev) + 5, exact.num_pairs + 9)
+                capacity = Capacity(2, len(data.z), len(exact.rev) + 5, exact.num_triplets + 9)
                 for graph in (exact, fixed_radius_graph(data.pos, data.batch, 5.0, capacity)[0]):
                     energy, forces = model.energy_and_forces(data, graph)
                     (energy.sum() + forces.square().sum()).backward()

@@ -36,19 +36,19 @@ def check(graph, num_nodes):
     """Everything that must hold in every graph, stated slowly."""
     sender, receiver = graph.edge_index
     num_edges = len(sender)
-    indices = [graph.edge_index, graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr]
+    indices = [graph.edge_index, graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.triplet_ptr]
     assert all(index.dtype == torch.int64 for index in indices)
     assert graph.edge_index.shape == (2, num_edges) and graph.rev.shape == graph.out_edge.shape == (num_edges,)
-    assert graph.in_ptr.shape == graph.out_ptr.shape == graph.pair_ptr.shape == (num_nodes + 1,)
-    pairs = 0
+    assert graph.in_ptr.shape == graph.out_ptr.shape == graph.triplet_ptr.shape == (num_nodes + 1,)
+    triplets = 0
     for node in range(num_nodes):
         inward = list(range(graph.in_ptr[node], graph.in_ptr[node + 1]))
         outward = graph.out_edge[graph.out_ptr[node] : graph.out_ptr[node + 1]].tolist()
         assert inward == (receiver == node).nonzero()[:, 0].tolist()
         assert outward == (sender == node).nonzero()[:, 0].tolist()
-        assert graph.pair_ptr[node] == pairs
-        pairs += len(inward) * len(outward)
-    assert type(graph.num_pairs) is int and graph.num_pairs == graph.pair_ptr[-1] == pairs
+        assert graph.triplet_ptr[node] == triplets
+        triplets += len(inward) * len(outward)
+    assert type(graph.num_triplets) is int and graph.num_triplets == graph.triplet_ptr[-1] == triplets
     shift = torch.zeros(num_edges, 3, dtype=torch.int64) if graph.shift is None else graph.shift
     assert shift.dtype == torch.int64 and shift.shape == (num_edges, 3)
     keys = [(j, i, *s) for j, i, s in zip(sender.tolist(), receiver.tolist(), shift.tolist())]

@@ -52,7 +52,7 @@ def rattled_batch(sizes=(6, 9, 4), seed=0):
     return as_data(z, pos, torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
 
 
-def labelled_batch(sizes, seed=2):
+def labeled_batch(sizes, seed=2):
     """A rattled batch with random targets y [B, 1] and forces [N, 3]."""
     data = rattled_batch(sizes, seed)
     y, forces = torch.randn(len(sizes), 1).double(), torch.randn(len(data.z), 3).double()
@@ -145,7 +145,7 @@ def with_outputs(model):
 
 
 def around_one_edge(azimuths, across=1.0, seed=0):
-    """Neighbours of atom 0, in edges 0 to M - 1, at given azimuths [M] about the one edge out of it, number M.
+    """Neighbors of atom 0, in edges 0 to M - 1, at given azimuths [M] about the one edge out of it, number M.
 
     across: [M] or one for all, how far they are from the line of that edge; along it they are 1 forward or back.
     Returns vec [M + 1, 3] float64 in a random orientation, graph.

@@ -1,11 +1,18 @@
-"""Graphs and inputs that the operators are tried on, and the derivatives that are compared."""
+"""The table of the operators' cases, the graphs that they are tried on, and the derivatives that are compared.
+
+Importing it takes no package that is optional.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from molecules import complete_graph, rattled, rattled_batch, rotation
 
-from spherenet_fast.ops import reference
+from spherenet_fast import ops
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 
 def _of_molecule(pos, cutoff, batch=None):
@@ -69,7 +76,7 @@ def _empty(num_atoms):
 
 
 def crowd():
-    """24 atoms: 10,000 pairs, which the kernels cut into several chunks."""
+    """24 atoms: 10,000 triplets, which the kernels cut into several chunks."""
     return _of_molecule(rattled(24, 1, 2.0), 6.0)
 
 
@@ -131,14 +138,14 @@ def gated_inputs(
         "radial": normal(len(vec), num_spherical, num_radial),
         "direction": vec / vec.norm(dim=1, keepdim=True),
         "angle_weight": weight(angle_size, num_spherical * num_radial),
-        "angle_up": weight(channels, angle_size),
+        "angle_expand": weight(channels, angle_size),
         "torsion_weight": weight(torsion_size, num_spherical**2 * num_radial),
-        "torsion_up": weight(channels, torsion_size),
+        "torsion_expand": weight(channels, torsion_size),
     }
     if not use_torsion:
-        inputs |= dict(torsion_weight=None, torsion_up=None)
+        inputs |= dict(torsion_weight=None, torsion_expand=None)
     if not use_angle:
-        inputs |= dict(radial=None, direction=None, angle_weight=None, angle_up=None)
+        inputs |= dict(radial=None, direction=None, angle_weight=None, angle_expand=None)
     return inputs
 
 
@@ -158,9 +165,163 @@ def gated_function(operators, vec, graph, basis_name="paper", angle_at="sender")
     return function
 
 
-def graph_arrays(graph):
-    """The five arrays that the compiled operators take of a graph."""
-    return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+Inputs = dict[str, torch.Tensor | None]  # by name, float64
+
+
+class Case(NamedTuple):
+    """One way to call an operator."""
+
+    inputs: Inputs  # those that it is differentiable in
+    function: Callable  # the module of operators -> a function of the inputs' values
+    derivatives: int = 2  # how many there are: 0, 2 (the third raises) or 9, any number
+
+
+def _normal(**shapes):
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+
+
+def _directions(vec):
+    fade = torch.rand(len(vec), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    return {"direction": vec / vec.norm(dim=1, keepdim=True), "fade": fade}
+
+
+def _gated(vec, graph, sizes, torsion=None, basis_name="paper", angle_at="sender", **left_out):
+    given = gated_inputs(vec, *sizes.values(), **left_out)
+    if angle_at == "receiver":
+        given["direction"] = vec
+    if torsion == "smooth":
+        point = torch.rand(2, graph.num_triplets, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 0.5
+        given["torsion"] = point
+    fixed = reference.torsion_reference(vec, graph) if torsion == "paper" else None
+
+    def function(operators):
+        def run(x, radial, direction, aw, au, tw, tu, point=None):
+            chosen = point if fixed is None else fixed.to(x.device)
+            room = on_device(graph, x.device)
+            return operators.gated_sum(x, radial, direction, chosen, room, aw, au, tw, tu, basis_name, angle_at)
+
+        return run
+
+    return Case(given, function)
+
+
+def _radial_basis(vec, graph, sizes):
+    roots, scale = bessel_constants(sizes["num_spherical"], sizes["num_radial"])
+    number = torch.arange(1, sizes["num_radial"] + 1).double()
+    given = {"distance": vec.norm(dim=1), "frequency": torch.pi * number + 0.1}
+
+    def function(operators):
+        return lambda distance, frequency: operators.radial_basis(
+            distance, frequency, roots.to(distance.device), scale.to(distance.device), 5.0, 5
+        )
+
+    return Case(given, function)
+
+
+def _on_graph(name, graph, *options):
+    """A function of the module of operators: its operator `name` with the graph after the inputs."""
+
+    def function(operators):
+        return lambda *given: getattr(operators, name)(*given, on_device(graph, given[0].device), *options)
+
+    return function
+
+
+def _indexed(name, *indices):
+    """The same with index arrays, or None, after the inputs."""
+
+    def function(operators):
+        def run(x):
+            return getattr(operators, name)(x, *(i if i is None else i.to(x.device) for i in indices))
+
+        return run
+
+    return function
+
+
+def _neighbors(name, *arguments):
+    """A search among atoms on a line, two in each molecule, with batch before the other arguments."""
+    pos, batch = torch.arange(12.0, dtype=torch.float64).reshape(4, 3) / 3, torch.tensor([0, 0, 1, 1])
+
+    def function(operators):
+        def run(pos):
+            given = [a.to(pos.device) if isinstance(a, torch.Tensor) else a for a in (batch, *arguments)]
+            return getattr(operators, name)(pos, *given)
+
+        return run
+
+    return Case({"pos": pos}, function, 0)
+
+
+def _linear(vec, sizes):
+    C = sizes["channels"]
+    return _normal(x=(len(vec), C), weight=(C + 1, C), bias=(C + 1,))
+
+
+# name of the operator, and what is special -> Case of vec [E, 3], graph and sizes, as of `gated_inputs`
+_TABLE = {
+    "radial_basis": _radial_basis,
+    "torsion_reference": lambda vec, graph, s: Case({"vec": vec}, _on_graph("torsion_reference", graph), 0),
+    "smooth_torsion": lambda vec, graph, s: Case(_directions(vec), _on_graph("smooth_torsion", graph)),
+    "smooth_torsion, even": lambda vec, graph, s: Case(_directions(vec), _on_graph("smooth_torsion", graph, True)),
+    "gated_sum": lambda *given: _gated(*given, "paper"),
+    "gated_sum, smooth torsion": lambda *given: _gated(*given, "smooth"),
+    "gated_sum, other basis": lambda *given: _gated(*given, "paper", "dig"),
+    "gated_sum, angle": lambda *given: _gated(*given, use_torsion=False),
+    "gated_sum, angle at the receiver": lambda *given: _gated(*given, angle_at="receiver", use_torsion=False),
+    "gated_sum, no weights": lambda *given: _gated(*given, use_angle=False, use_torsion=False),
+    "segment_sum": lambda vec, graph, s: Case(
+        _normal(x=(len(vec), s["channels"])), _indexed("segment_sum", graph.in_ptr), 9
+    ),
+    "segment_sum, permuted": lambda vec, graph, s: Case(
+        _normal(x=(len(vec), s["channels"])), _indexed("segment_sum", graph.out_ptr, graph.out_edge), 9
+    ),
+    "segment_sum, transposed": lambda vec, graph, s: Case(
+        _normal(x=(len(vec), s["channels"])),
+        _indexed("segment_sum", graph.out_ptr, graph.out_edge, graph.edge_index[0]),
+        9,
+    ),
+    "gather": lambda vec, graph, s: Case(
+        _normal(x=(len(graph.in_ptr) - 1, s["channels"])), _indexed("gather", graph.edge_index[1], graph.in_ptr), 9
+    ),
+    "gather, permuted": lambda vec, graph, s: Case(
+        _normal(x=(len(graph.in_ptr) - 1, s["channels"])),
+        _indexed("gather", graph.edge_index[0], graph.out_ptr, graph.out_edge),
+        9,
+    ),
+    "radial_filter": lambda vec, graph, s: Case(
+        _normal(
+            x=(len(vec), s["channels"]), bessel=(len(vec), s["num_radial"]), weight=(s["channels"], s["num_radial"])
+        ),
+        lambda operators: operators.radial_filter,
+    ),
+    "silu": lambda vec, graph, s: Case(_normal(x=(len(vec), s["channels"])), lambda operators: operators.silu),
+    "linear": lambda vec, graph, s: Case(_linear(vec, s), lambda operators: operators.linear, 9),
+    "linear_silu": lambda vec, graph, s: Case(_linear(vec, s), lambda operators: operators.linear_silu),
+    "product": lambda vec, graph, s: Case(_linear(vec, s), lambda operators: ops.product.product, 9),
+    "outer_sum": lambda vec, graph, s: Case(
+        _normal(a=(len(vec), s["channels"]), b=(len(vec), s["num_radial"])), lambda operators: operators.outer_sum, 9
+    ),
+    "neighbor_pointers": lambda vec, graph, s: _neighbors("neighbor_pointers", 3.0, 8, 10),
+    "neighbor_edges": lambda vec, graph, s: _neighbors("neighbor_edges", torch.arange(5), 3.0, 6),
+}
+CASES = tuple(_TABLE)
+DIFFERENTIABLE = tuple(name for name in CASES if not name.startswith(("torsion_reference", "neighbor")))
+SMALL_SIZES = dict(num_spherical=3, num_radial=2, channels=3, angle_size=2, torsion_size=2)
+MODEL_SIZES = dict(num_spherical=7, num_radial=6, channels=64, angle_size=8, torsion_size=8)
+
+
+def operator_of(name: str) -> str:
+    """The operator that the entry `name` of the table calls."""
+    return name.split(",")[0]
+
+
+def case(name: str, vec: torch.Tensor, graph, sizes: Mapping[str, int] = SMALL_SIZES) -> Case:
+    """The entry `name` of the table on one graph."""
+    return _TABLE[name](vec, graph, sizes)
 
 
 def cast(inputs, dtype, device="cpu"):

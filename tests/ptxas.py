@@ -16,7 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 ARCHITECTURES = (80, 90, 100, 120)
-FLAGS = ["-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-cubin"]  # optimised as in setup.py
+FLAGS = ["-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-cubin"]  # optimized as in setup.py
 
 
 class Kernel(NamedTuple):

@@ -1,9 +1,9 @@
 """All models, small, with random weights everywhere: what the tests of models run over."""
 
 import torch
+from attention import AttentionNet
 from molecules import SMALL
 
-from spherenet_fast.examples.attention import AttentionNet
 from spherenet_fast.models import MODELS
 
 _DIRECTIONAL = dict(num_blocks=2, hidden_channels=10, num_spherical=4, num_radial=3, num_output_layers=1)

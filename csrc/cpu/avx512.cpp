@@ -1,4 +1,4 @@
-// The vectorised kernels with 512-bit registers. The pragma must follow the standard headers: see lanes.h.
+// The vectorized kernels with 512-bit registers. The pragma must follow the standard headers: see simd.h.
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <algorithm>
 #include <cmath>
@@ -14,13 +14,7 @@
 #endif
 #define SN_ISA avx512
 #define SN_VECTOR_BYTES 64
-#include "gated_sum.h"
-#include "outer_sum.h"
-#include "product.h"
-#include "radial_basis.h"
-#include "radial_filter.h"
-#include "silu.h"
-#include "smooth_torsion.h"
+#include "operators.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

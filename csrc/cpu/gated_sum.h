@@ -1,6 +1,7 @@
 // A gated sum for one instruction set: prepared weights, and the loop over the tiles of a chunk.
 #pragma once
 #include "gated_sum_tile_vjp.h"
+#include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -24,18 +25,18 @@ class GatedSumRun {
   void chunk(int64_t index) const {
     if constexpr (std::is_same<T, float>::value) {
       const int angle = weights_.angle.chunks, torsion = weights_.torsion.chunks;
-      if (angle == 1 && torsion == 1) return tiles<Gate::kAngleAndTorsion>(index);
-      if (angle == 1 && torsion == 0) return tiles<Gate::kAngle>(index);
+      if (angle == 1 && torsion == 1) return tiles<Filters::kAngleAndTorsion>(index);
+      if (angle == 1 && torsion == 0) return tiles<Filters::kAngle>(index);
     }
-    tiles<Gate::kAny>(index);
+    tiles<Filters::kAny>(index);
   }
 
  private:
-  // Tile j belongs to the chunk that its first unit of work (pairs and atoms before it) falls into.
-  template <Gate kGate>
+  // Tile j belongs to the chunk that its first unit of work (triplets and atoms before it) falls into.
+  template <Filters kFilters>
   void tiles(int64_t index) const {
-    using Tile = std::conditional_t<kPass == Pass::kForward, GatedSumTile<T, false, false, kGate>,
-                                    GatedSumTileVjp<T, kDual, kGate>>;
+    using Tile = std::conditional_t<kPass == Pass::kForward, GatedSumTile<T, false, false, kFilters>,
+                                    GatedSumTileVjp<T, kDual, kFilters>>;
     Tile tile(call_, weights_, table_, most_);
     for (int64_t j = first_tile(index), end = first_tile(index + 1); j < end; ++j) tile.run(j);
     if constexpr (kPass != Pass::kForward)
@@ -46,7 +47,7 @@ class GatedSumRun {
     int64_t low = 0, high = call_.graph.num_nodes;
     while (low < high) {
       const int64_t middle = (low + high) / 2;
-      const int64_t work = call_.graph.pair_ptr[middle] + middle;
+      const int64_t work = call_.graph.triplet_ptr[middle] + middle;
       if (work * chunks_.count < index * chunks_.total) {
         low = middle + 1;
       } else {
@@ -71,7 +72,7 @@ GatedSumHandle make_gated_sum(const GatedSumCall<T>& call) {
 }
 
 template <class T>
-GatedSumHandle gated_sum(const GatedSumCall<T>& call, Pass pass) {
+GatedSumHandle prepare_gated_sum(const GatedSumCall<T>& call, Pass pass) {
   switch (pass) {
     case Pass::kForward:
       return make_gated_sum<T, Pass::kForward>(call);
@@ -82,8 +83,7 @@ GatedSumHandle gated_sum(const GatedSumCall<T>& call, Pass pass) {
   }
 }
 
-template GatedSumHandle gated_sum(const GatedSumCall<float>&, Pass);
-template GatedSumHandle gated_sum(const GatedSumCall<double>&, Pass);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(GatedSumHandle, prepare_gated_sum, GatedSumCall, (Pass pass), (pass))

@@ -1,8 +1,8 @@
 // The gated sum over one tile in(j) x out(j): the value. gated_sum_tile_vjp.h adds the vector-Jacobian product.
 //
-// For one neighbour edge q at a time, with lanes over the edges e out of the centre: harmonics of all triplets (q, e),
-// contracted with q's rows (weights times radial functions) to the gate coefficients a and t. Then, with lanes over
-// channels: M[e] += X[q] (angle_up a) (torsion_up t).
+// For one neighbor edge q at a time, with lanes over the edges e out of the center: harmonics of all triplets (q, e),
+// contracted with q's rows (weights times radial functions) to the coefficients a and t. Then, with lanes over
+// channels: M[e] += X[q] (angle_expand a) (torsion_expand t).
 #pragma once
 #include <cstring>
 
@@ -18,26 +18,26 @@ struct TileLimits {
 };
 
 template <class T, bool kDual>
-struct FactorScratch {
+struct FilterScratch {
   using Num = Numbers<T, kDual>;
   typename Num::S8* rows;   // [rows, chunks]                 sum over n of weight times radial, for the current q
   typename Num::S* lanes;   // [8 chunks, out blocks]         a or t of the pairs (q, e), lanes over e
   typename Num::S8* grad_rows;   // [rows, chunks]            cotangents of the same
   typename Num::S* grad_lanes;   // [8 chunks, out blocks]
-  typename Num::S8* grad_gates;  // [out padded, chunks]      grad_lanes with lanes over basis channels
-  typename Num::S* grad_channels;  // [out padded, channel blocks]   of the gate factor, per channel
+  typename Num::S8* grad_filters;  // [out padded, chunks]      grad_lanes with lanes over basis channels
+  typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
   typename Num::V8* grad_weight;   // [rows, K, chunks]       summed over the chunk of tiles
   typename Num::V* grad_up;        // [channel blocks, 8 chunks]
 };
 
-// What the compiler knows of the gate: nothing; or that there are up to eight basis channels of angle and of torsion,
-// or of angle alone. These are the usual cases, in which the matrices stay in registers.
-enum class Gate { kAny, kAngleAndTorsion, kAngle };
+// What the compiler knows of the filters: nothing; or that there are up to eight basis channels of angle and of
+// torsion, or of angle alone. These are the usual cases, in which the matrices stay in registers.
+enum class Filters { kAny, kAngleAndTorsion, kAngle };
 
-template <class T, bool kDual, bool kBackward, Gate kGate>
+template <class T, bool kDual, bool kBackward, Filters kFilters>
 class GatedSumTile {
  protected:
-  static constexpr bool kOneRow = kGate != Gate::kAny, kTorsion = kGate != Gate::kAngle;
+  static constexpr bool kOneRow = kFilters != Filters::kAny, kTorsion = kFilters != Filters::kAngle;
   using Num = Numbers<T, kDual>;
   using V = typename Num::V;
   using V8 = typename Num::V8;
@@ -52,8 +52,8 @@ class GatedSumTile {
   const GatedSumShape& shape_;
   const int max_m_;  // 0: angle only
 
-  Arena arena_;
-  FactorScratch<T, kDual> angle_, torsion_;
+  ScratchMemory memory_;
+  FilterScratch<T, kDual> angle_, torsion_;
   Vec3<S>* axis_;                 // [out blocks]
   Triplet<S>* triplet_;           // [out blocks]  of the current q
   TorsionKind<V>* kind_;          // [out blocks]
@@ -72,27 +72,27 @@ class GatedSumTile {
   const int64_t* out_edges_;      // [num_out_]
   int64_t num_out_, out_blocks_;
   const int32_t* reference_;      // [num_in_, num_out_]
-  int64_t first_pair_;
+  int64_t first_triplet_;
   int64_t skip_;                  // position of the current q's opposite edge in out(j), or -1
 
-  void layout_factor(Arena& arena, FactorScratch<T, kDual>& s, const FactorWeights<T, kDual>& w,
+  void layout_filter(ScratchMemory& memory, FilterScratch<T, kDual>& s, const FilterWeights<T, kDual>& w,
                      const TileLimits& most) {
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
-    s.rows = arena.take<S8>(int64_t(w.rows) * w.chunks);
-    s.lanes = arena.take<S>(kRow * w.chunks * blocks);
+    s.rows = memory.take<S8>(int64_t(w.rows) * w.chunks);
+    s.lanes = memory.take<S>(kRow * w.chunks * blocks);
     if (!kBackward) return;
-    s.grad_rows = arena.take<S8>(int64_t(w.rows) * w.chunks);
-    s.grad_lanes = arena.take<S>(kRow * w.chunks * blocks);
-    s.grad_gates = arena.take<S8>(padded * w.chunks);
-    s.grad_channels = arena.take<S>(padded * weights_.blocks);
-    s.grad_weight = arena.take<V8>(int64_t(w.rows) * shape_.num_radial * w.chunks);
-    s.grad_up = arena.take<V>(int64_t(weights_.blocks) * kRow * w.chunks);
+    s.grad_rows = memory.take<S8>(int64_t(w.rows) * w.chunks);
+    s.grad_lanes = memory.take<S>(kRow * w.chunks * blocks);
+    s.grad_filters = memory.take<S8>(padded * w.chunks);
+    s.grad_channels = memory.take<S>(padded * weights_.blocks);
+    s.grad_weight = memory.take<V8>(int64_t(w.rows) * shape_.num_radial * w.chunks);
+    s.grad_up = memory.take<V>(int64_t(weights_.blocks) * kRow * w.chunks);
   }
 
   static constexpr int kPairs = 4;  // pairs that share one load of the weights
 
   // Rows of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
-  static SN_HD int chunks(const FactorWeights<T, kDual>& w) { return kOneRow ? 1 : w.chunks; }
+  static SN_HD int chunks(const FilterWeights<T, kDual>& w) { return kOneRow ? 1 : w.chunks; }
 
  public:
   GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
@@ -100,21 +100,21 @@ class GatedSumTile {
       : call_(call), weights_(weights), table_(table), shape_(call.shape),
         max_m_(weights.torsion.size ? call.shape.num_spherical - 1 : 0) {
     const int64_t blocks = (most.out + W - 1) / W;
-    arena_.build([&](Arena& arena) {
-      layout_factor(arena, angle_, weights_.angle, most);
-      layout_factor(arena, torsion_, weights_.torsion, most);
-      axis_ = arena.take<Vec3<S>>(blocks);
-      triplet_ = arena.take<Triplet<S>>(blocks);
-      kind_ = arena.take<TorsionKind<V>>(blocks);
-      harmonic_ = arena.take<HarmonicState<S>>(blocks);
-      y_ = arena.take<S>(blocks * kMaxHarmonics);
-      neighbor_ = arena.take<N>(3 * most.in);
-      x_ = arena.take<S>(weights_.blocks);
-      out_ = arena.take<V>(most.out * weights_.blocks);
-      grad_out_ = arena.take<V>(most.out * weights_.blocks);
-      grad_neighbor_ = arena.take<T>(3 * most.in);
-      grad_axis_ = arena.take<Vec3<V>>(blocks);
-      grad_radial_ = arena.take<V8>(int64_t(shape_.num_spherical) * shape_.num_radial);
+    memory_.build([&](ScratchMemory& memory) {
+      layout_filter(memory, angle_, weights_.angle, most);
+      layout_filter(memory, torsion_, weights_.torsion, most);
+      axis_ = memory.take<Vec3<S>>(blocks);
+      triplet_ = memory.take<Triplet<S>>(blocks);
+      kind_ = memory.take<TorsionKind<V>>(blocks);
+      harmonic_ = memory.take<HarmonicState<S>>(blocks);
+      y_ = memory.take<S>(blocks * kMaxHarmonics);
+      neighbor_ = memory.take<N>(3 * most.in);
+      x_ = memory.take<S>(weights_.blocks);
+      out_ = memory.take<V>(most.out * weights_.blocks);
+      grad_out_ = memory.take<V>(most.out * weights_.blocks);
+      grad_neighbor_ = memory.take<T>(3 * most.in);
+      grad_axis_ = memory.take<Vec3<V>>(blocks);
+      grad_radial_ = memory.take<V8>(int64_t(shape_.num_spherical) * shape_.num_radial);
     });
   }
 
@@ -126,8 +126,8 @@ class GatedSumTile {
     out_edges_ = graph.out_edge + graph.out_ptr[j];
     num_out_ = graph.out_ptr[j + 1] - graph.out_ptr[j];
     out_blocks_ = (num_out_ + W - 1) / W;
-    first_pair_ = graph.pair_ptr[j];
-    reference_ = call_.reference ? call_.reference + graph.pair_ptr[j] : nullptr;
+    first_triplet_ = graph.triplet_ptr[j];
+    reference_ = call_.reference ? call_.reference + graph.triplet_ptr[j] : nullptr;
     if (call_.out)
       for (int64_t i = 0; i < num_out_ * weights_.blocks; ++i) out_[i] = V{};
     if (!weights_.angle.size) return;
@@ -146,7 +146,7 @@ class GatedSumTile {
   }
 
   // rows[r] = sum over n of weight[r, n] R[q, o(r), n]
-  void make_rows(const FactorWeights<T, kDual>& w, FactorScratch<T, kDual>& s, const int* order, const N* radial) {
+  void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, const int* order, const N* radial) {
     const int K = shape_.num_radial, C = chunks(w);
     for (int r = 0; r < w.rows; ++r)
       for (int chunk = 0; chunk < C; ++chunk) {
@@ -207,7 +207,7 @@ class GatedSumTile {
   }
 
   // Where re and im of the pairs (q, e) lie in a row of `point`, for the edges e of a block, and how many these are.
-  SN_HD int64_t slot(int64_t q, int64_t b) const { return first_pair_ + q * num_out_ + b * W; }
+  SN_HD int64_t slot(int64_t q, int64_t b) const { return first_triplet_ + q * num_out_ + b * W; }
   SN_HD int lanes(int64_t b) const { return int(num_out_ - b * W < W ? num_out_ - b * W : W); }
 
   void load_point(int64_t q, int64_t b, SphericalPoint<S>& point) const {
@@ -216,12 +216,12 @@ class GatedSumTile {
     point.re = point.im = S{};
     for (int i = 0; i < lanes(b); ++i) {
       Num::set_lane(point.re, i, Num::number(value, tangent, i));
-      Num::set_lane(point.im, i, Num::number(value, tangent, call_.num_pairs + i));
+      Num::set_lane(point.im, i, Num::number(value, tangent, call_.num_triplets + i));
     }
   }
 
   // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
-  void contract(const FactorWeights<T, kDual>& w, FactorScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
+  void contract(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
     const int C = chunks(w);
     for (int chunk = 0; chunk < C; ++chunk) {
       S sum[kRow] = {};
@@ -234,13 +234,13 @@ class GatedSumTile {
     }
   }
 
-  // The gate coefficient p of the pair (q, e).
-  SN_HD N coefficient(const FactorScratch<T, kDual>& s, int p, int64_t e) const {
+  // The coefficient p of the pair (q, e).
+  SN_HD N coefficient(const FilterScratch<T, kDual>& s, int p, int64_t e) const {
     return Num::lane(s.lanes[p * out_blocks_ + e / W], int(e % W));
   }
 
-  // One factor of the gate of the pair (q, e), for a block of channels; 1 where the factor is absent.
-  SN_HD S factor(const FactorWeights<T, kDual>& w, const FactorScratch<T, kDual>& s, const S* up, int64_t e) const {
+  // One filter of the pair (q, e), for a block of channels; 1 where the filter is absent.
+  SN_HD S filter(const FilterWeights<T, kDual>& w, const FilterScratch<T, kDual>& s, const S* up, int64_t e) const {
     if (!kOneRow && !w.size) return one();
     S sum = up[0] * coefficient(s, 0, e);
     for (int p = 1; p < kRow * chunks(w); ++p) sum += up[p] * coefficient(s, p, e);
@@ -248,21 +248,21 @@ class GatedSumTile {
   }
 
   static SN_HD S one() { return S{} + T(1); }
-  SN_HD S angle_factor(const S* up, int64_t e) const { return factor(weights_.angle, angle_, up, e); }
-  SN_HD S torsion_factor(const S* up, int64_t e) const {
-    return kTorsion ? factor(weights_.torsion, torsion_, up, e) : one();
+  SN_HD S angle_filter(const S* up, int64_t e) const { return filter(weights_.angle, angle_, up, e); }
+  SN_HD S torsion_filter(const S* up, int64_t e) const {
+    return kTorsion ? filter(weights_.torsion, torsion_, up, e) : one();
   }
 
   void add_messages() {
     for (int block = 0; block < weights_.blocks; ++block) {
       const S x = x_[block];
-      const S* angle_up = weights_.angle.up + int64_t(block) * kRow * weights_.angle.chunks;
-      const S* torsion_up = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.chunks;
+      const S* angle_expand = weights_.angle.up + int64_t(block) * kRow * weights_.angle.chunks;
+      const S* torsion_expand = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.chunks;
       for (int64_t e = 0; e < num_out_; ++e) {
         if (e == skip_) continue;
-        S gate = angle_factor(angle_up, e);
-        if (kTorsion) gate = gate * torsion_factor(torsion_up, e);
-        add_output(out_[e * weights_.blocks + block], gate, x);
+        S filter = angle_filter(angle_expand, e);
+        if (kTorsion) filter = filter * torsion_filter(torsion_expand, e);
+        add_output(out_[e * weights_.blocks + block], filter, x);
       }
     }
   }

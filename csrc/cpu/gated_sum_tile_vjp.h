@@ -5,17 +5,17 @@
 namespace spherenet {
 namespace SN_ISA {
 
-template <class T, bool kDual, Gate kGate>
-class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
-  using Base = GatedSumTile<T, kDual, true, kGate>;
+template <class T, bool kDual, Filters kFilters>
+class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
+  using Base = GatedSumTile<T, kDual, true, kFilters>;
   using Num = Numbers<T, kDual>;
   using V = typename Num::V;
   using V8 = typename Num::V8;
   using N = typename Num::N;
   using S = typename Num::S;
   using S8 = typename Num::S8;
-  using Factor = FactorWeights<T, kDual>;
-  using Scratch = FactorScratch<T, kDual>;
+  using Filter = FilterWeights<T, kDual>;
+  using Scratch = FilterScratch<T, kDual>;
   using Base::angle_, Base::torsion_, Base::weights_, Base::shape_, Base::call_, Base::num_in_, Base::num_out_,
       Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
       Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_;
@@ -53,8 +53,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
       const int64_t edge = first_in_ + q;
       const int lk = shape_.num_spherical * shape_.num_radial;
       for (int i = 0; i < lk; ++i) grad_radial_[i] = V8{};
-      factor_gradients(weights_.angle, angle_, true, nullptr, edge);
-      if (kTorsion) factor_gradients(weights_.torsion, torsion_, false, weights_.radial_order, edge);
+      filter_gradients(weights_.angle, angle_, true, nullptr, edge);
+      if (kTorsion) filter_gradients(weights_.torsion, torsion_, false, weights_.radial_order, edge);
       if (!geometry_) continue;
       for (int i = 0; i < lk; ++i) {
         T sum = 0;
@@ -67,19 +67,19 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
     if (geometry_) close_directions();
   }
 
-  // The sums over all tiles run so far, to weights [angle_weight, angle_up, torsion_weight, torsion_up].
+  // The sums over all tiles run so far, to weights [angle_weight, angle_expand, torsion_weight, torsion_expand].
   void store_weight_gradients(T* weights) const {
-    weights = store_factor(weights_.angle, angle_, weights);
-    store_factor(weights_.torsion, torsion_, weights);
+    weights = store_filter(weights_.angle, angle_, weights);
+    store_filter(weights_.torsion, torsion_, weights);
   }
 
  private:
-  void zero_weight_gradients(const Factor& w, Scratch& s) {
+  void zero_weight_gradients(const Filter& w, Scratch& s) {
     for (int64_t i = 0; i < int64_t(w.rows) * shape_.num_radial * w.chunks; ++i) s.grad_weight[i] = V8{};
     for (int64_t i = 0; i < int64_t(weights_.blocks) * kRow * w.chunks; ++i) s.grad_up[i] = V{};
   }
 
-  T* store_factor(const Factor& w, const Scratch& s, T* to) const {
+  T* store_filter(const Filter& w, const Scratch& s, T* to) const {
     const int64_t rk = int64_t(w.rows) * shape_.num_radial;
     for (int p = 0; p < w.size; ++p)
       for (int64_t i = 0; i < rk; ++i) *to++ = s.grad_weight[i * w.chunks + p / kRow][p % kRow];
@@ -88,17 +88,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
     return to;
   }
 
-  SN_HD void add_up_gradient(const Factor& w, const Scratch& s, V* sums, const S& grad, int64_t e) const {
+  SN_HD void add_up_gradient(const Filter& w, const Scratch& s, V* sums, const S& grad, int64_t e) const {
     for (int p = 0; p < kRow * this->chunks(w); ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
   }
 
-  // The gradient of x, of the two `up` matrices, and (in grad_channels) of the gate's two factors.
+  // The gradient of x, of the two `up` matrices, and (in grad_channels) of the two filters.
   void channel_gradients(int64_t q) {
     for (int block = 0; block < weights_.blocks; ++block) {
       const S x = x_[block];
       const int64_t first = int64_t(block) * kRow;
-      const S* angle_up = weights_.angle.up + first * weights_.angle.chunks;
-      const S* torsion_up = weights_.torsion.up + first * weights_.torsion.chunks;
+      const S* angle_expand = weights_.angle.up + first * weights_.angle.chunks;
+      const S* torsion_expand = weights_.torsion.up + first * weights_.torsion.chunks;
       // One row of sums fits the registers; more rows are summed in memory.
       V angle_sums[kRow], torsion_sums[kRow];
       V* angle_memory = angle_.grad_up + first * weights_.angle.chunks;
@@ -117,12 +117,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
           if (kTorsion) grad_torsion = S{};
           continue;
         }
-        const S a = this->angle_factor(angle_up, e);
-        const S t = this->torsion_factor(torsion_up, e);
+        const S a = this->angle_filter(angle_expand, e);
+        const S t = this->torsion_filter(torsion_expand, e);
         const V grad = grad_out_[e * weights_.blocks + block];
-        const S gate = kTorsion ? a * t : a;
-        add_output(grad_x, gate, grad);
-        if (kDual) add_output(out_[e * weights_.blocks + block], gate, x);
+        const S filter = kTorsion ? a * t : a;
+        add_output(grad_x, filter, grad);
+        if (kDual) add_output(out_[e * weights_.blocks + block], filter, x);
         const S along = x * grad;
         grad_angle = kTorsion ? along * t : along;
         if (kTorsion) grad_torsion = along * a;
@@ -142,11 +142,11 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
     }
   }
 
-  // From grad_channels to the gradients of the coefficients, of this factor's weight and of the radial functions.
-  void factor_gradients(const Factor& w, Scratch& s, bool zonal, const int* order, int64_t edge) {
+  // From grad_channels to the gradients of the coefficients, of this filter's weight and of the radial functions.
+  void filter_gradients(const Filter& w, Scratch& s, bool zonal, const int* order, int64_t edge) {
     const int K = shape_.num_radial, lk = shape_.num_spherical * K, C = this->chunks(w);
     for (int chunk = 0; chunk < C; ++chunk) {
-      gate_gradients(w, s, chunk);
+      filter_gradients_of_channels(w, s, chunk);
       for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, chunk, zonal, first);
       for (int r = 0; r < w.rows; ++r) {
         const int o = order ? order[r] : r;
@@ -162,8 +162,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
     }
   }
 
-  // grad_gates[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time.
-  void gate_gradients(const Factor& w, Scratch& s, int chunk) {
+  // grad_filters[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time.
+  void filter_gradients_of_channels(const Filter& w, Scratch& s, int chunk) {
     const int C = this->chunks(w), blocks = weights_.blocks;
     for (int64_t e = 0; e < num_out_; e += kPairs) {
       S8 sum[kPairs] = {};
@@ -176,17 +176,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
         for (int i = 0; i < W; ++i, row += C)
           for (int pair = 0; pair < kPairs; ++pair) sum[pair] += *row * Num::lane(*grad[pair], i);
       }
-      for (int pair = 0; pair < kPairs; ++pair) s.grad_gates[(e + pair) * C + chunk] = sum[pair];
+      for (int pair = 0; pair < kPairs; ++pair) s.grad_filters[(e + pair) * C + chunk] = sum[pair];
     }
   }
 
   static constexpr int kHarmonicRows = 7;  // sums that stay in registers
 
-  // grad_rows[r] = sum over e of y[e, r] grad_gates[e], for kHarmonicRows rows r from `first` on
-  void row_gradients(const Factor& w, Scratch& s, int chunk, bool zonal, int first) {
+  // grad_rows[r] = sum over e of y[e, r] grad_filters[e], for kHarmonicRows rows r from `first` on
+  void row_gradients(const Filter& w, Scratch& s, int chunk, bool zonal, int first) {
     const int C = this->chunks(w);
     S8 sum[kHarmonicRows] = {};
-    const S8* gate = s.grad_gates + chunk;
+    const S8* filter = s.grad_filters + chunk;
     for (int64_t b = 0; b < out_blocks_; ++b) {
       const S* y[kHarmonicRows];
       for (int i = 0; i < kHarmonicRows; ++i) {
@@ -194,22 +194,22 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
         y[i] = y_ + b * kMaxHarmonics + (zonal ? r * r : r);
       }
       const int count = int(num_out_ - b * W < W ? num_out_ - b * W : W);
-      for (int lane = 0; lane < count; ++lane, gate += C)
-        for (int i = 0; i < kHarmonicRows; ++i) sum[i] += *gate * Num::lane(*y[i], lane);
+      for (int lane = 0; lane < count; ++lane, filter += C)
+        for (int i = 0; i < kHarmonicRows; ++i) sum[i] += *filter * Num::lane(*y[i], lane);
     }
     for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * C + chunk] = sum[i];
   }
 
-  // grad_lanes: grad_gates with lanes over edges, zero in the lanes past the last edge.
-  void transpose_gates(const Factor& w, Scratch& s) {
+  // grad_lanes: grad_filters with lanes over edges, zero in the lanes past the last edge.
+  void transpose_filters(const Filter& w, Scratch& s) {
     const int C = this->chunks(w);
     for (int p = 0; p < kRow * C; ++p)
       for (int64_t e = 0; e < out_blocks_ * W; ++e)
         Num::set_lane(s.grad_lanes[p * out_blocks_ + e / W], int(e % W),
-                      e < num_out_ ? Num::lane(s.grad_gates[e * C + p / kRow], p % kRow) : N{});
+                      e < num_out_ ? Num::lane(s.grad_filters[e * C + p / kRow], p % kRow) : N{});
   }
 
-  SN_HD void add_harmonic_gradients(const Factor& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
+  SN_HD void add_harmonic_gradients(const Filter& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
     const int C = this->chunks(w);
     for (int r = 0; r < w.rows; ++r) {
       S sum = zonal ? S{} : grad_y[r];
@@ -222,8 +222,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
   }
 
   void direction_gradients(int64_t q) {
-    transpose_gates(weights_.angle, angle_);
-    if (kTorsion) transpose_gates(weights_.torsion, torsion_);
+    transpose_filters(weights_.angle, angle_);
+    if (kTorsion) transpose_filters(weights_.torsion, torsion_);
     for (int64_t b = 0; b < out_blocks_; ++b) {
       S grad_y[kMaxHarmonics] = {};
       add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
@@ -246,7 +246,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
   void store_point_gradient(int64_t q, int64_t b, const SphericalPoint<S>& grad) const {
     T* to = call_.grads.point + this->slot(q, b);
     std::memcpy(to, &output_of(grad.re), sizeof(T) * this->lanes(b));
-    std::memcpy(to + call_.num_pairs, &output_of(grad.im), sizeof(T) * this->lanes(b));
+    std::memcpy(to + call_.num_triplets, &output_of(grad.im), sizeof(T) * this->lanes(b));
   }
 
   SN_HD void add_neighbor_gradient(int64_t n, const Vec3<S>& grad, int i) {
@@ -255,7 +255,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kGate> {
     grad_neighbor_[2 * num_in_ + n] += output_of(grad.z)[i];
   }
 
-  // Directions point to the centre, neighbours' vectors away from it: hence the sign.
+  // Directions point to the center, neighbors' vectors away from it: hence the sign.
   void close_directions() {
     for (int64_t q = 0; q < num_in_; ++q)
       for (int k = 0; k < 3; ++k) call_.grads.direction_in[3 * (first_in_ + q) + k] = -grad_neighbor_[k * num_in_ + q];

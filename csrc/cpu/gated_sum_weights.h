@@ -1,30 +1,30 @@
 // The gated sum's weights, padded and transposed once per call so that the tiles read whole registers.
 #pragma once
-#include "../kernels.h"
-#include "arena.h"
-#include "numbers.h"
+#include "../math/gated_sum.h"
+#include "dual_simd.h"
+#include "scratch.h"
 
 namespace spherenet {
 namespace SN_ISA {
 
-// One of the two factors of the gate: angle (rows = l) or torsion (rows = h).
+// One of the two filters: angle (rows = l) or torsion (rows = h).
 template <class T, bool kDual>
-struct FactorWeights {
+struct FilterWeights {
   using Num = Numbers<T, kDual>;
   using S = typename Num::S;
   using S8 = typename Num::S8;
 
-  int size = 0;       // P; 0: the factor is absent, and is 1
+  int size = 0;       // P; 0: the filter is absent, and is 1
   int chunks = 0;     // rows of eight basis channels
   int rows = 0;       // L or L*L
   S8* weight = nullptr;     // [rows, K, chunks]
   S* up = nullptr;          // [channel blocks, 8 chunks]   lanes over channels
   S8* up_rows = nullptr;    // [channels padded, chunks]    lanes over basis channels
 
-  void layout(Arena& arena, int num_radial, int blocks) {
-    weight = arena.take<S8>(int64_t(rows) * num_radial * chunks);
-    up = arena.take<S>(int64_t(blocks) * kRow * chunks);
-    up_rows = arena.take<S8>(int64_t(blocks) * kLanes<T> * chunks);
+  void layout(ScratchMemory& memory, int num_radial, int blocks) {
+    weight = memory.take<S8>(int64_t(rows) * num_radial * chunks);
+    up = memory.take<S>(int64_t(blocks) * kRow * chunks);
+    up_rows = memory.take<S8>(int64_t(blocks) * kLanes<T> * chunks);
   }
 
   // weight [size, rows, K], up [channels, size] and their tangents
@@ -45,7 +45,7 @@ struct FactorWeights {
 
 template <class T, bool kDual>
 struct PackedWeights {
-  FactorWeights<T, kDual> angle, torsion;
+  FilterWeights<T, kDual> angle, torsion;
   int blocks;  // of kLanes channels
   int radial_order[kMaxHarmonics];  // o(h): the radial order that harmonic h meets
 
@@ -58,20 +58,20 @@ struct PackedWeights {
     torsion.rows = int(shape.harmonics());
     angle.chunks = (angle.size + kRow - 1) / kRow;
     torsion.chunks = (torsion.size + kRow - 1) / kRow;
-    arena_.build([&](Arena& arena) {
-      angle.layout(arena, shape.num_radial, blocks);
-      torsion.layout(arena, shape.num_radial, blocks);
+    memory_.build([&](ScratchMemory& memory) {
+      angle.layout(memory, shape.num_radial, blocks);
+      torsion.layout(memory, shape.num_radial, blocks);
     });
-    angle.pack(call.inputs.angle_weight, call.tangents.angle_weight, call.inputs.angle_up, call.tangents.angle_up,
-               shape.num_radial, shape.channels, blocks);
-    torsion.pack(call.inputs.torsion_weight, call.tangents.torsion_weight, call.inputs.torsion_up,
-                 call.tangents.torsion_up, shape.num_radial, shape.channels, blocks);
+    angle.pack(call.inputs.angle_weight, call.tangents.angle_weight, call.inputs.angle_expand,
+               call.tangents.angle_expand, shape.num_radial, shape.channels, blocks);
+    torsion.pack(call.inputs.torsion_weight, call.tangents.torsion_weight, call.inputs.torsion_expand,
+                 call.tangents.torsion_expand, shape.num_radial, shape.channels, blocks);
     for (int l = 0, h = 0; l < shape.num_spherical; ++l)
-      for (; h < (l + 1) * (l + 1); ++h) radial_order[h] = shape.released ? h % shape.num_spherical : l;
+      for (; h < (l + 1) * (l + 1); ++h) radial_order[h] = shape.dig ? h % shape.num_spherical : l;
   }
 
  private:
-  Arena arena_;
+  ScratchMemory memory_;
 };
 
 }  // namespace SN_ISA

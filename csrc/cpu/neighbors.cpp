@@ -1,5 +1,4 @@
-// Neighbours in a batch of open molecules, from all distances within each molecule.
-#include "../kernels.h"
+// Neighbors in a batch of open molecules, from all distances within each molecule.
 #include "../math/neighbors.h"
 
 namespace spherenet {
@@ -22,21 +21,21 @@ void count_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end) {
 
 template <class T>
 void neighbor_pointers(const NeighborCall<T>& call) {
-  int64_t edges = 0, pairs = 0, wrong = 0;
-  call.in_ptr[0] = call.pair_ptr[0] = 0;
+  int64_t edges = 0, triplets = 0, wrong = 0;
+  call.in_ptr[0] = call.triplet_ptr[0] = 0;
   for (int64_t atom = 0; atom < call.num_atoms; ++atom) {
     const int64_t degree = call.degree[atom];
     wrong += degree < 0;
     edges += degree < 0 ? 0 : degree;
-    pairs += degree < 0 ? 0 : degree * degree;
+    triplets += degree < 0 ? 0 : degree * degree;
     call.in_ptr[atom + 1] = edges;
-    call.pair_ptr[atom + 1] = pairs;
+    call.triplet_ptr[atom + 1] = triplets;
   }
   const bool fits = wrong == 0 && (call.edge_capacity < 0 || edges <= call.edge_capacity) &&
-                    (call.pair_capacity < 0 || pairs <= call.pair_capacity);
-  for (int64_t atom = 0; atom <= call.num_atoms && !fits; ++atom) call.in_ptr[atom] = call.pair_ptr[atom] = 0;
+                    (call.triplet_capacity < 0 || triplets <= call.triplet_capacity);
+  for (int64_t atom = 0; atom <= call.num_atoms && !fits; ++atom) call.in_ptr[atom] = call.triplet_ptr[atom] = 0;
   call.status[0] = edges;
-  call.status[1] = pairs;
+  call.status[1] = triplets;
   call.status[2] = wrong;
 }
 

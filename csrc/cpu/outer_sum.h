@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../kernels.h"
-#include "lanes.h"
+#include "../math/outer_sum.h"
+#include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -91,8 +91,7 @@ void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end) {
   }
 }
 
-template void outer_sum(const OuterSumCall<float>&, int64_t, int64_t);
-template void outer_sum(const OuterSumCall<double>&, int64_t, int64_t);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(void, outer_sum, OuterSumCall, (int64_t begin, int64_t end), (begin, end))

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../kernels.h"
-#include "lanes.h"
+#include "../math/product.h"
+#include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -86,37 +86,30 @@ void product(const ProductCall<T>& call, int64_t begin, int64_t end) {
   }
 }
 
-// The number of elements that pack_product writes: 0 where the weight is read as it is.
+// The columns of the weight panel by panel, each [inner, width] in memory, padded with zeros to whole vectors; nothing
+// where the weight is read as it is.
 template <class T>
-int64_t packed_size(const ProductCall<T>& call) {
+int64_t pack_product(const ProductCall<T>& call, bool write) {
   constexpr int W = kLanes<T>;
+  const int64_t size = call.inner * ((call.columns + W - 1) / W * W);
   if (call.weight_by_inner && call.columns % W == 0) return 0;
-  return call.inner * ((call.columns + W - 1) / W * W);
-}
-
-// The columns of the weight panel by panel, each [inner, width] in memory, padded with zeros to whole vectors.
-template <class T>
-void pack_product(const ProductCall<T>& call, T* packed) {
-  constexpr int W = kLanes<T>;
+  if (!write) return size;
   const int64_t along = call.weight_by_inner ? call.columns : 1, across = call.weight_by_inner ? 1 : call.inner;
   for (int64_t column = 0; column < call.columns; column += W * kProductVectors) {
     const int64_t here = std::min<int64_t>(call.columns - column, W * kProductVectors);
     const int64_t width = (here + W - 1) / W * W;
-    T* to = packed + column * call.inner;
+    T* to = call.packed + column * call.inner;
     for (int64_t k = 0; k < call.inner; ++k, to += width) {
       const T* from = call.weight + column * across + k * along;
       for (int64_t n = 0; n < here; ++n) to[n] = from[n * across];
       std::fill(to + here, to + width, T(0));
     }
   }
+  return size;
 }
-
-template int64_t packed_size(const ProductCall<float>&);
-template int64_t packed_size(const ProductCall<double>&);
-template void pack_product(const ProductCall<float>&, float*);
-template void pack_product(const ProductCall<double>&, double*);
-template void product(const ProductCall<float>&, int64_t, int64_t);
-template void product(const ProductCall<double>&, int64_t, int64_t);
 
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(int64_t, pack_product, ProductCall, (bool write), (write))
+SN_KERNEL(void, product, ProductCall, (int64_t begin, int64_t end), (begin, end))

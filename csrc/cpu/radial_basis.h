@@ -1,8 +1,7 @@
 // The radial basis over a chunk of edges, for one instruction set: lanes over edges.
 #pragma once
-#include "../kernels.h"
-#include "../math/radial.h"
-#include "lanes.h"
+#include "../math/radial_basis.h"
+#include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -94,8 +93,7 @@ void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk) {
   }
 }
 
-template void radial_basis(const RadialBasisCall<float>&, Pass, int64_t);
-template void radial_basis(const RadialBasisCall<double>&, Pass, int64_t);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(void, radial_basis, RadialBasisCall, (Pass pass, int64_t chunk), (pass, chunk))

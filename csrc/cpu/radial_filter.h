@@ -3,9 +3,10 @@
 #pragma once
 #include <cstring>
 
-#include "../kernels.h"
-#include "arena.h"
-#include "numbers.h"
+#include "../math/radial_filter.h"
+#include "dual_simd.h"
+#include "kernel.h"
+#include "scratch.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -22,18 +23,18 @@ class RadialFilterRun {
 
   const RadialFilterCall<T>& call_;
   const int radial_, blocks_;  // of W channels
-  Arena arena_;
+  ScratchMemory memory_;
   S* weight_;       // [K, blocks]
-  S* grad_filter_;    // [kEdges, blocks]
+  S* grad_filter_;  // [kEdges, blocks]
   V* grad_weight_;  // [K, blocks]
 
  public:
   explicit RadialFilterRun(const RadialFilterCall<T>& call)
       : call_(call), radial_(call.num_radial), blocks_((call.channels + W - 1) / W) {
-    arena_.build([&](Arena& arena) {
-      weight_ = arena.take<S>(int64_t(radial_) * blocks_);
-      grad_filter_ = arena.take<S>(int64_t(kEdges) * blocks_);
-      grad_weight_ = arena.take<V>(int64_t(radial_) * blocks_);
+    memory_.build([&](ScratchMemory& memory) {
+      weight_ = memory.take<S>(int64_t(radial_) * blocks_);
+      grad_filter_ = memory.take<S>(int64_t(kEdges) * blocks_);
+      grad_weight_ = memory.take<V>(int64_t(radial_) * blocks_);
     });
     for (int k = 0; k < radial_; ++k)
       for (int c = 0; c < blocks_ * W; ++c)
@@ -63,7 +64,8 @@ class RadialFilterRun {
       for (int k = 0; k < radial_; ++k)
         bessel[i][k] = Num::number(call_.bessel, call_.bessel_tangent, (first + i) * radial_ + k);
     for (int i = 0; i < count; ++i)
-      for (int block = 0; block < blocks_; ++block) filter(first + i, block, bessel[i], grad_filter_[i * blocks_ + block]);
+      for (int block = 0; block < blocks_; ++block)
+        filter(first + i, block, bessel[i], grad_filter_[i * blocks_ + block]);
     if constexpr (kVjp) {
       if (call_.grad_bessel)
         for (int i = 0; i < count; ++i) bessel_gradient(i, call_.grad_bessel + (first + i) * radial_);
@@ -138,8 +140,7 @@ void radial_filter(const RadialFilterCall<T>& call, Pass pass, int64_t chunk) {
   }
 }
 
-template void radial_filter(const RadialFilterCall<float>&, Pass, int64_t);
-template void radial_filter(const RadialFilterCall<double>&, Pass, int64_t);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(void, radial_filter, RadialFilterCall, (Pass pass, int64_t chunk), (pass, chunk))

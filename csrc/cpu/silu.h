@@ -2,9 +2,8 @@
 #pragma once
 #include <cstring>
 
-#include "../kernels.h"
 #include "../math/silu.h"
-#include "lanes.h"
+#include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -52,8 +51,7 @@ void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end) {
   }
 }
 
-template void silu(const SiluCall<float>&, Pass, int64_t, int64_t);
-template void silu(const SiluCall<double>&, Pass, int64_t, int64_t);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(void, silu, SiluCall, (Pass pass, int64_t begin, int64_t end), (pass, begin, end))

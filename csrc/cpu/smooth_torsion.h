@@ -1,13 +1,13 @@
-// The smooth torsion of all triplets of a tile in(j) x out(j), with lanes over the edges out of the centre. For one
+// The smooth torsion of all triplets of a tile in(j) x out(j), with lanes over the edges out of the center. For one
 // instruction set.
 #pragma once
 #include <algorithm>
 #include <cstring>
 
-#include "../kernels.h"
 #include "../math/smooth_torsion.h"
-#include "arena.h"
-#include "numbers.h"
+#include "dual_simd.h"
+#include "kernel.h"
+#include "scratch.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -22,7 +22,7 @@ class SmoothTorsionTile {
   static constexpr int W = kLanes<T>;
 
   const SmoothTorsionCall<T>& call_;
-  Arena arena_;
+  ScratchMemory memory_;
   Vec3<N>* direction_;             // [in]  unit vectors from j
   N* fade_;                        // [in]
   T* grad_direction_;              // [in, 3]
@@ -34,25 +34,25 @@ class SmoothTorsionTile {
   BlendTerm<S>* term_;             // [in]  of the present q
 
   // The current tile.
-  int64_t first_in_, num_in_, first_pair_, num_out_;
+  int64_t first_in_, num_in_, first_triplet_, num_out_;
   const int64_t* out_edges_;  // [num_out_]
-  int64_t block_;             // edges block_ .. block_ + lanes_ out of the centre
+  int64_t block_;             // edges block_ .. block_ + lanes_ out of the center
   int lanes_;
   Vec3<S> axis_;
   AcrossFrame<S> frame_;
 
  public:
   SmoothTorsionTile(const SmoothTorsionCall<T>& call, int64_t most_in) : call_(call) {
-    arena_.build([&](Arena& arena) {
-      direction_ = arena.take<Vec3<N>>(most_in);
-      fade_ = arena.take<N>(most_in);
-      grad_direction_ = arena.take<T>(3 * most_in);
-      grad_fade_ = arena.take<T>(most_in);
-      present_ = arena.take<V>(most_in);
-      across_ = arena.take<AcrossComponents<S>>(most_in);
-      neighbor_ = arena.take<BlendNeighbor<S>>(most_in);
-      grad_ = arena.take<BlendNeighbor<S>>(most_in);
-      term_ = arena.take<BlendTerm<S>>(most_in);
+    memory_.build([&](ScratchMemory& memory) {
+      direction_ = memory.take<Vec3<N>>(most_in);
+      fade_ = memory.take<N>(most_in);
+      grad_direction_ = memory.take<T>(3 * most_in);
+      grad_fade_ = memory.take<T>(most_in);
+      present_ = memory.take<V>(most_in);
+      across_ = memory.take<AcrossComponents<S>>(most_in);
+      neighbor_ = memory.take<BlendNeighbor<S>>(most_in);
+      grad_ = memory.take<BlendNeighbor<S>>(most_in);
+      term_ = memory.take<BlendTerm<S>>(most_in);
     });
   }
 
@@ -62,7 +62,7 @@ class SmoothTorsionTile {
     num_in_ = graph.in_ptr[j + 1] - first_in_;
     out_edges_ = graph.out_edge + graph.out_ptr[j];
     num_out_ = graph.out_ptr[j + 1] - graph.out_ptr[j];
-    first_pair_ = graph.pair_ptr[j];
+    first_triplet_ = graph.triplet_ptr[j];
     for (int64_t n = 0; n < num_in_; ++n) {
       direction_[n] = vector(first_in_ + n, T(-1));
       fade_[n] = Num::number(call_.fade, call_.fade_tangent, first_in_ + n);
@@ -77,7 +77,7 @@ class SmoothTorsionTile {
       if (kVjp) close_block();
     }
     if (!kVjp) return;
-    // Directions point to the centre, neighbors' vectors away from it: hence the sign.
+    // Directions point to the center, neighbors' vectors away from it: hence the sign.
     for (int64_t i = 0; i < 3 * num_in_; ++i) call_.grad_direction_in[3 * first_in_ + i] = -grad_direction_[i];
     std::copy(grad_fade_, grad_fade_ + num_in_, call_.grad_fade + first_in_);
   }
@@ -120,15 +120,15 @@ class SmoothTorsionTile {
       sums.add(term);
       if (kVjp) term_[n] = term;
     }
-    const int64_t slot = first_pair_ + q * num_out_ + block_;
+    const int64_t slot = first_triplet_ + q * num_out_ + block_;
     if (kPass != Pass::kBackward) {
       const AcrossComponents<S> point = blend_point(neighbor_[q], sums);
       store(output_of(point.a * present_[q]), call_.point + slot);
-      store(output_of(point.b * present_[q]), call_.point + call_.num_pairs + slot);
+      store(output_of(point.b * present_[q]), call_.point + call_.num_triplets + slot);
     }
     if (!kVjp) return;
     const V re = load(call_.grad_point + slot) * present_[q];
-    const V im = load(call_.grad_point + call_.num_pairs + slot) * present_[q];
+    const V im = load(call_.grad_point + call_.num_triplets + slot) * present_[q];
     S grad_length;
     const BlendSums<S> grad = blend_point_vjp(neighbor_[q], sums, {S{} + re, S{} + im}, grad_length);
     BlendNeighbor<S> grad_q = grad_[q];
@@ -194,8 +194,7 @@ void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, 
   }
 }
 
-template void smooth_torsion(const SmoothTorsionCall<float>&, Pass, int64_t, int64_t);
-template void smooth_torsion(const SmoothTorsionCall<double>&, Pass, int64_t, int64_t);
-
 }  // namespace SN_ISA
 }  // namespace spherenet
+
+SN_KERNEL(void, smooth_torsion, SmoothTorsionCall, (Pass pass, int64_t begin, int64_t end), (pass, begin, end))

@@ -1,9 +1,8 @@
-// Reference neighbours of all triplets, tile by tile.
+// Reference neighbors of all triplets, tile by tile.
 #include <algorithm>
 #include <vector>
 
-#include "../kernels.h"
-#include "../math/torsion.h"
+#include "../math/torsion_reference.h"
 
 namespace spherenet {
 
@@ -23,7 +22,7 @@ void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference,
     for (int64_t e = 0; e < num_out; ++e) {
       const int64_t edge = graph.out_edge[first_out + e];
       const AxisFrame frame = axis_frame(unit(edge, 1));
-      int32_t* column = reference + graph.pair_ptr[j] + e;
+      int32_t* column = reference + graph.triplet_ptr[j] + e;
       azimuths.clear();
       for (int64_t q = 0; q < num_in; ++q) {
         const double angle = graph.rev[edge] == first + q ? -1 : azimuth(frame, directions[q]);

@@ -1,15 +1,15 @@
 // The gradients of the gated sum over tiles. On duals their tangents are the second derivatives.
 //
 // The tile is swept as for the value, the edges q outside. Channels go from grad_out to the gradients of x, of `up` and
-// of the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_pairs.h);
+// of the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_triplets.h);
 // rows to the gradients of weights and radial functions. Sums over pairs have one owner each, who adds in a fixed
 // order: what a chunk leaves unfinished waits in the result itself, which no other block touches.
 #pragma once
-#include "gated_sum_backward_pairs.h"
+#include "gated_sum_backward_triplets.h"
 
 namespace spherenet::cuda {
 
-// With at most eight basis channels a factor, the usual case, the rows of `up` stay in registers.
+// With at most eight basis channels a filter, the usual case, the rows of `up` stay in registers.
 template <class T, bool kDual, bool kManyGroups>
 class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
   using Base = GatedSumBackwardPairs<T, kDual, kManyGroups>;
@@ -17,7 +17,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       Base::q0_, Base::nq_, Base::e0_, Base::ne_, Base::geometry_, Base::weights_;
   using typename Base::N;
   using typename Base::Num;
-  using Factors = N[Num::kChannels];
+  using Filters = N[Num::kChannels];
   using UpRows = N[Num::kChannels][kCoefficients];
   using UpSums = T[Num::kChannels][kCoefficients];
   static constexpr int kBatch = !kManyGroups ? 1 : Num::kBytes == 16 ? 2 : 4;  // edges e that share one load of `up`
@@ -95,21 +95,21 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
   // Every lane of the warp comes along, also where the team's q is past the chunk's end.
   SN_DEVICE void neighbor_gradients(int q, int block, int first, int group, UpRows& up) {
     const bool exists = q < nq_;
-    Factors x;
+    Filters x;
     T grad_x[Num::kChannels] = {};
     this->load_channels(first, first_in_ + q0_ + (exists ? q : 0), x);
 #pragma unroll 1
     for (int e = 0; e < ne_; e += kBatch) {
-      Factors angle[kBatch], torsion[kBatch];
+      Filters angle[kBatch], torsion[kBatch];
 #pragma unroll
-      for (int b = 0; b < kBatch; ++b) this->start_factors(angle[b], torsion[b]);
+      for (int b = 0; b < kBatch; ++b) this->start_filters(angle[b], torsion[b]);
       if (kManyGroups) {
 #pragma unroll 1
         for (int other = 0; other < groups(); ++other) {
           this->load_up(first, other, up);
 #pragma unroll
           for (int b = 0; b < kBatch; ++b)
-            if (is_triplet(q, e + b)) this->add_factors(this->slot(q, e + b, other), up, angle[b], torsion[b]);
+            if (is_triplet(q, e + b)) this->add_filters(this->slot(q, e + b, other), up, angle[b], torsion[b]);
         }
         this->load_up(first, group, up);
       }
@@ -130,21 +130,21 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
 
   SN_DEVICE bool is_triplet(int q, int e) const { return q < nq_ && e < ne_ && memory_.opposite[e] != q0_ + q; }
 
-  // One pair: angle and torsion are the factors of its gate (of one group, still without it).
-  SN_DEVICE void channels_of_pair(int q, int e, int block, int first, int group, const UpRows& up, const Factors& x,
-                                  Factors& angle, Factors& torsion, T (&grad_x)[Num::kChannels]) {
+  // One pair: angle and torsion are its filters (of one group, still without it).
+  SN_DEVICE void channels_of_pair(int q, int e, int block, int first, int group, const UpRows& up, const Filters& x,
+                                  Filters& angle, Filters& torsion, T (&grad_x)[Num::kChannels]) {
     const bool counts = is_triplet(q, e);
     N angle_row[kRow] = {}, torsion_row[kRow] = {};
     if (counts) {
       load_row(angle_row, this->slot(q, e, group));
       load_row(torsion_row, this->slot(q, e, group) + kRow);
       if (!kManyGroups) {
-        this->add_factor(angle_row, up, 0, angle);
-        this->add_factor(torsion_row, up, kRow, torsion);
+        this->add_filter(angle_row, up, 0, angle);
+        this->add_filter(torsion_row, up, kRow, torsion);
       }
     }
     const T* grad_out = call_.grad_out + memory_.edge[e] * shape_.channels;
-    Factors grad_angle, grad_torsion;
+    Filters grad_angle, grad_torsion;
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) {
       const int c = first + k * Num::kChannelLanes;
@@ -212,7 +212,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       const bool angle = i < kRow;
       const int size = angle ? shape_.angle_size : shape_.torsion_size, p = group * kRow + i % kRow;
       if (c >= shape_.channels || p >= size) continue;
-      const int64_t offset = shape_.angle_weight() + (angle ? 0 : shape_.angle_up() + shape_.torsion_weight());
+      const int64_t offset = shape_.angle_weight() + (angle ? 0 : shape_.angle_expand() + shape_.torsion_weight());
       weights_[offset + int64_t(c) * size + p] += memory_.up_sums[item];
     }
     __syncthreads();
@@ -230,9 +230,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     clear_padding(call.graph, num_edges, 3, call.grads.direction_out);
   }
   if (call.grads.point) {
-    const int64_t pairs = call.graph.pair_ptr[call.graph.num_nodes];
+    const int64_t pairs = call.graph.triplet_ptr[call.graph.num_nodes];
     for (int part = 0; part < 2; ++part)
-      clear_tail<kThreads>(call.grads.point + part * call.num_pairs, pairs, call.num_pairs);
+      clear_tail<kThreads>(call.grads.point + part * call.num_triplets, pairs, call.num_triplets);
   }
   GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes);
   for (int64_t j = blockIdx.x; j < call.graph.num_nodes; j += gridDim.x) block.run(j);

@@ -4,9 +4,9 @@
 
 namespace spherenet::cuda {
 
-// How the coefficients of a pair become the factors of its gate.
+// How the coefficients of a pair become its filters.
 enum class Expansion {
-  kOneGroup,  // at most eight basis channels a factor, the usual case: the rows of `up` stay in registers
+  kOneGroup,  // at most eight basis channels a filter, the usual case: the rows of `up` stay in registers
   kManyGroups,
   kTensorCores,  // in TF32: 16 pairs by 8 basis channels times 8 basis channels by 8 channels
 };
@@ -20,7 +20,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
   using typename Base::Num;
   static constexpr bool kTensorCores = kExpansion == Expansion::kTensorCores;
   static constexpr int kTeamEdges = kEdges / Num::kTeams;  // edges e of a lane
-  using Factors = N[Num::kChannels];
+  using Filters = N[Num::kChannels];
 
  public:
   SN_DEVICE GatedSumForward(const GatedSumCall<T>& call, const HarmonicTable<T>& table, const GatedSumSizes& sizes)
@@ -106,14 +106,14 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
     this->load_up(channel_of(block, 0), 0, up);
 #pragma unroll 1
     for (int q = 0; q < nq_; ++q) {
-      Factors x;
+      Filters x;
       load_x(q, block, x);
 #pragma unroll
       for (int i = 0; i < kTeamEdges; ++i) {
         if (!is_triplet(q, i)) continue;
-        Factors angle, torsion;
-        this->start_factors(angle, torsion);
-        this->add_factors(this->slot(q, edge_of(i), 0), up, angle, torsion);
+        Filters angle, torsion;
+        this->start_filters(angle, torsion);
+        this->add_filters(this->slot(q, edge_of(i), 0), up, angle, torsion);
         add_message(angle, torsion, x, sum[i]);
       }
     }
@@ -124,11 +124,11 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
     N up[Num::kChannels][kCoefficients];
 #pragma unroll 1
     for (int q = 0; q < nq_; q += kBatch) {
-      Factors angle[kBatch][kTeamEdges], torsion[kBatch][kTeamEdges];
+      Filters angle[kBatch][kTeamEdges], torsion[kBatch][kTeamEdges];
 #pragma unroll
       for (int b = 0; b < kBatch; ++b)
 #pragma unroll
-        for (int i = 0; i < kTeamEdges; ++i) this->start_factors(angle[b][i], torsion[b][i]);
+        for (int i = 0; i < kTeamEdges; ++i) this->start_filters(angle[b][i], torsion[b][i]);
 #pragma unroll 1
       for (int group = 0; group < sizes_.groups; ++group) {
         this->load_up(channel_of(block, 0), group, up);
@@ -137,12 +137,12 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
 #pragma unroll
           for (int i = 0; i < kTeamEdges; ++i)
             if (is_triplet(q + b, i))
-              this->add_factors(this->slot(q + b, edge_of(i), group), up, angle[b][i], torsion[b][i]);
+              this->add_filters(this->slot(q + b, edge_of(i), group), up, angle[b][i], torsion[b][i]);
       }
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) {
         if (q + b >= nq_) continue;
-        Factors x;
+        Filters x;
         load_x(q + b, block, x);
 #pragma unroll
         for (int i = 0; i < kTeamEdges; ++i)
@@ -155,14 +155,14 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
   // coefficients.
   SN_DEVICE void add_on_tensor_cores(int block, float (&sum)[2][4]) {
     const int g = int(threadIdx.x) % kWarp / 4, t = int(threadIdx.x) % 4;
-    float up[2][2][2];  // [factor, half of the channels, half of the basis channels]
+    float up[2][2][2];  // [filter, half of the channels, half of the basis channels]
     if (sizes_.groups == 1) load_up_columns(block, 0, up);
 #pragma unroll 1
     for (int q = 0; q < nq_; ++q) {
       __syncwarp(kAllLanes);  // tensor cores take whole warps; the last q left some lanes behind
-      float factor[2][2][4];
+      float filter[2][2][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) this->start_factors(factor[0][half], factor[1][half]);
+      for (int half = 0; half < 2; ++half) this->start_filters(filter[0][half], filter[1][half]);
       for (int group = 0; group < sizes_.groups; ++group) {
         if (sizes_.groups > 1) load_up_columns(block, group, up);
 #pragma unroll
@@ -170,22 +170,22 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
           const float *upper = this->slot(q, g, group) + f * kRow, *lower = this->slot(q, g + 8, group) + f * kRow;
           const float coefficients[4] = {upper[t], lower[t], upper[t + 4], lower[t + 4]};
 #pragma unroll
-          for (int half = 0; half < 2; ++half) add_product(factor[f][half], coefficients, up[f][half]);
+          for (int half = 0; half < 2; ++half) add_product(filter[f][half], coefficients, up[f][half]);
         }
       }
-      Factors x;
+      Filters x;
       load_x(q, block, x);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (!is_triplet(q, i)) continue;
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-          sum[i][k] += factor[0][k / 2][2 * i + k % 2] * factor[1][k / 2][2 * i + k % 2] * x[k];
+          sum[i][k] += filter[0][k / 2][2 * i + k % 2] * filter[1][k / 2][2 * i + k % 2] * x[k];
       }
     }
   }
 
-  // What tensor cores take of angle_up and torsion_up: basis channels t and t + 4 of two channels.
+  // What tensor cores take of angle_expand and torsion_expand: basis channels t and t + 4 of two channels.
   SN_DEVICE void load_up_columns(int block, int group, float (&up)[2][2][2]) const {
     const int g = int(threadIdx.x) % kWarp / 4, t = int(threadIdx.x) % 4;
 #pragma unroll
@@ -196,14 +196,14 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
         const int p = group * kRow + t + 4 * k;
         const bool exists = c < shape_.channels;
         const int angle = shape_.angle_size, torsion = shape_.torsion_size;
-        up[0][half][k] = exists && p < angle ? round_to_tf32(call_.inputs.angle_up[int64_t(c) * angle + p]) : 0.0f;
+        up[0][half][k] = exists && p < angle ? round_to_tf32(call_.inputs.angle_expand[int64_t(c) * angle + p]) : 0.0f;
         up[1][half][k] =
-            exists && p < torsion ? round_to_tf32(call_.inputs.torsion_up[int64_t(c) * torsion + p]) : 0.0f;
+            exists && p < torsion ? round_to_tf32(call_.inputs.torsion_expand[int64_t(c) * torsion + p]) : 0.0f;
       }
     }
   }
 
-  SN_DEVICE void load_x(int q, int block, Factors& x) const {
+  SN_DEVICE void load_x(int q, int block, Filters& x) const {
     const int64_t row = (first_in_ + q0_ + q) * shape_.channels;
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) {
@@ -216,7 +216,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
     return q < nq_ && edge_of(i) < ne_ && memory_.opposite[edge_of(i)] != q0_ + q;
   }
 
-  static SN_DEVICE void add_message(const Factors& angle, const Factors& torsion, const Factors& x,
+  static SN_DEVICE void add_message(const Filters& angle, const Filters& torsion, const Filters& x,
                                     T (&sum)[Num::kChannels]) {
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) add_output(sum[k], angle[k] * torsion[k], x[k]);

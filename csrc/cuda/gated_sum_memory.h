@@ -2,7 +2,7 @@
 //
 // A block of threads takes a tile in chunks of up to kNeighbors edges q in(j) by kEdges edges e in out(j), whatever the
 // tile's size. First a thread takes the pairs of a q and one or two e: harmonics, contracted as they come with q's rows
-// (weights times radial functions, in shared memory) to the gate coefficients, which stay in shared memory. Then lanes
+// (weights times radial functions, in shared memory) to the coefficients, which stay in shared memory. Then lanes
 // take channels, with the matrices `up` in registers.
 //
 // Shared memory returns 32 numbers a clock to an SM that multiplies and adds 128, so every number that is read should
@@ -11,6 +11,7 @@
 #pragma once
 #include <algorithm>
 
+#include "../math/gated_sum.h"
 #include "../math/harmonics.h"
 #include "launch.h"
 
@@ -20,7 +21,7 @@ namespace spherenet::cuda {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kRow = 8;                    // basis channels of one factor are handled in rows of eight,
+constexpr int kRow = 8;                    // basis channels of one filter are handled in rows of eight,
 constexpr int kCoefficients = 2 * kRow;    // so a group of coefficients is eight of the angle and eight of the torsion
 constexpr int kEdges = 16;                 // edges e of a chunk
 constexpr size_t kMostShared = 96 * 1024;  // bytes a block; the least that one SM of the architectures built for has
@@ -86,7 +87,7 @@ struct GatedSumSizes {
   int groups;      // of coefficients
   int slot;        // numbers between the coefficients of one pair and the next
   int blocks;      // of kWidth channels
-  bool whole_up;   // angle_up and torsion_up have eight columns each and can be read as vectors
+  bool whole_up;   // angle_expand and torsion_expand have eight columns each and can be read as vectors
 };
 
 // A block's shared memory.
@@ -138,7 +139,8 @@ GatedSumSizes gated_sum_sizes(const GatedSumCall<T>& call, bool backward, size_t
   sizes.slot = sizes.groups * kCoefficients + Num::kPad;
   sizes.blocks = ceil_div(shape.channels, Num::kWidth);
   sizes.whole_up = shape.angle_size == kRow && shape.torsion_size == kRow;
-  const T* ups[] = {call.inputs.angle_up, call.inputs.torsion_up, call.tangents.angle_up, call.tangents.torsion_up};
+  const T* ups[] = {call.inputs.angle_expand, call.inputs.torsion_expand, call.tangents.angle_expand,
+                    call.tangents.torsion_expand};
   for (const T* up : ups) sizes.whole_up = sizes.whole_up && reinterpret_cast<uintptr_t>(up) % alignof(Quad<T>) == 0;
   for (sizes.neighbors = Num::kNeighbors; sizes.neighbors > 0; sizes.neighbors /= 2) {
     if (int64_t(sizes.neighbors) * kEdges * sizes.slot > int64_t(kMostShared)) continue;  // the sum may overflow

@@ -5,9 +5,9 @@
 
 namespace spherenet::cuda {
 
-// One of the two factors of the gate, and a row of it.
+// One of the two filters, and a row of it.
 template <class T>
-struct FactorRow {
+struct FilterRow {
   const T *weight, *tangent;  // [size, rows, K]
   int size, rows;
   int row;    // l of the angle, h of the torsion
@@ -27,7 +27,7 @@ class GatedSumBlock {
   const GatedSumShape& shape_;
   GatedSumMemory<T, kDual, kManyGroups> memory_;
 
-  int64_t first_in_, first_out_, first_pair_;  // edges first_in_ .. first_in_ + num_in_ end at j
+  int64_t first_in_, first_out_, first_triplet_;  // edges first_in_ .. first_in_ + num_in_ end at j
   int num_in_, num_out_;
   int q0_, nq_;  // the chunk's edges q: first_in_ + q0_ .. first_in_ + q0_ + nq_
   int e0_, ne_;  // the chunk's edges e: memory_.edge[0] .. memory_.edge[ne_ - 1]
@@ -35,7 +35,7 @@ class GatedSumBlock {
   SN_DEVICE GatedSumBlock(const GatedSumCall<T>& call, const HarmonicTable<T>& table, const GatedSumSizes& sizes,
                           SharedPieces pieces, bool backward)
       : call_(call), table_(table), sizes_(sizes), shape_(call.shape), memory_(pieces, call.shape, sizes, backward) {
-    // Absent factors have coefficients 0, to which their 1 is added.
+    // Absent filters have coefficients 0, to which their 1 is added.
     if (!shape_.angle_size)
       for (int i = threadIdx.x; i < sizes_.neighbors * kEdges * sizes_.slot; i += kThreads)
         memory_.coefficients[i] = N{};
@@ -47,7 +47,7 @@ class GatedSumBlock {
     num_in_ = int(graph.in_ptr[j + 1] - first_in_);
     first_out_ = graph.out_ptr[j];
     num_out_ = int(graph.out_ptr[j + 1] - first_out_);
-    first_pair_ = graph.pair_ptr[j];
+    first_triplet_ = graph.triplet_ptr[j];
   }
 
   // The direction of an edge, times sign.
@@ -77,13 +77,13 @@ class GatedSumBlock {
     __syncthreads();
   }
 
-  SN_DEVICE FactorRow<T> factor_row(int row) const {
+  SN_DEVICE FilterRow<T> filter_row(int row) const {
     const int L = shape_.num_spherical;
     if (row < L) return {call_.inputs.angle_weight, call_.tangents.angle_weight, shape_.angle_size, L, row, row};
     const int h = row - L;
     int order = 0;
     while ((order + 1) * (order + 1) <= h) ++order;
-    if (shape_.released) order = h % L;
+    if (shape_.dig) order = h % L;
     return {call_.inputs.torsion_weight, call_.tangents.torsion_weight, shape_.torsion_size, L * L, h, order};
   }
 
@@ -100,7 +100,7 @@ class GatedSumBlock {
   SN_DEVICE void make_rows(int group) {
     const int K = shape_.num_radial;
     for (int item = threadIdx.x; item < kRow / 2 * sizes_.rows; item += kThreads) {
-      const FactorRow<T> factor = factor_row(item / (kRow / 2));
+      const FilterRow<T> filter = filter_row(item / (kRow / 2));
       const int first = group * kRow + item % (kRow / 2) * 2;
       N sum[Num::kNeighbors][2] = {};
 #pragma unroll 1
@@ -108,11 +108,11 @@ class GatedSumBlock {
         N weight[2];
 #pragma unroll
         for (int p = 0; p < 2; ++p)
-          weight[p] = first + p < factor.size ? Num::number(factor.weight, factor.tangent,
-                                                            (int64_t(first + p) * factor.rows + factor.row) * K + n)
+          weight[p] = first + p < filter.size ? Num::number(filter.weight, filter.tangent,
+                                                            (int64_t(first + p) * filter.rows + filter.row) * K + n)
                                               : N{};
         const Quad<N>* radial =
-            reinterpret_cast<const Quad<N>*>(memory_.radial + (factor.order * K + n) * Num::kRadialStride);
+            reinterpret_cast<const Quad<N>*>(memory_.radial + (filter.order * K + n) * Num::kRadialStride);
 #pragma unroll
         for (int four = 0; four < Num::kNeighbors / 4; ++four) {
           const Quad<N> value = radial[four];
@@ -130,7 +130,7 @@ class GatedSumBlock {
   }
 
   // The number of the chunk's pair (q, e) among all.
-  SN_DEVICE int64_t pair(int q, int e) const { return first_pair_ + int64_t(q0_ + q) * num_out_ + e0_ + e; }
+  SN_DEVICE int64_t pair(int q, int e) const { return first_triplet_ + int64_t(q0_ + q) * num_out_ + e0_ + e; }
 
   // The chunk's pair (q, e); returns the reference's number within in(j), q's own where there is none.
   SN_DEVICE int gather_triplet(int q, int e, Triplet<N>& triplet, TorsionKind<T>& kind) const {
@@ -156,7 +156,7 @@ class GatedSumBlock {
     if (call_.inputs.point) {
       const int64_t re = pair(q, e);
       point.re = Num::number(call_.inputs.point, call_.tangents.point, re);
-      point.im = Num::number(call_.inputs.point, call_.tangents.point, call_.num_pairs + re);
+      point.im = Num::number(call_.inputs.point, call_.tangents.point, call_.num_triplets + re);
     }
     return point;
   }
@@ -235,14 +235,14 @@ class GatedSumBlock {
 
   // ---- channels: a lane's are first + k kChannelLanes, first = block kWidth + lane, k < kChannels ----
 
-  // The lane's rows of angle_up and torsion_up, of one group of basis channels; 0 where there is nothing.
+  // The lane's rows of angle_expand and torsion_expand, of one group of basis channels; 0 where there is nothing.
   SN_DEVICE void load_up(int first, int group, N (&up)[Num::kChannels][kCoefficients]) const {
     const GatedSumInputs<T>&in = call_.inputs, &tangents = call_.tangents;
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) {
       const int c = first + k * Num::kChannelLanes;
-      load_up_row(in.angle_up, tangents.angle_up, shape_.angle_size, c, group, &up[k][0]);
-      load_up_row(in.torsion_up, tangents.torsion_up, shape_.torsion_size, c, group, &up[k][kRow]);
+      load_up_row(in.angle_expand, tangents.angle_expand, shape_.angle_size, c, group, &up[k][0]);
+      load_up_row(in.torsion_expand, tangents.torsion_expand, shape_.torsion_size, c, group, &up[k][kRow]);
     }
   }
   SN_DEVICE void load_up_row(const T* value, const T* tangent, int size, int c, int group, N* to) const {
@@ -272,25 +272,25 @@ class GatedSumBlock {
     }
   }
 
-  // What one group adds to the two factors of the gate of a pair.
-  static SN_DEVICE void add_factors(const N* slot, const N (&up)[Num::kChannels][kCoefficients],
+  // What one group adds to the two filters of a pair.
+  static SN_DEVICE void add_filters(const N* slot, const N (&up)[Num::kChannels][kCoefficients],
                                     N (&angle)[Num::kChannels], N (&torsion)[Num::kChannels]) {
     N row[kRow];
     load_row(row, slot);
-    add_factor(row, up, 0, angle);
+    add_filter(row, up, 0, angle);
     load_row(row, slot + kRow);
-    add_factor(row, up, kRow, torsion);
+    add_filter(row, up, kRow, torsion);
   }
-  static SN_DEVICE void add_factor(const N (&row)[kRow], const N (&up)[Num::kChannels][kCoefficients], int first,
-                                   N (&factor)[Num::kChannels]) {
+  static SN_DEVICE void add_filter(const N (&row)[kRow], const N (&up)[Num::kChannels][kCoefficients], int first,
+                                   N (&filter)[Num::kChannels]) {
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k)
 #pragma unroll
-      for (int p = 0; p < kRow; ++p) factor[k] += up[k][first + p] * row[p];
+      for (int p = 0; p < kRow; ++p) filter[k] += up[k][first + p] * row[p];
   }
 
-  // The factors before any group is added: 0, or 1 where the factor is absent.
-  SN_DEVICE void start_factors(N (&angle)[Num::kChannels], N (&torsion)[Num::kChannels]) const {
+  // The filters before any group is added: 0, or 1 where the filter is absent.
+  SN_DEVICE void start_filters(N (&angle)[Num::kChannels], N (&torsion)[Num::kChannels]) const {
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) {
       angle[k] = N{} + T(shape_.angle_size == 0);

@@ -1,4 +1,4 @@
-// Neighbours in a batch of open molecules, from all distances within each molecule: a warp takes an atom.
+// Neighbors in a batch of open molecules, from all distances within each molecule: a warp takes an atom.
 #include "../math/neighbors.h"
 #include "launch.h"
 
@@ -28,12 +28,12 @@ __global__ void count_kernel(NeighborCall<T> call) {
   if (lane == 0) call.degree[atom] = wrong ? -1 : count;
 }
 
-// Edges, pairs and wrong atoms before some atom.
+// Edges, triplets and wrong atoms before some atom.
 struct Totals {
-  int64_t edges, pairs, wrong;
+  int64_t edges, triplets, wrong;
 };
 __device__ __forceinline__ Totals operator+(const Totals& a, const Totals& b) {
-  return {a.edges + b.edges, a.pairs + b.pairs, a.wrong + b.wrong};
+  return {a.edges + b.edges, a.triplets + b.triplets, a.wrong + b.wrong};
 }
 __device__ __forceinline__ Totals totals_of(int32_t degree) {
   if (degree < 0) return {0, 0, 1};
@@ -59,17 +59,17 @@ __global__ void __launch_bounds__(kScanThreads) pointers_kernel(NeighborCall<T> 
   }
   const Totals all = sums[kScanThreads - 1];
   const bool fits = all.wrong == 0 && (call.edge_capacity < 0 || all.edges <= call.edge_capacity) &&
-                    (call.pair_capacity < 0 || all.pairs <= call.pair_capacity);
+                    (call.triplet_capacity < 0 || all.triplets <= call.triplet_capacity);
   Totals before = own ? sums[own - 1] : Totals{0, 0, 0};
   for (int64_t atom = begin; atom < end; ++atom) {
     before = before + totals_of(call.degree[atom]);
     call.in_ptr[atom + 1] = fits ? before.edges : 0;
-    call.pair_ptr[atom + 1] = fits ? before.pairs : 0;
+    call.triplet_ptr[atom + 1] = fits ? before.triplets : 0;
   }
   if (own) return;
-  call.in_ptr[0] = call.pair_ptr[0] = 0;
+  call.in_ptr[0] = call.triplet_ptr[0] = 0;
   call.status[0] = all.edges;
-  call.status[1] = all.pairs;
+  call.status[1] = all.triplets;
   call.status[2] = all.wrong;
 }
 
@@ -85,7 +85,7 @@ __global__ void find_kernel(NeighborCall<T> call) {
     const int64_t other = first + lane;
     const bool near = other < molecule.end && other != atom &&
                       distance(call.pos + 3 * atom, call.pos + 3 * other) < call.cutoff;
-    int up_to = near;  // neighbours among the lanes up to this one
+    int up_to = near;  // neighbors among the lanes up to this one
     for (int back = 1; back < kWarp; back *= 2) {
       const int before = __shfl_sync(kAllLanes, up_to, (lane - back) & (kWarp - 1));
       if (lane >= back) up_to += before;

@@ -1,12 +1,12 @@
 // The radial basis of edges and its derivatives, in double like the mathematics.
-#include "../math/radial.h"
+#include "../math/radial_basis.h"
 #include "launch.h"
 
 namespace spherenet::cuda {
 namespace {
 
 // A block takes kWarp edges, one for each lane; its warps share the functions out among them, so that all lanes compute
-// the same one. Rows pass through shared memory, since a lane's numbers are far from its neighbour's.
+// the same one. Rows pass through shared memory, since a lane's numbers are far from its neighbor's.
 constexpr int kEdges = kWarp, kWarps = 8;
 
 template <Pass kPass>

@@ -4,6 +4,7 @@
 // cotangent and the results pass through once, and the filter is never stored. Only the gradient for the basis, a sum
 // over channels, goes through shared memory.
 #include "../math/dual.h"
+#include "../math/radial_filter.h"
 #include "launch.h"
 
 namespace spherenet::cuda {
@@ -116,8 +117,8 @@ template <class T, Pass kPass, int kRadial>
 void run(const RadialFilterCall<T>& call, Stream stream) {
   SharedPieces pieces;
   Tile<NumberOf<T, kPass>, T, kRadial>(pieces, kPass != Pass::kForward);
-  launch("radial_filter", radial_filter_kernel<T, kPass, kRadial>, ceil_div(call.num_edges, kRadialFilterChunk), kThreads<T>,
-         pieces.bytes(), stream, call);
+  launch("radial_filter", radial_filter_kernel<T, kPass, kRadial>, ceil_div(call.num_edges, kRadialFilterChunk),
+         kThreads<T>, pieces.bytes(), stream, call);
 }
 
 template <class T, int kRadial>

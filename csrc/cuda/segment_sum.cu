@@ -1,5 +1,6 @@
 // Sums of rows over segments, rows by index, and sums over chunks: a thread for every number (or 16 bytes of them) of
 // the result, which adds in a fixed order.
+#include "../math/segment_sum.h"
 #include "launch.h"
 #include "vector.h"
 

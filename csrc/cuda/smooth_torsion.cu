@@ -49,7 +49,7 @@ class SmoothTorsionBlock {
     const TileGraph& graph = call_.graph;
     const int64_t first_out = graph.out_ptr[j];
     first_in_ = graph.in_ptr[j];
-    first_pair_ = graph.pair_ptr[j];
+    first_triplet_ = graph.triplet_ptr[j];
     num_in_ = int(graph.in_ptr[j + 1] - first_in_);
     num_out_ = int(graph.out_ptr[j + 1] - first_out);
     if (kVjp && num_out_ == 0) {
@@ -77,7 +77,7 @@ class SmoothTorsionBlock {
   const SmoothTorsionCall<T>& call_;
   const Memory memory_;
 
-  int64_t first_in_, first_pair_;
+  int64_t first_in_, first_triplet_;
   int num_in_, num_out_;
   int portion_;     // neighbors in shared memory: all of them unless these are more than kPairs; then ne_ is 1
   int e0_, ne_;     // the chunk's edges out of the atom
@@ -178,7 +178,7 @@ class SmoothTorsionBlock {
       BlendSums<N> sums{N{} + T(kBlendEpsilon), N{}, N{}};
       for_others(exists, q, false, [&](int i) { sums.add(blend_term(call_.even, own, neighbor_at(i))); });
       if (!exists) continue;
-      const int64_t re = first_pair_ + int64_t(q) * num_out_ + e0_ + e_, im = call_.num_pairs + re;
+      const int64_t re = first_triplet_ + int64_t(q) * num_out_ + e0_ + e_, im = call_.num_triplets + re;
       const T present = T(q != axis.opposite);
       if constexpr (kPass != Pass::kBackward) {
         const AcrossComponents<N> point = blend_point(own, sums);
@@ -218,7 +218,7 @@ class SmoothTorsionBlock {
         Vec3<N> grad_neighbor;
         const auto grad_across = blend_neighbor_vjp(across(axis, m), fade(axis, m), grad, grad_fade);
         across_vjp(axis.frame, axis.vector, direction(first_in_ + m, T(-1)), grad_across, grad_neighbor, grad_axis);
-        // Directions point to the centre, neighbors' vectors away from it: hence the sign.
+        // Directions point to the center, neighbors' vectors away from it: hence the sign.
         parts[threadIdx.x] = -output_of(grad_neighbor.x);
         parts[threadIdx.x + kThreads] = -output_of(grad_neighbor.y);
         parts[threadIdx.x + 2 * kThreads] = -output_of(grad_neighbor.z);
@@ -272,10 +272,10 @@ template <class T, Pass kPass>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
     smooth_torsion_kernel(SmoothTorsionCall<T> call, int64_t num_edges) {
   const TileGraph& graph = call.graph;
-  const int64_t edges = graph.in_ptr[graph.num_nodes], pairs = graph.pair_ptr[graph.num_nodes];
+  const int64_t edges = graph.in_ptr[graph.num_nodes], triplets = graph.triplet_ptr[graph.num_nodes];
   if (kPass != Pass::kBackward) {
     for (int part = 0; part < 2; ++part)
-      clear_tail<kThreads>(call.point + part * call.num_pairs, pairs, call.num_pairs);
+      clear_tail<kThreads>(call.point + part * call.num_triplets, triplets, call.num_triplets);
   }
   if (kPass != Pass::kForward) {
     clear_tail<kThreads>(call.grad_direction_in, 3 * edges, 3 * num_edges);

@@ -1,8 +1,8 @@
-// Reference neighbours of all triplets: a block for every tile, a thread for every pair (q, e).
+// Reference neighbors of all triplets: a block for every tile, a thread for every pair (q, e).
 //
-// Azimuths are not sorted: each pair looks at those of all neighbours about its axis, twice, first for the least turn
+// Azimuths are not sorted: each pair looks at those of all neighbors about its axis, twice, first for the least turn
 // and then for the smallest number among those tied with it.
-#include "../math/torsion.h"
+#include "../math/torsion_reference.h"
 #include "launch.h"
 
 namespace spherenet::cuda {
@@ -31,14 +31,14 @@ __device__ Vec3<double> unit(const T* vec, int64_t edge, double sign) {
   return (sign * reciprocal_sqrt(dot(v, v))) * v;
 }
 
-// Of the neighbour q, or -1 where it has none or is the far end of the axis itself.
+// Of the neighbor q, or -1 where it has none or is the far end of the axis itself.
 template <class T>
 __device__ double azimuth_of(const TileGraph& graph, const T* vec, const Tile& tile, const AxisFrame& frame, int e,
                              int q) {
   return graph.rev[tile.out_edge[e]] == tile.first + q ? -1 : azimuth(frame, unit(vec, tile.first + q, -1));
 }
 
-// The two looks at others[stride * i], the azimuths of the neighbours first + i, i < count.
+// The two looks at others[stride * i], the azimuths of the neighbors first + i, i < count.
 __device__ void find_least(double own, int q, const double* others, int stride, int first, int count, double* least) {
   for (int i = 0; i < count; ++i) {
     const double other = others[stride * i];
@@ -88,7 +88,7 @@ __device__ void small_tile(const TileGraph& graph, const T* vec, const Tile& til
   }
 }
 
-// One edge out of the atom at a time and kThreads neighbours of it, to which all azimuths are shown in portions, twice.
+// One edge out of the atom at a time and kThreads neighbors of it, to which all azimuths are shown in portions, twice.
 template <class T>
 __device__ void large_tile(const TileGraph& graph, const T* vec, const Tile& tile, const Shared& shared,
                            int32_t* reference) {
@@ -119,7 +119,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     torsion_reference_kernel(TileGraph graph, const T* vec, int32_t* reference) {
   const int64_t j = blockIdx.x, first_out = graph.out_ptr[j];
-  const Tile tile{graph.in_ptr[j], graph.pair_ptr[j], int(graph.in_ptr[j + 1] - graph.in_ptr[j]),
+  const Tile tile{graph.in_ptr[j], graph.triplet_ptr[j], int(graph.in_ptr[j + 1] - graph.in_ptr[j]),
                   int(graph.out_ptr[j + 1] - first_out), graph.out_edge + first_out};
   SharedPieces pieces(shared_memory);
   const Shared shared(pieces);

@@ -1,6 +1,6 @@
 // Real spherical harmonics as polynomials in z = cos(theta) and (re, im) = sin(theta) (cos phi, sin phi):
 //   Y_l0 = Q_l0(z),  Y_lm = Q_lm(z) Re (re + i im)^m,  Y_l,-m = Q_lm(z) Im (re + i im)^m   for m > 0,
-// where Q_lm is the m-th derivative of the Legendre polynomial P_l, normalised, with the Condon-Shortley sign (-1)^m.
+// where Q_lm is the m-th derivative of the Legendre polynomial P_l, normalized, with the Condon-Shortley sign (-1)^m.
 // Order inside one l: m = 0, 1, .., l, -l, .., -1; so harmonic (l, m) has number l*l + (m >= 0 ? m : 2l+1+m).
 #pragma once
 #include "triplet.h"

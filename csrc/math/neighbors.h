@@ -1,14 +1,14 @@
-// Who is whose neighbour: the distance of two atoms, and the molecule that an atom belongs to.
+// Who is whose neighbor: the distance of two atoms, and the molecule that an atom belongs to.
 #pragma once
 #include <cmath>
 
-#include "macros.h"
+#include "../kernels.h"
 
 namespace spherenet {
 
 constexpr double kCoincident = 1e-6;  // in the unit of the positions; closer atoms have no direction between them
 
-// Products and sums are rounded one by one: no fused multiply-add may decide who is a neighbour on one device alone.
+// Products and sums are rounded one by one: no fused multiply-add may decide who is a neighbor on one device alone.
 SN_HD double rounded_product(double a, double b) {
 #ifdef __CUDA_ARCH__
   return __dmul_rn(a, b);
@@ -72,5 +72,47 @@ SN_HD int64_t reverse_edge(const int64_t* senders, const int64_t* in_ptr, int64_
   const int64_t end = in_ptr[sender + 1], found = first_atom_of(senders, in_ptr[sender], end, receiver);
   return found < end && senders[found] == receiver ? found : -1;
 }
+
+// ---- the kernel's arguments: pointers and sizes ---------------------------------------------------------------------
+
+// The neighbors in molecules without periodic images: every two atoms of one molecule closer than the cutoff, judged
+// in double. The graph is symmetric, so out_ptr is in_ptr. Two steps: count_neighbors writes in_ptr, triplet_ptr and
+// status, then find_neighbors writes the edges, sorted by receiver, then sender.
+template <class T>
+struct NeighborCall {
+  int64_t num_atoms;
+  const T* pos;          // [N, 3]
+  const int64_t* batch;  // [N]  molecule of each atom, ascending; null: one molecule
+  double cutoff;
+  int64_t* in_ptr;  // [N+1]
+  // count_neighbors
+  int64_t edge_capacity, triplet_capacity;  // -1: no limit
+  int32_t* degree;       // [N]  scratch: neighbors of each atom, -1 where something is wrong with it
+  int64_t* triplet_ptr;  // [N+1]  all 0, as in_ptr, where more is found than fits or anything is wrong
+  int64_t* status;  // [3]  edges found, triplets found, and atoms where a coordinate is not finite, molecule numbers
+                    //      fall or are negative, or another atom is at the same place
+  // find_neighbors
+  int64_t num_edges;    // rows E of the arrays below; those past in_ptr[N] are padding
+  int64_t* edge_index;  // [2, E]  senders, receivers; -1 in padding
+  int64_t* out_edge;    // [E]     in padding the row's own number
+  int64_t* rev;         // [E]     -1 in padding
+};
+template <class T>
+void count_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end);  // degree of atoms begin .. end
+template <class T>
+void neighbor_pointers(const NeighborCall<T>& call);  // in_ptr, triplet_ptr and status from degree
+template <class T>
+void find_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end);  // senders and receivers of atoms' edges
+template <class T>
+void mirror_neighbors(const NeighborCall<T>& call, int64_t begin, int64_t end);  // out_edge and rev of edges
+
+namespace cuda {
+
+template <class T>
+void count_neighbors(const NeighborCall<T>& call, Stream stream);
+template <class T>
+void find_neighbors(const NeighborCall<T>& call, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace spherenet

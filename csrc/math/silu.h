@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "../kernels.h"
 #include "dual.h"
 
 namespace spherenet {
@@ -74,5 +75,26 @@ SN_HD S silu_vjp(const S& x, const V& grad) {
   const Sigmoid<S> at = sigmoid(x);
   return (at.value + x * at.value * at.complement) * grad;
 }
+
+// ---- the kernel's arguments: pointers and sizes ---------------------------------------------------------------------
+
+// y = silu(x), element by element over [begin, end); each array [size], all distinct.
+template <class T>
+struct SiluCall {
+  const T* x;
+  const T* grad;     // cotangent of y; null in the forward pass
+  const T* tangent;  // cotangent of grad_x; null but in the double backward
+  T* y;              // silu(x), or its tangent: the gradient for grad
+  T* grad_x;         // silu'(x) grad, or its tangent
+};
+template <class T>
+void silu(const SiluCall<T>& call, Pass pass, int64_t begin, int64_t end);
+
+namespace cuda {
+
+template <class T>
+void silu(const SiluCall<T>& call, Pass pass, int64_t size, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace spherenet

@@ -11,6 +11,7 @@
 // x + i y is exp(i (alpha_n - alpha_q)) but near the axis, where eta makes it go to 0: no angle, no pole, no choice, and
 // derivatives of all orders.
 #pragma once
+#include "../kernels.h"
 #include "silu.h"
 #include "vec3.h"
 
@@ -175,5 +176,34 @@ SN_HD void blend_term_vjp(bool even, const BlendNeighbor<S>& q, const BlendNeigh
   grad_n.unit.a += grad_x * q.unit.a - grad_y * q.unit.b;
   grad_n.unit.b += grad_x * q.unit.b + grad_y * q.unit.a;
 }
+
+// ---- the kernel's arguments: pointers and sizes ---------------------------------------------------------------------
+
+// re and im of the smooth torsion of all triplets, see math/smooth_torsion.h. Tangents are null where 0.
+template <class T>
+struct SmoothTorsionCall {
+  TileGraph graph;
+  int64_t num_triplets;           // columns of point and grad_point
+  bool even;                   // under reflection
+  const T* direction;          // [E, 3]  unit vectors, sender to receiver
+  const T* fade;               // [E]     weight of the edge's sender as a neighbor of its receiver
+  const T* direction_tangent;  // [E, 3]
+  const T* fade_tangent;       // [E]
+  const T* grad_point;         // [2, triplets]  null in the forward pass
+  T* point;                    // [2, triplets]  the point, or its tangent; null in the backward pass
+  T* grad_direction_in;        // [E, 3]  an edge as neighbor, in its receiver's tile
+  T* grad_direction_out;       // [E, 3]  the same edge as axis, in its sender's tile
+  T* grad_fade;                // [E]
+  T* scratch;                  // [E, 8]  of the backward passes on a GPU
+};
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end);  // tiles begin .. end
+
+namespace cuda {
+
+template <class T>
+void smooth_torsion(const SmoothTorsionCall<T>& call, int64_t num_edges, Pass pass, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace spherenet

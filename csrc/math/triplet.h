@@ -28,7 +28,7 @@ struct SphericalPoint {
   S z, re, im;
 };
 
-// p: the neighbour's component across the axis; r: the reference's.  re + i im = (p.r + i axis.(p x r)) / |r|
+// p: the neighbor's component across the axis; r: the reference's.  re + i im = (p.r + i axis.(p x r)) / |r|
 template <class S, class R>
 SN_HD SphericalPoint<S> spherical_point(const Triplet<S>& t, const TorsionKind<R>& kind) {
   const S z = dot(t.neighbor, t.axis);

@@ -1,59 +1,84 @@
 // gated_sum: the sum over triplets of one interaction block. Derivatives are registered in Python.
 #include <algorithm>
 
+#include "../math/gated_sum.h"
 #include "graph_tensors.h"
 #include "stream.h"
 
 namespace spherenet::ops {
 namespace {
 
-// The differentiable inputs as they come, or one tangent of each; absent ones are empty.
+// Tensors that belong to the differentiable inputs: the inputs themselves, a tangent or a gradient of each. Other is
+// the type of those that may be absent.
+template <class X, class Other>
 struct GatedSumTensors {
-  OptionalTensor x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up;
+  X x;
+  Other radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand;
 
-  void make_contiguous() {
-    for (OptionalTensor* t : {&x, &radial, &direction, &point, &angle_weight, &angle_up, &torsion_weight, &torsion_up})
-      *t = dense(*t);
+  template <class F>
+  void fields(const F& f) {
+    f(x, radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand);
   }
 
   template <class T>
   GatedSumInputs<T> pointers() const {
     return {data<T>(x),        data<T>(radial),         data<T>(direction),  data<T>(angle_weight),
-            data<T>(angle_up), data<T>(torsion_weight), data<T>(torsion_up), data<T>(point)};
+            data<T>(angle_expand), data<T>(torsion_weight), data<T>(torsion_expand), data<T>(point)};
   }
 };
+using Inputs = GatedSumTensors<Tensor, OptionalTensor>;
+using Tangents = GatedSumTensors<OptionalTensor, OptionalTensor>;
+using Gradients = GatedSumTensors<Tensor, Tensor>;
+#define SN_GATED_SUM_TENSORS(x_type, type, prefix)                                                               \
+  x_type " " prefix "x, " type " " prefix "radial, " type " " prefix "direction, " type " " prefix "point, "       \
+  type " " prefix "angle_weight, " type " " prefix "angle_expand, " type " " prefix "torsion_weight, " type " " prefix \
+  "torsion_expand"
 
 struct GatedSumArguments {
-  GatedSumTensors inputs;
+  Inputs inputs;
+  OptionalTensor reference;
+  GraphTensors graph;
+  bool dig, angle_at_receiver;
+  bool tf32;  // whether a GPU may round the factors of float32 products
+
+  template <class F>
+  void fields(const F& f) {
+    f(inputs, reference, graph, dig, angle_at_receiver, tf32);
+  }
+};
+#define SN_GATED_SUM_SCHEMA                                                                    \
+  SN_GATED_SUM_TENSORS("Tensor", "Tensor?", "")                                                \
+  ", Tensor? reference, " SN_GRAPH_SCHEMA ", bool dig, bool angle_at_receiver, bool tf32"
+
+struct CheckedGatedSum {
+  Inputs inputs;
   OptionalTensor reference;
   GraphTensors tensors;
-  bool tf32;  // whether a GPU may round the factors of float32 products
+  bool tf32;
   Checks check;
   ScalarType dtype;
   int64_t num_edges;  // rows over edges
   CheckedGraph graph;
   GatedSumShape shape;
 
-  GatedSumArguments(GatedSumTensors inputs_, const OptionalTensor& reference_, const GraphTensors& tensors_,
-                    bool released, bool angle_at_receiver, bool tf32_)
-      : inputs(std::move(inputs_)),
-        reference(dense(reference_)),
-        tensors(tensors_),
-        tf32(tf32_),
-        check("x", *inputs.x),
-        dtype(floating_dtype("x", *inputs.x)),
+  explicit CheckedGatedSum(const GatedSumArguments& given)
+      : inputs(dense_fields(given.inputs)),
+        reference(dense(given.reference)),
+        tensors(dense_fields(given.graph)),
+        tf32(given.tf32),
+        check("x", inputs.x),
+        dtype(floating_dtype("x", inputs.x)),
         num_edges(checked_rows()),
         graph(check, tensors, num_edges) {
-    inputs.make_contiguous();
-    shape = {int(inputs.x->size(1)), 0, 0, 0, 0, released, angle_at_receiver};
+    shape = {int(inputs.x.size(1)), 0, 0, 0, 0, given.dig, given.angle_at_receiver};
     const bool angle = inputs.angle_weight.has_value(), torsion = inputs.torsion_weight.has_value();
-    STD_TORCH_CHECK(angle == inputs.angle_up.has_value(),
-                    "angle_up: expected both or neither of angle_weight and angle_up, got one");
-    STD_TORCH_CHECK(torsion == inputs.torsion_up.has_value(),
-                    "torsion_up: expected both or neither of torsion_weight and torsion_up, got one");
+    STD_TORCH_CHECK(angle == inputs.angle_expand.has_value(),
+                    "angle_expand: expected both or neither of angle_weight and angle_expand, got one");
+    STD_TORCH_CHECK(torsion == inputs.torsion_expand.has_value(),
+                    "torsion_expand: expected both or neither of torsion_weight and torsion_expand, got one");
     STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
     STD_TORCH_CHECK(torsion || !inputs.point, "point: expected none without torsion_weight, got one");
-    STD_TORCH_CHECK(!torsion || !angle_at_receiver,
+    STD_TORCH_CHECK(!torsion || !given.angle_at_receiver,
                     "torsion_weight: expected none beside angles at the receiver, got one");
     if (angle) check_angle();
     if (torsion) check_torsion();
@@ -64,7 +89,7 @@ struct GatedSumArguments {
     GatedSumCall<T> out{};
     out.graph = graph.tiles;
     out.shape = shape;
-    out.num_pairs = inputs.point ? inputs.point->size(1) : 0;
+    out.num_triplets = inputs.point ? inputs.point->size(1) : 0;
     out.reference = shape.torsion_size ? data<int32_t>(reference) : nullptr;
     out.inputs = inputs.pointers<T>();
     return out;
@@ -72,8 +97,8 @@ struct GatedSumArguments {
 
  private:
   int64_t checked_rows() const {
-    check("x", *inputs.x, dtype, {-1, -1});
-    return inputs.x->size(0);
+    check("x", inputs.x, dtype, {-1, -1});
+    return inputs.x.size(0);
   }
 
   void check_angle() {
@@ -85,7 +110,7 @@ struct GatedSumArguments {
     STD_TORCH_CHECK(K >= 1 && K <= kMaxRadial, "radial: expected 1 .. ", kMaxRadial, " functions, got ", K);
     check("direction", *inputs.direction, dtype, {num_edges, 3});
     check("angle_weight", *inputs.angle_weight, dtype, {-1, L * K});
-    check("angle_up", *inputs.angle_up, dtype, {shape.channels, inputs.angle_weight->size(0)});
+    check("angle_expand", *inputs.angle_expand, dtype, {shape.channels, inputs.angle_weight->size(0)});
     shape.num_spherical = int(L);
     shape.num_radial = int(K);
     shape.angle_size = int(inputs.angle_weight->size(0));
@@ -95,47 +120,47 @@ struct GatedSumArguments {
   void check_torsion() {
     const Tensor& weight = *inputs.torsion_weight;
     check("torsion_weight", weight, dtype, {-1, shape.harmonics() * shape.num_radial});
-    check("torsion_up", *inputs.torsion_up, dtype, {shape.channels, weight.size(0)});
+    check("torsion_expand", *inputs.torsion_expand, dtype, {shape.channels, weight.size(0)});
     shape.torsion_size = int(weight.size(0));
     STD_TORCH_CHECK(shape.torsion_size > 0, "torsion_weight: expected at least one row, got none");
     STD_TORCH_CHECK(reference.has_value() != inputs.point.has_value(),
                     "torsion: expected one beside torsion_weight, got ", reference ? "two" : "none");
     if (inputs.point) {
       check("torsion", *inputs.point, dtype, {2, -1});
-      return graph.check_num_pairs("torsion", inputs.point->size(1));
+      return graph.check_num_triplets("torsion", inputs.point->size(1));
     }
     check("torsion", *reference, ScalarType::Int, {-1});
-    graph.check_num_pairs("torsion", reference->size(0));
+    graph.check_num_triplets("torsion", reference->size(0));
     if (check.read_values()) check_reference_values();
   }
 
   void check_reference_values() const {
     const IndexValues<int32_t> code(*reference);
-    const IndexValues<int64_t> in_ptr(tensors.in_ptr), pair_ptr(tensors.pair_ptr);
+    const IndexValues<int64_t> in_ptr(tensors.in_ptr), triplet_ptr(tensors.triplet_ptr);
     for (int64_t j = 0; j < graph.tiles.num_nodes; ++j) {
       const int64_t num_in = in_ptr[j + 1] - in_ptr[j];
       bool ok = true;
-      for (int64_t k = pair_ptr[j]; k < pair_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
+      for (int64_t k = triplet_ptr[j]; k < triplet_ptr[j + 1]; ++k) ok &= code[k] >= kVanishing && code[k] < num_in;
       STD_TORCH_CHECK(ok, "torsion: expected values in -2 .. ", num_in - 1, " around atom ", j, ", got others");
     }
   }
 };
 
 // Rows of weight gradients that are summed afterwards.
-int64_t weight_chunks(const GatedSumArguments& in) {
-  return in.inputs.x->is_cpu() ? gated_sum_chunks(in.graph.tiles).count : cuda::kGatedSumChunks;
+int64_t weight_chunks(const CheckedGatedSum& in) {
+  return in.inputs.x.is_cpu() ? gated_sum_chunks(in.graph.tiles).count : cuda::kGatedSumChunks;
 }
 
 // The rows past the last edge, `width` numbers each, belong to no tile.
 template <class T>
-void zero_padding(T* rows, const GatedSumArguments& in, int64_t width) {
+void zero_padding(T* rows, const CheckedGatedSum& in, int64_t width) {
   if (rows) std::fill(rows + *in.graph.num_edges * width, rows + in.num_edges * width, T(0));
 }
 
 template <class T>
-void run(const GatedSumArguments& in, const GatedSumCall<T>& call, Pass pass) {
+void run(const CheckedGatedSum& in, const GatedSumCall<T>& call, Pass pass) {
   run_where(
-      *in.inputs.x,
+      in.inputs.x,
       [&] {
         const GatedSum<T> sum(call, pass);
         torch::stable::parallel_for(0, gated_sum_chunks(call.graph).count, 1, [&](int64_t begin, int64_t end) {
@@ -144,20 +169,16 @@ void run(const GatedSumArguments& in, const GatedSumCall<T>& call, Pass pass) {
         for (T* rows : {call.out, call.grads.x}) zero_padding(rows, in, in.shape.channels);
         for (T* rows : {call.grads.direction_in, call.grads.direction_out}) zero_padding(rows, in, 3);
         for (int k = 0; call.grads.point && k < 2; ++k)
-          std::fill(call.grads.point + k * call.num_pairs + *in.graph.num_pairs,
-                    call.grads.point + (k + 1) * call.num_pairs, T(0));
+          std::fill(call.grads.point + k * call.num_triplets + *in.graph.num_triplets,
+                    call.grads.point + (k + 1) * call.num_triplets, T(0));
         zero_padding(call.grads.radial, in, int64_t(in.shape.num_spherical) * in.shape.num_radial);
       },
       [&](auto stream) { cuda::gated_sum(call, in.num_edges, pass, in.tf32, stream); });
 }
 
-Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
-                 OptionalTensor point, OptionalTensor angle_weight, OptionalTensor angle_up,
-                 OptionalTensor torsion_weight, OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr,
-                 Tensor out_edge, Tensor rev, Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32) {
-  const GatedSumArguments in({x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up},
-                             reference, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
-  Tensor out = empty(x, {in.num_edges, in.shape.channels});
+Tensor gated_sum(const GatedSumArguments& given) {
+  const CheckedGatedSum in(given);
+  Tensor out = empty(in.inputs.x, {in.num_edges, in.shape.channels});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
@@ -167,13 +188,11 @@ Tensor gated_sum(Tensor x, OptionalTensor radial, OptionalTensor direction, Opti
   return out;
 }
 
-// grad_grad_out (empty unless tangents are given), then the gradients of the eight inputs: [0] where an input is absent
-// or its group (geometry: radial, direction and point; weights) is not asked for.
-using GatedSumOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_out_, const GatedSumTensors* tangents,
-                              bool geometry, bool weights) {
-  const Tensor& x = *in.inputs.x;
+// grad_grad_out (empty unless tangents are given), and the gradients: [0] where an input is absent or its group
+// (geometry: radial, direction and point; weights) is not asked for.
+std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Tensor& grad_out_,
+                                            const Tangents* tangents, bool geometry, bool weights) {
+  const Tensor& x = in.inputs.x;
   const Tensor grad_out = dense(grad_out_);
   in.check("grad_out", grad_out, in.dtype, {in.num_edges, in.shape.channels});
   const bool with_geometry = geometry && in.shape.angle_size;
@@ -182,13 +201,15 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
     const auto sizes = t->sizes();
     return empty(x, std::vector<int64_t>(sizes.begin(), sizes.end()));
   };
-  // Variables and no structured binding, which a lambda of C++17 may not capture.
   const Tensor grad_grad_out = tangents ? empty(x, {in.num_edges, in.shape.channels}) : empty(x, {0});
-  const Tensor grad_x = gradient(in.inputs.x, true), grad_radial = gradient(in.inputs.radial, with_geometry);
-  const Tensor grad_direction = gradient(in.inputs.direction, with_geometry);
-  const Tensor grad_point = gradient(in.inputs.point, with_geometry);
-  const Tensor grad_aw = gradient(in.inputs.angle_weight, weights), grad_au = gradient(in.inputs.angle_up, weights);
-  const Tensor grad_tw = gradient(in.inputs.torsion_weight, weights), grad_tu = gradient(in.inputs.torsion_up, weights);
+  const Gradients grads{gradient(x, true),
+                        gradient(in.inputs.radial, with_geometry),
+                        gradient(in.inputs.direction, with_geometry),
+                        gradient(in.inputs.point, with_geometry),
+                        gradient(in.inputs.angle_weight, weights),
+                        gradient(in.inputs.angle_expand, weights),
+                        gradient(in.inputs.torsion_weight, weights),
+                        gradient(in.inputs.torsion_expand, weights)};
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights() : 0, E3 = 3 * in.num_edges;
@@ -196,53 +217,34 @@ GatedSumOutputs gated_sum_vjp(const GatedSumArguments& in, const Tensor& grad_ou
     const Tensor directions = empty(x, {2, with_geometry ? E3 : 0});  // direction_in, direction_out
     auto call = in.call<T>();
     call.grad_out = data<T>(grad_out);
-    call.grads.x = mutable_data<T>(grad_x);
+    call.grads.x = mutable_data<T>(grads.x);
     call.grads.weights = weights ? mutable_data<T>(parts) : nullptr;
     if (with_geometry) {
-      call.grads.radial = mutable_data<T>(grad_radial);
+      call.grads.radial = mutable_data<T>(grads.radial);
       call.grads.direction_in = mutable_data<T>(directions);
       call.grads.direction_out = call.grads.direction_in + E3;
-      call.grads.point = in.inputs.point ? mutable_data<T>(grad_point) : nullptr;
+      call.grads.point = in.inputs.point ? mutable_data<T>(grads.point) : nullptr;
     }
     if (tangents) {
       call.tangents = tangents->template pointers<T>();
       call.out = mutable_data<T>(grad_grad_out);
     }
     run(in, call, tangents ? Pass::kDoubleBackward : Pass::kBackward);
-    if (with_geometry) sum_chunks<T>(directions, {grad_direction});
-    if (weights) sum_chunks<T>(parts, {grad_aw, grad_au, grad_tw, grad_tu});
+    if (with_geometry) sum_chunks<T>(directions, {grads.direction});
+    if (weights)
+      sum_chunks<T>(parts, {grads.angle_weight, grads.angle_expand, grads.torsion_weight, grads.torsion_expand});
   });
-  return {grad_grad_out, grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu};
+  return {grad_grad_out, grads};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gated_sum_backward(
-    Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction, OptionalTensor reference,
-    OptionalTensor point, OptionalTensor angle_weight, OptionalTensor angle_up, OptionalTensor torsion_weight,
-    OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-    bool released, bool angle_at_receiver, bool tf32, bool geometry, bool weights) {
-  const GatedSumArguments in({x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up},
-                             reference, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
-  auto [none, grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu] =
-      gated_sum_vjp(in, grad_out, nullptr, geometry, weights);
-  return {grad_x, grad_radial, grad_direction, grad_point, grad_aw, grad_au, grad_tw, grad_tu};
+Gradients gated_sum_backward(const Tensor& grad_out, const GatedSumArguments& given, bool geometry, bool weights) {
+  return std::get<1>(gated_sum_vjp(CheckedGatedSum(given), grad_out, nullptr, geometry, weights));
 }
 
-GatedSumOutputs gated_sum_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_radial,
-                                          OptionalTensor grad_grad_direction, OptionalTensor grad_grad_point,
-                                          OptionalTensor grad_grad_angle_weight, OptionalTensor grad_grad_angle_up,
-                                          OptionalTensor grad_grad_torsion_weight, OptionalTensor grad_grad_torsion_up,
-                                          Tensor grad_out, Tensor x, OptionalTensor radial, OptionalTensor direction,
-                                          OptionalTensor reference, OptionalTensor point, OptionalTensor angle_weight,
-                                          OptionalTensor angle_up, OptionalTensor torsion_weight,
-                                          OptionalTensor torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge,
-                                          Tensor rev, Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32,
-                                          bool geometry, bool weights) {
-  const GatedSumArguments in({x, radial, direction, point, angle_weight, angle_up, torsion_weight, torsion_up},
-                             reference, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, released, angle_at_receiver, tf32);
-  GatedSumTensors tangents{
-      grad_grad_x,        grad_grad_radial,         grad_grad_direction, grad_grad_point, grad_grad_angle_weight,
-      grad_grad_angle_up, grad_grad_torsion_weight, grad_grad_torsion_up};
-  tangents.make_contiguous();
+std::tuple<Tensor, Gradients> gated_sum_double_backward(const Tangents& tangents_, const Tensor& grad_out,
+                                                        const GatedSumArguments& given, bool geometry, bool weights) {
+  const CheckedGatedSum in(given);
+  const Tangents tangents = dense_fields(tangents_);
   const auto same = [&](const char* name, const OptionalTensor& tangent, const OptionalTensor& input) {
     if (!tangent) return;
     STD_TORCH_CHECK(input.has_value(), name, ": expected none where the input is absent, got a tensor");
@@ -254,40 +256,29 @@ GatedSumOutputs gated_sum_double_backward(OptionalTensor grad_grad_x, OptionalTe
   same("grad_grad_direction", tangents.direction, in.inputs.direction);
   same("grad_grad_point", tangents.point, in.inputs.point);
   same("grad_grad_angle_weight", tangents.angle_weight, in.inputs.angle_weight);
-  same("grad_grad_angle_up", tangents.angle_up, in.inputs.angle_up);
+  same("grad_grad_angle_expand", tangents.angle_expand, in.inputs.angle_expand);
   same("grad_grad_torsion_weight", tangents.torsion_weight, in.inputs.torsion_weight);
-  same("grad_grad_torsion_up", tangents.torsion_up, in.inputs.torsion_up);
+  same("grad_grad_torsion_expand", tangents.torsion_expand, in.inputs.torsion_expand);
   return gated_sum_vjp(in, grad_out, &tangents, geometry, weights);
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {
-  m.impl("gated_sum", TORCH_BOX(&gated_sum));
-  m.impl("gated_sum_backward", TORCH_BOX(&gated_sum_backward));
-  m.impl("gated_sum_double_backward", TORCH_BOX(&gated_sum_double_backward));
+  m.impl("gated_sum", SN_BOX(gated_sum));
+  m.impl("gated_sum_backward", SN_BOX(gated_sum_backward));
+  m.impl("gated_sum_double_backward", SN_BOX(gated_sum_double_backward));
 }
 
 }  // namespace
 
-#define SN_GATED_SUM_ARGUMENTS                                                                                     \
-  "Tensor x, Tensor? radial, Tensor? direction, Tensor? reference, Tensor? point, Tensor? angle_weight, "          \
-  "Tensor? angle_up, Tensor? torsion_weight, Tensor? torsion_up, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, " \
-  "Tensor rev, "                                                                                                   \
-  "Tensor pair_ptr, bool released, bool angle_at_receiver, bool tf32"
-#define SN_GATED_SUM_GRADIENTS                                                                              \
-  "Tensor grad_x, Tensor grad_radial, Tensor grad_direction, Tensor grad_point, Tensor grad_angle_weight, " \
-  "Tensor grad_angle_up, "                                                                                  \
-  "Tensor grad_torsion_weight, Tensor grad_torsion_up"
+#define SN_GATED_SUM_GRADIENTS SN_GATED_SUM_TENSORS("Tensor", "Tensor", "grad_")
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def("gated_sum(" SN_GATED_SUM_ARGUMENTS ") -> Tensor");
-  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
+  m.def("gated_sum(" SN_GATED_SUM_SCHEMA ") -> Tensor");
+  m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_SCHEMA
         ", bool geometry, bool weights) -> (" SN_GATED_SUM_GRADIENTS ")");
-  m.def(
-      "gated_sum_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_radial, Tensor? grad_grad_direction, "
-      "Tensor? grad_grad_point, Tensor? grad_grad_angle_weight, Tensor? grad_grad_angle_up, Tensor? "
-      "grad_grad_torsion_weight, "
-      "Tensor? grad_grad_torsion_up, Tensor grad_out, " SN_GATED_SUM_ARGUMENTS
-      ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
+  m.def("gated_sum_double_backward(" SN_GATED_SUM_TENSORS("Tensor?", "Tensor?", "grad_grad_")
+        ", Tensor grad_out, " SN_GATED_SUM_SCHEMA
+        ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
 }
 SN_IMPLEMENT(implement)
 

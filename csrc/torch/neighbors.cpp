@@ -1,5 +1,6 @@
-// Neighbours in a batch of open molecules, in two steps: between them the number of edges becomes known, or, where the
+// Neighbors in a batch of open molecules, in two steps: between them the number of edges becomes known, or, where the
 // arrays have a fixed capacity, is never asked for.
+#include "../math/neighbors.h"
 #include "checks.h"
 #include "stream.h"
 
@@ -39,18 +40,18 @@ struct NeighborTensors {
 };
 
 std::tuple<Tensor, Tensor, Tensor> neighbor_pointers(Tensor pos, OptionalTensor batch, double cutoff,
-                                                     int64_t edge_capacity, int64_t pair_capacity) {
+                                                     int64_t edge_capacity, int64_t triplet_capacity) {
   const NeighborTensors in(pos, batch, cutoff);
-  Tensor in_ptr = in.empty_index({in.N + 1}), pair_ptr = in.empty_index({in.N + 1}), status = in.empty_index({3});
+  Tensor in_ptr = in.empty_index({in.N + 1}), triplet_ptr = in.empty_index({in.N + 1}), status = in.empty_index({3});
   const Tensor degree = torch::stable::new_empty(in.pos, {in.N}, ScalarType::Int);
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
     call.in_ptr = mutable_data<int64_t>(in_ptr);
     call.edge_capacity = edge_capacity;
-    call.pair_capacity = pair_capacity;
+    call.triplet_capacity = triplet_capacity;
     call.degree = mutable_data<int32_t>(degree);
-    call.pair_ptr = mutable_data<int64_t>(pair_ptr);
+    call.triplet_ptr = mutable_data<int64_t>(triplet_ptr);
     call.status = mutable_data<int64_t>(status);
     run_where(
         in.pos,
@@ -62,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor> neighbor_pointers(Tensor pos, OptionalTensor 
         },
         [&](auto stream) { cuda::count_neighbors(call, stream); });
   });
-  return {in_ptr, pair_ptr, status};
+  return {in_ptr, triplet_ptr, status};
 }
 
 std::tuple<Tensor, Tensor, Tensor> neighbor_edges(Tensor pos, OptionalTensor batch, Tensor in_ptr_, double cutoff,
@@ -106,8 +107,8 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def(
-      "neighbor_pointers(Tensor pos, Tensor? batch, float cutoff, SymInt edge_capacity, SymInt pair_capacity) -> "
-      "(Tensor in_ptr, Tensor pair_ptr, Tensor status)");
+      "neighbor_pointers(Tensor pos, Tensor? batch, float cutoff, SymInt edge_capacity, SymInt triplet_capacity) -> "
+      "(Tensor in_ptr, Tensor triplet_ptr, Tensor status)");
   m.def(
       "neighbor_edges(Tensor pos, Tensor? batch, Tensor in_ptr, float cutoff, SymInt num_edges) -> "
       "(Tensor edge_index, Tensor out_edge, Tensor rev)");

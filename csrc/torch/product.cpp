@@ -1,6 +1,7 @@
 // product: x weight^T + bias, a linear layer on the CPU. Its derivatives are made of products and of outer_sum.
 #include <algorithm>
 
+#include "../math/product.h"
 #include "checks.h"
 
 namespace spherenet::ops {
@@ -25,10 +26,10 @@ Tensor product(Tensor x_, Tensor weight_, OptionalTensor bias_) {
     ProductCall<T> call{x.size(1), weight.size(0), transposed, data<T>(x), data<T>(weight), data<T>(bias), nullptr,
                         mutable_data<T>(out)};
     const int64_t rows = x.size(0);
-    const Tensor packed = empty(x, {packed_size(call)});
+    const Tensor packed = empty(x, {pack_product(call, false)});
     if (packed.numel()) {
-      pack_product(call, mutable_data<T>(packed));
-      call.packed = data<T>(packed);
+      call.packed = mutable_data<T>(packed);
+      pack_product(call, true);
     }
     torch::stable::parallel_for(0, (rows + kProductChunk - 1) / kProductChunk, 1, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; ++chunk)

@@ -1,4 +1,5 @@
 // radial_basis: distance basis and radial functions of edge lengths. Derivatives are registered in Python.
+#include "../math/radial_basis.h"
 #include "checks.h"
 #include "stream.h"
 

@@ -1,4 +1,5 @@
 // radial_filter: messages times a linear function of the distance basis. Derivatives are registered in Python.
+#include "../math/radial_filter.h"
 #include "checks.h"
 #include "stream.h"
 
@@ -68,9 +69,10 @@ Tensor radial_filter(Tensor x, Tensor bessel, Tensor weight) {
 // for.
 using RadialFilterOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-RadialFilterOutputs radial_filter_vjp(const RadialFilterTensors& in, const Tensor& grad_out_, const OptionalTensor& x_tangent,
-                                  const OptionalTensor& bessel_tangent, const OptionalTensor& weight_tangent,
-                                  bool for_bessel, bool for_weight, Pass pass) {
+RadialFilterOutputs radial_filter_vjp(const RadialFilterTensors& in, const Tensor& grad_out_,
+                                      const OptionalTensor& x_tangent, const OptionalTensor& bessel_tangent,
+                                      const OptionalTensor& weight_tangent, bool for_bessel, bool for_weight,
+                                      Pass pass) {
   const Tensor grad_out = dense(grad_out_);
   const OptionalTensor xt = dense(x_tangent), bt = dense(bessel_tangent), wt = dense(weight_tangent);
   in.check("grad_out", grad_out, in.dtype, {in.E, in.H});
@@ -104,8 +106,8 @@ RadialFilterOutputs radial_filter_vjp(const RadialFilterTensors& in, const Tenso
 
 std::tuple<Tensor, Tensor, Tensor> radial_filter_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,
                                                         bool for_bessel, bool for_weight) {
-  auto [none, grad_x, grad_bessel, grad_weight] = radial_filter_vjp(RadialFilterTensors(x, bessel, weight), grad_out, {},
-                                                                  {}, {}, for_bessel, for_weight, Pass::kBackward);
+  auto [none, grad_x, grad_bessel, grad_weight] = radial_filter_vjp(
+      RadialFilterTensors(x, bessel, weight), grad_out, {}, {}, {}, for_bessel, for_weight, Pass::kBackward);
   return {grad_x, grad_bessel, grad_weight};
 }
 
@@ -127,7 +129,8 @@ void implement(torch::stable::detail::StableLibrary& m) {
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def("radial_filter(Tensor x, Tensor bessel, Tensor weight) -> Tensor");
   m.def(
-      "radial_filter_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) "
+      "radial_filter_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight, bool for_bessel, "
+      "bool for_weight) "
       "-> (Tensor grad_x, Tensor grad_bessel, Tensor grad_weight)");
   m.def(
       "radial_filter_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_bessel, Tensor? grad_grad_weight, "

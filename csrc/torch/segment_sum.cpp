@@ -1,4 +1,5 @@
 // segment_sum and gather: sums of rows over segments, and their transpose. Each is the other's derivative.
+#include "../math/segment_sum.h"
 #include "checks.h"
 #include "stream.h"
 

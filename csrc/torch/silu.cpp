@@ -1,4 +1,5 @@
 // silu: the activation, with both derivatives in one pass over memory each. They are registered in Python.
+#include "../math/silu.h"
 #include "checks.h"
 #include "stream.h"
 

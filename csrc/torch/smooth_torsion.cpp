@@ -1,6 +1,7 @@
 // smooth_torsion: re and im of every triplet, blended from all neighbors. Derivatives are registered in Python.
 #include <algorithm>
 
+#include "../math/smooth_torsion.h"
 #include "graph_tensors.h"
 #include "stream.h"
 
@@ -9,32 +10,43 @@ namespace {
 
 struct SmoothTorsionArguments {
   Tensor direction, fade;
+  GraphTensors graph;
+  int64_t num_triplets;
+  bool even;
+
+  template <class F>
+  void fields(const F& f) {
+    f(direction, fade, graph, num_triplets, even);
+  }
+};
+
+struct CheckedSmoothTorsion {
+  Tensor direction, fade;
   GraphTensors tensors;
-  int64_t num_pairs;
+  int64_t num_triplets;
   bool even;
   Checks check;
   ScalarType dtype;
   CheckedGraph graph;
 
-  SmoothTorsionArguments(const Tensor& direction_, const Tensor& fade_, const GraphTensors& tensors_,
-                         int64_t num_pairs_, bool even_)
-      : direction(dense(direction_)),
-        fade(dense(fade_)),
-        tensors(tensors_),
-        num_pairs(num_pairs_),
-        even(even_),
+  explicit CheckedSmoothTorsion(const SmoothTorsionArguments& given)
+      : direction(dense(given.direction)),
+        fade(dense(given.fade)),
+        tensors(dense_fields(given.graph)),
+        num_triplets(given.num_triplets),
+        even(given.even),
         check("direction", direction),
         dtype(floating_dtype("direction", direction)),
         graph(check, tensors, (check("direction", direction, dtype, {-1, 3}), direction.size(0))) {
     check("fade", fade, dtype, {direction.size(0)});
-    graph.check_num_pairs("num_pairs", num_pairs);
+    graph.check_num_triplets("num_triplets", num_triplets);
   }
 
   template <class T>
   SmoothTorsionCall<T> call() const {
     SmoothTorsionCall<T> out{};
     out.graph = graph.tiles;
-    out.num_pairs = num_pairs;
+    out.num_triplets = num_triplets;
     out.even = even;
     out.direction = data<T>(direction);
     out.fade = data<T>(fade);
@@ -43,28 +55,27 @@ struct SmoothTorsionArguments {
 };
 
 template <class T>
-void run(const SmoothTorsionArguments& in, const SmoothTorsionCall<T>& call, Pass pass) {
+void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass pass) {
   run_where(
       in.direction,
       [&] {
         torch::stable::parallel_for(0, in.graph.tiles.num_nodes, 4, [&](int64_t begin, int64_t end) {
           spherenet::smooth_torsion(call, pass, begin, end);
         });
-        // What belongs to no tile: rows past the last edge, columns past the last pair.
-        const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, pairs = *in.graph.num_pairs;
+        // What belongs to no tile: rows past the last edge, columns past the last triplet.
+        const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, triplets = *in.graph.num_triplets;
         for (T* to : {call.grad_direction_in, call.grad_direction_out})
           if (to) std::fill(to + 3 * edges, to + 3 * rows, T(0));
         if (call.grad_fade) std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
         for (int k = 0; call.point && k < 2; ++k)
-          std::fill(call.point + k * in.num_pairs + pairs, call.point + (k + 1) * in.num_pairs, T(0));
+          std::fill(call.point + k * in.num_triplets + triplets, call.point + (k + 1) * in.num_triplets, T(0));
       },
       [&](auto stream) { cuda::smooth_torsion(call, in.direction.size(0), pass, stream); });
 }
 
-Tensor smooth_torsion(Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev,
-                      Tensor pair_ptr, int64_t num_pairs, bool even) {
-  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
-  Tensor point = empty(in.direction, {2, num_pairs});
+Tensor smooth_torsion(const SmoothTorsionArguments& given) {
+  const CheckedSmoothTorsion in(given);
+  Tensor point = empty(in.direction, {2, in.num_triplets});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
@@ -75,13 +86,13 @@ Tensor smooth_torsion(Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_p
 }
 
 // The tangent of the point (empty unless tangents are given), and the gradients of direction and fade.
-std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArguments& in, const Tensor& grad_point_,
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion& in, const Tensor& grad_point_,
                                                       const OptionalTensor& direction_tangent,
                                                       const OptionalTensor& fade_tangent, Pass pass) {
   const Tensor grad_point = dense(grad_point_);
-  in.check("grad_point", grad_point, in.dtype, {2, in.num_pairs});
+  in.check("grad_point", grad_point, in.dtype, {2, in.num_triplets});
   const int64_t E = in.direction.size(0);
-  Tensor point = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_pairs});
+  Tensor point = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_triplets});
   Tensor grad_direction = empty(in.direction, {E, 3}), grad_fade = empty(in.direction, {E});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -102,20 +113,17 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const SmoothTorsionArgumen
   return {point, grad_direction, grad_fade};
 }
 
-std::tuple<Tensor, Tensor> smooth_torsion_backward(Tensor grad_point, Tensor direction, Tensor fade, Tensor in_ptr,
-                                                   Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-                                                   int64_t num_pairs, bool even) {
-  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+std::tuple<Tensor, Tensor> smooth_torsion_backward(const Tensor& grad_point, const SmoothTorsionArguments& given) {
+  const CheckedSmoothTorsion in(given);
   auto [none, grad_direction, grad_fade] = smooth_torsion_vjp(in, grad_point, {}, {}, Pass::kBackward);
   return {grad_direction, grad_fade};
 }
 
-std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(OptionalTensor grad_grad_direction,
-                                                                  OptionalTensor grad_grad_fade, Tensor grad_point,
-                                                                  Tensor direction, Tensor fade, Tensor in_ptr,
-                                                                  Tensor out_ptr, Tensor out_edge, Tensor rev,
-                                                                  Tensor pair_ptr, int64_t num_pairs, bool even) {
-  const SmoothTorsionArguments in(direction, fade, {in_ptr, out_ptr, out_edge, rev, pair_ptr}, num_pairs, even);
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(const OptionalTensor& grad_grad_direction,
+                                                                  const OptionalTensor& grad_grad_fade,
+                                                                  const Tensor& grad_point,
+                                                                  const SmoothTorsionArguments& given) {
+  const CheckedSmoothTorsion in(given);
   const OptionalTensor of_direction = dense(grad_grad_direction), of_fade = dense(grad_grad_fade);
   if (of_direction) in.check("grad_grad_direction", *of_direction, in.dtype, {in.direction.size(0), 3});
   if (of_fade) in.check("grad_grad_fade", *of_fade, in.dtype, {in.direction.size(0)});
@@ -123,24 +131,22 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(OptionalTensor
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {
-  m.impl("smooth_torsion", TORCH_BOX(&smooth_torsion));
-  m.impl("smooth_torsion_backward", TORCH_BOX(&smooth_torsion_backward));
-  m.impl("smooth_torsion_double_backward", TORCH_BOX(&smooth_torsion_double_backward));
+  m.impl("smooth_torsion", SN_BOX(smooth_torsion));
+  m.impl("smooth_torsion_backward", SN_BOX(smooth_torsion_backward));
+  m.impl("smooth_torsion_double_backward", SN_BOX(smooth_torsion_double_backward));
 }
 
 }  // namespace
 
-#define SN_SMOOTH_TORSION_ARGUMENTS                                                                              \
-  "Tensor direction, Tensor fade, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, " \
-  "SymInt num_pairs, bool even"
+#define SN_SMOOTH_TORSION_SCHEMA "Tensor direction, Tensor fade, " SN_GRAPH_SCHEMA ", SymInt num_triplets, bool even"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def("smooth_torsion(" SN_SMOOTH_TORSION_ARGUMENTS ") -> Tensor");
-  m.def("smooth_torsion_backward(Tensor grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
+  m.def("smooth_torsion(" SN_SMOOTH_TORSION_SCHEMA ") -> Tensor");
+  m.def("smooth_torsion_backward(Tensor grad_point, " SN_SMOOTH_TORSION_SCHEMA
         ") -> (Tensor grad_direction, Tensor grad_fade)");
   m.def(
       "smooth_torsion_double_backward(Tensor? grad_grad_direction, Tensor? grad_grad_fade, Tensor "
-      "grad_point, " SN_SMOOTH_TORSION_ARGUMENTS
+      "grad_point, " SN_SMOOTH_TORSION_SCHEMA
       ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
 }
 SN_IMPLEMENT(implement)

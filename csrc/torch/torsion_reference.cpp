@@ -1,20 +1,20 @@
-// torsion_reference: the neighbour that each triplet's torsion is measured to. No derivative.
+// torsion_reference: the neighbor that each triplet's torsion is measured to. No derivative.
+#include "../math/torsion_reference.h"
 #include "graph_tensors.h"
 #include "stream.h"
 
 namespace spherenet::ops {
 namespace {
 
-Tensor torsion_reference(Tensor vec_, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr,
-                         int64_t num_pairs) {
+Tensor torsion_reference(const Tensor& vec_, const GraphTensors& graph_, int64_t num_triplets) {
   const Tensor vec = dense(vec_);
   const ScalarType dtype = floating_dtype("vec", vec);
   const Checks check("vec", vec);
   check("vec", vec, dtype, {-1, 3});
-  const GraphTensors tensors{in_ptr, out_ptr, out_edge, rev, pair_ptr};
+  const GraphTensors tensors = dense_fields(graph_);
   const CheckedGraph graph(check, tensors, vec.size(0));
-  graph.check_num_pairs("num_pairs", num_pairs);
-  Tensor reference = torch::stable::new_empty(vec, {num_pairs}, ScalarType::Int);
+  graph.check_num_triplets("num_triplets", num_triplets);
+  Tensor reference = torch::stable::new_empty(vec, {num_triplets}, ScalarType::Int);
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* from = data<T>(vec);
@@ -32,15 +32,13 @@ Tensor torsion_reference(Tensor vec_, Tensor in_ptr, Tensor out_ptr, Tensor out_
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {
-  m.impl("torsion_reference", TORCH_BOX(&torsion_reference));
+  m.impl("torsion_reference", SN_BOX(torsion_reference));
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def(
-      "torsion_reference(Tensor vec, Tensor in_ptr, Tensor out_ptr, Tensor out_edge, Tensor rev, Tensor pair_ptr, "
-      "SymInt num_pairs) -> Tensor");
+  m.def("torsion_reference(Tensor vec, " SN_GRAPH_SCHEMA ", SymInt num_triplets) -> Tensor");
 }
 SN_IMPLEMENT(implement)
 

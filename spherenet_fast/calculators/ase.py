@@ -1,21 +1,26 @@
 """SphereNet as an ASE calculator."""
 
 import warnings
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
+from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from torch import nn
 
 from ..data.formats.ase_files import from_atoms
 from ..data.targets import QM9_TARGETS, is_total_energy
 from ..data.units import conversion, is_energy
+from ..nn.framework import GraphNetwork3D
 from ..training.potential import Potential
 
-_warned_paths: set[Path] = set()
-_warned_potentials: WeakSet[Potential] = WeakSet()
+_warned_paths: set[Any] = set()  # of Path
+_warned_potentials: WeakSet[Any] = WeakSet()
 
 
 class SphereNetCalculator(Calculator):
@@ -34,14 +39,18 @@ class SphereNetCalculator(Calculator):
     default, have no such jumps.
 
     Args:
-        potential: a `Potential`, or the path of a checkpoint (``best.ckpt`` of a training run).
+        potential: a `Potential`, the path of a checkpoint (``best.ckpt`` of a training run), or a model.
         device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint.
-        unit: unit of the energy where the potential does not know its own. It also states that the potential's target
-            is the energy where that has another name.
+        unit: unit of the energy where the potential does not know its own (of a model: eV). It also states that the
+            potential's target is the energy where that has another name.
+        shift, scale: of a model: its energies are shift + scale * model(data). shift is a number for a structure
+            (default 0) or {symbol: energy of an atom}; scale is positive (default 1).
 
-    Example::
+    Examples::
 
         atoms.calc = SphereNetCalculator("runs/ethanol/best.ckpt")
+        atoms.calc = SphereNetCalculator(model, shift={"C": -1029.0, "H": -13.6}, scale=0.7)  # of one's own loop
+        atoms.calc = SphereNetCalculator(Potential.fit(model, train_data))  # the two from the data
         atoms.get_potential_energy()
 
     Raises:
@@ -52,18 +61,41 @@ class SphereNetCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
-    def __init__(self, potential, device=None, unit: str | None = None, **kwargs):
+    def __init__(
+        self,
+        potential: Potential | GraphNetwork3D | str | PathLike,
+        device: str | torch.device | None = None,
+        unit: str | None = None,
+        *,
+        shift: Any = None,
+        scale: Any = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         source = potential
+        if isinstance(potential, GraphNetwork3D):
+            shift, scale = 0.0 if shift is None else shift, 1.0 if scale is None else scale
+            potential = source = Potential.wrap(potential, shift, scale, unit or "eV")
+            unit = None
+        elif shift is not None or scale is not None:
+            raise ValueError("shift, scale: expected none but with a model, as a potential has its own, got some")
+        if isinstance(potential, nn.Module) and not isinstance(potential, Potential):
+            came = type(potential).__name__
+            raise TypeError(f"potential: expected a Potential, a GraphNetwork3D or a path, got {came}")
         if not isinstance(potential, Potential):
             potential = Potential.load(potential, device or "cpu")
         elif device is not None:
-            potential = potential.to(device)
+            potential.to(device)
         _warn_of_jumps(potential, source)
         self.potential = potential.eval()
         self._factor = energy_factor(potential, unit)
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype, labels=False)
         self.potential.check_elements(molecules.z)

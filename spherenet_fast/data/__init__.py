@@ -6,6 +6,7 @@ from .formats.lmdb import read_lmdb
 from .formats.npz import read_npz
 from .loader import ShuffledBatches, evaluation_loader, training_loader
 from .molecules import Batch, Molecules
+from .reading import ReadOptions
 from .sources import SAMPLES, read_molecules, sample_path
 from .splits import Split, hold_out, random_split, read_split
 from .targets import QM9_TARGETS, canonical_target, is_extensive, is_total_energy
@@ -15,6 +16,7 @@ __all__ = [
     "Batch",
     "Molecules",
     "QM9_TARGETS",
+    "ReadOptions",
     "SAMPLES",
     "ShuffledBatches",
     "Split",

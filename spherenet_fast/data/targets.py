@@ -13,7 +13,7 @@ class TargetInfo(NamedTuple):
     extensive: bool  # a sum over atoms to first order, so per-element references make sense
 
 
-# U0, U, H and G are total energies. Subtracting free atoms (QM9's "atomisation" energies, `*_atom`) changes them by a
+# U0, U, H and G are total energies. Subtracting free atoms (QM9's "atomization" energies, `*_atom`) changes them by a
 # constant per element, exactly what the fitted references absorb: the mean absolute error is the same number.
 QM9_TARGETS = {
     "mu": TargetInfo("D", "D", False),

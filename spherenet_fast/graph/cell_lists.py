@@ -11,6 +11,7 @@ indices are int64, unsorted, and distance = |pos[second] - pos[first] + shift @ 
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +35,11 @@ def vesin_search(pos: Tensor, bounds: list[tuple[int, int]], cell: Tensor, pbc: 
     import vesin  # here, because molecules alone have no need of it
 
     device = pos.device
-    pos, cell, pbc = (tensor.cpu().numpy() for tensor in (pos, cell, pbc))
+    place, vectors, repeats = (tensor.cpu().numpy() for tensor in (pos, cell, pbc))
     neighbor_list = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())
-    found = [[np.empty((0, 2), np.int64)], [np.empty((0, 3), np.int64)], [np.empty(0)]]
+    found: list[list[np.ndarray]] = [[np.empty((0, 2), np.int64)], [np.empty((0, 3), np.int64)], [np.empty(0)]]
     for structure, (start, stop) in enumerate(bounds):
-        pairs, shift, distance = neighbor_list.compute(pos[start:stop], cell[structure], pbc[structure], "PSd")
+        pairs, shift, distance = neighbor_list.compute(place[start:stop], vectors[structure], repeats[structure], "PSd")
         found[0].append(pairs.astype(np.int64) + start)
         found[1].append(shift.astype(np.int64))
         found[2].append(distance)
@@ -53,22 +54,24 @@ def cuda_search() -> Callable[..., HalfList] | None:
         from nvalchemiops.torch.neighbors import NeighborOverflowError, neighbor_list
     except ImportError:
         warnings.warn(
-            "neighbours are searched on the CPU: pip install 'spherenet_fast[cuda]' (nvalchemi-toolkit-ops) to search "
+            "neighbors are searched on the CPU: pip install 'spherenet_fast[cuda]' (nvalchemi-toolkit-ops) to search "
             "large and periodic systems on the GPU",
             stacklevel=2,
         )
         return None
 
-    def nvalchemi_search(pos, bounds, cell, pbc, cutoff):
+    def nvalchemi_search(
+        pos: Tensor, bounds: list[tuple[int, int]], cell: Tensor, pbc: Tensor, cutoff: float
+    ) -> HalfList:
         atom = torch.cat([torch.arange(start, stop, device=pos.device) for start, stop in bounds])
         size = torch.tensor([stop - start for start, stop in bounds], device=pos.device)
         ptr = torch.nn.functional.pad(size.cumsum(0), (1, 0)).int()
         structure = torch.repeat_interleave(torch.arange(len(bounds), device=pos.device), size)
-        options = dict(cell=cell, pbc=pbc, batch_idx=structure.int(), batch_ptr=ptr)
+        options: dict[str, Any] = dict(cell=cell, pbc=pbc, batch_idx=structure.int(), batch_ptr=ptr)
         options.update(half_fill=True, return_neighbor_list=True, method="batch_cell_list")
         try:
             pairs, _, shift = neighbor_list(pos[atom], cutoff, **options)
-        except NeighborOverflowError as overflow:  # its guess of the number of neighbours was too low
+        except NeighborOverflowError as overflow:  # its guess of the number of neighbors was too low
             pairs, _, shift = neighbor_list(pos[atom], cutoff, max_neighbors=overflow.num_neighbors, **options)
         pairs, shift = pairs.long(), shift.long()
         moved = torch.einsum("ea,eab->eb", shift.to(pos.dtype), cell[structure[pairs[0]]])

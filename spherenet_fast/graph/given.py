@@ -77,7 +77,7 @@ def _check_arrays(graph: Graph) -> None:
         expected = build_graph(edge_index, len(graph.in_ptr) - 1, shift)
     except (ValueError, TypeError) as error:
         raise type(error)(f"graph.{error}") from error
-    for name in ("in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr"):
+    for name in ("in_ptr", "out_ptr", "out_edge", "rev", "triplet_ptr"):
         found, right = getattr(graph, name), getattr(expected, name)
         found = found[: len(right)]
         if found.shape != right.shape:
@@ -88,5 +88,5 @@ def _check_arrays(graph: Graph) -> None:
             raise ValueError(
                 f"graph.{name}: expected {int(right[place])} at {place} as the edges say, got {int(found[place])}"
             )
-    if graph.num_pairs < expected.num_pairs:
-        raise ValueError(f"graph.num_pairs: expected at least {expected.num_pairs}, got {graph.num_pairs}")
+    if graph.num_triplets < expected.num_triplets:
+        raise ValueError(f"graph.num_triplets: expected at least {expected.num_triplets}, got {graph.num_triplets}")

@@ -14,9 +14,9 @@ from .checks import check_cell, check_dense, check_edges
 class Graph(NamedTuple):
     """Edges j -> i between atoms, sorted by receiver, then sender, then shift; in(j), out(j): edges into, out of j.
 
-    A triplet is a pair (q, e) of an edge q in in(j) and an edge e in out(j) with q != rev[e]. The pairs of one centre
+    A triplet is a pair (q, e) of an edge q in in(j) and an edge e in out(j) with q != rev[e]. The pairs of one center
     j form a dense tile: pair (q, e) has the number
-    pair_ptr[j] + (q - in_ptr[j]) * |out(j)| + (position of e in out(j)).
+    triplet_ptr[j] + (q - in_ptr[j]) * |out(j)| + (position of e in out(j)).
 
     All tensors are on the device of the positions, all indices int64.
 
@@ -25,7 +25,8 @@ class Graph(NamedTuple):
     all of them with the edges, and the edges with the molecules and the cutoff.
 
     A graph may have room for more than it holds: rows of the arrays over edges past in_ptr[N] are padding, edges of no
-    atom, and num_pairs is at least pair_ptr[N]. The operators give such edges zeros and take none of their derivatives.
+    atom, and num_triplets is at least triplet_ptr[N]. The operators give such edges zeros and take none of their
+    derivatives.
     """
 
     edge_index: Tensor  # [2,E] row 0 sender j, row 1 receiver i; -1 in padding
@@ -34,8 +35,8 @@ class Graph(NamedTuple):
     out_ptr: Tensor  # [N+1]
     out_edge: Tensor  # [E] out(j) = out_edge[out_ptr[j]:out_ptr[j+1]], ascending
     rev: Tensor  # [E] the opposite edge (same two atoms, opposite image), or -1
-    pair_ptr: Tensor  # [N+1] cumulative |in(j)| * |out(j)|, the pairs that are no triplets included
-    num_pairs: int  # pair_ptr[-1], or the room for pairs
+    triplet_ptr: Tensor  # [N+1] cumulative |in(j)| * |out(j)|, the pairs that are no triplets included
+    num_triplets: int  # triplet_ptr[-1], or the room for them
     present: Tensor | None = None  # [E] bool, False in padding; None: there is none
 
 
@@ -77,17 +78,17 @@ def edge_vectors(pos: Tensor, graph: Graph, batch: Tensor | None = None, cell: T
         raise ValueError(f"pos: expected shape [{num_nodes},3] as in the graph, got {list(pos.shape)}")
     vec = _per_edge(pos, graph, 1) - _per_edge(pos, graph, 0)
     if graph.shift is not None:
-        vec = vec + _moved(pos, graph, batch, cell)
+        vec = vec + _moved(graph.shift, pos, graph, batch, cell)
     # Padding joins no atoms. Any vector does that has a length and a direction, whose derivatives are then numbers.
     return vec if graph.present is None else torch.where(graph.present[:, None], vec, 1.0)
 
 
-def _moved(pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None) -> Tensor:
-    """shift @ cell of every edge: [E,3]."""
+def _moved(shift: Tensor, pos: Tensor, graph: Graph, batch: Tensor | None, cell: Tensor | None) -> Tensor:
+    """shift @ cell of every edge: [E,3]. shift: the graph's, [E,3]."""
     if cell is None:
         raise ValueError("cell: expected [B,3,3] or [3,3] because the graph has periodic shifts, got None")
     check_cell(cell, pos)
-    shift = graph.shift.to(pos.dtype)
+    shift = shift.to(pos.dtype)
     if cell.dim() == 2 or len(cell) == 1:
         return linear(shift, cell.reshape(3, 3).t())
     if batch is None:
@@ -116,13 +117,13 @@ def assemble(edge_index: Tensor, shift: Tensor | None, num_nodes: int, rev: Tens
     sender, receiver = edge_index
     in_ptr, out_ptr = pointer_of(receiver, num_nodes), pointer_of(sender, num_nodes)
     out_edge = _stable_order(sender, num_nodes)
-    pair_ptr = torch.zeros_like(in_ptr)
-    torch.cumsum(in_ptr.diff() * out_ptr.diff(), 0, out=pair_ptr[1:])
+    triplet_ptr = torch.zeros_like(in_ptr)
+    torch.cumsum(in_ptr.diff() * out_ptr.diff(), 0, out=triplet_ptr[1:])
     if rev is None:
         rev = _mirrored(edge_index, shift, out_edge)
     if rev is None:
         rev = _searched(edge_index, shift)
-    return Graph(edge_index, shift, in_ptr, out_ptr, out_edge, rev, pair_ptr, int(pair_ptr[-1]))
+    return Graph(edge_index, shift, in_ptr, out_ptr, out_edge, rev, triplet_ptr, int(triplet_ptr[-1]))
 
 
 def pointer_of(index: Tensor, size: int) -> Tensor:

@@ -21,12 +21,12 @@ class CapacityError(ValueError):
 
 
 class Capacity(NamedTuple):
-    """The sizes that a step of fixed size has room for. `pairs` are those of `Graph.num_pairs`."""
+    """The sizes that a step of fixed size has room for. `triplets` are those of `Graph.num_triplets`."""
 
     graphs: int
     atoms: int
     edges: int
-    pairs: int
+    triplets: int
 
     @classmethod
     def of(cls, batches: Iterable[Any], cutoff: float, spare: float = 0.1) -> "Capacity":
@@ -38,7 +38,7 @@ class Capacity(NamedTuple):
         for data in batches:
             graph = radius_graph(data.pos, data.batch, cutoff, getattr(data, "cell", None), getattr(data, "pbc", None))
             graphs = 1 if data.batch is None else int(data.batch.max()) + 1 if len(data.batch) else 0
-            sizes.append((graphs, len(data.pos), len(graph.rev), graph.num_pairs))
+            sizes.append((graphs, len(data.pos), len(graph.rev), graph.num_triplets))
         if not sizes:
             raise ValueError("batches: expected at least one, got none")
         return cls(*(math.ceil(max(column) * (1 + spare)) for column in zip(*sizes, strict=True)))
@@ -78,10 +78,10 @@ class PaddedBatch:
     ):
         self.capacity = capacity
         num_atoms, self.num_graphs = capacity.atoms, capacity.graphs + 1
-        atoms = dict(dtype=torch.int64, device=like.device)
+        atoms: dict[str, Any] = dict(dtype=torch.int64, device=like.device)
         self.z = torch.ones(num_atoms, **atoms)
         self.batch = torch.full((num_atoms,), capacity.graphs, **atoms)
-        # each padding atom has a place of its own, where no other one is its neighbour
+        # each padding atom has a place of its own, where no other one is its neighbor
         self._apart = like.new_zeros(num_atoms, 3)
         self._apart[:, 0] = 2 * cutoff * torch.arange(num_atoms, device=like.device)
         self.pos = self._apart.clone()
@@ -113,7 +113,7 @@ class PaddedBatch:
         _fill(self.batch, batch, self.capacity.graphs)
         _fill(self.atom_mask, None, False, len(z))
         _fill(self.graph_mask, None, False, num_graphs)
-        if cell is not None:
+        if self.cell is not None and cell is not None:
             _fill(self.cell, cell.detach().expand(num_graphs, 3, 3), self._no_cell)
         for name, value in labels.items():
             room, rows = getattr(self, name), len(z) if name in self.atom_labels else num_graphs
@@ -124,28 +124,28 @@ class PaddedBatch:
 
 def _fill(room: Tensor, rows: Tensor | None, rest: Any, count: int | None = None) -> None:
     """rows, or `count` times True, and then `rest`."""
-    count = len(rows) if count is None else count
+    count = count if rows is None else len(rows)
     room[:count] = True if rows is None else rows
     room[count:] = rest
 
 
 def fixed_radius_graph(pos: Tensor, batch: Tensor | None, cutoff: float, capacity: Capacity) -> tuple[Graph, Tensor]:
-    """The neighbours in molecules without periodic images, in arrays of fixed size: nothing waits for a GPU.
+    """The neighbors in molecules without periodic images, in arrays of fixed size: nothing waits for a GPU.
 
     pos [N, 3], batch [N] or None: as in `radius_graph`.
     Returns the graph, without any edge if there is more than the capacity or anything wrong with pos and batch, and
     status [3] of `ops.neighbor_pointers`, which tells.
     """
-    in_ptr, pair_ptr, status = neighbor_pointers(pos, batch, cutoff, capacity.edges, capacity.pairs)
+    in_ptr, triplet_ptr, status = neighbor_pointers(pos, batch, cutoff, capacity.edges, capacity.triplets)
     edge_index, out_edge, rev = neighbor_edges(pos, batch, in_ptr, cutoff, capacity.edges)
-    graph = Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, pair_ptr, capacity.pairs, edge_index[0] >= 0)
+    graph = Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, triplet_ptr, capacity.triplets, edge_index[0] >= 0)
     return graph, status
 
 
 def padded_graph(graph: Graph, capacity: Capacity) -> Graph:
     """The graph with room for a capacity. Raises CapacityError if it is larger."""
     num_atoms, num_edges = len(graph.in_ptr) - 1, len(graph.rev)
-    capacity.check(atoms=num_atoms, edges=num_edges, pairs=graph.num_pairs)
+    capacity.check(atoms=num_atoms, edges=num_edges, triplets=graph.num_triplets)
     more_atoms, more_edges = capacity.atoms - num_atoms, capacity.edges - num_edges
 
     def pointer(ptr: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def padded_graph(graph: Graph, capacity: Capacity) -> Graph:
         out_ptr=pointer(graph.out_ptr),
         out_edge=torch.cat([graph.out_edge, own]),
         rev=rows(graph.rev, -1),
-        pair_ptr=pointer(graph.pair_ptr),
-        num_pairs=capacity.pairs,
+        triplet_ptr=pointer(graph.triplet_ptr),
+        num_triplets=capacity.triplets,
         present=rows(present, False),
     )

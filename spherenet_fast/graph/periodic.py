@@ -1,20 +1,23 @@
-"""Searches for neighbours: which atoms lie within the cutoff of each other, and through which periodic image.
+"""Searches for neighbors: which atoms lie within the cutoff of each other, and through which periodic image.
 
 The public functions return both directions of every pair as int64 tensors, sorted by receiver, then sender, then
 shift, such that
 
     vec = pos[receiver] - pos[sender] + shift @ cell,    |vec| < cutoff.
 
-Positions and cells come in as float64: the set of neighbours must not depend on how the model rounds. Nothing is
+Positions and cells come in as float64: the set of neighbors must not depend on how the model rounds. Nothing is
 truncated, and nothing larger than the list itself grows faster than the number of atoms.
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from . import cell_lists
+
+Shift = TypeVar("Shift", Tensor, None)  # of a list of edges: [E,3], or None in open systems
 
 COINCIDENT = 1e-6  # Å; atoms closer than this have no direction between them
 LARGE = 500  # atoms; from here on a cell list is faster than all distances of a molecule
@@ -26,7 +29,7 @@ FLAT = 1e-6  # volume of a cell over the product of its edges; below, its vector
 
 
 def open_pairs(pos: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Neighbours in molecules without periodic images.
+    """Neighbors in molecules without periodic images.
 
     Args:
         pos: [N,3] float64, Å.
@@ -60,10 +63,10 @@ def open_pairs(pos: Tensor, atom_ptr: Tensor, cutoff: float) -> tuple[Tensor, Te
 def periodic_pairs(
     pos: Tensor, atom_ptr: Tensor, cell: Tensor, pbc: Tensor, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbours in structures that repeat along some or all of their cell vectors.
+    """Neighbors in structures that repeat along some or all of their cell vectors.
 
     Atoms may lie anywhere, in the cell or not: `shift` belongs to the positions as given. Cells may be smaller than
-    the cutoff: a pair then has one edge per image, and an atom is a neighbour of its own images. Cell vectors along
+    the cutoff: a pair then has one edge per image, and an atom is a neighbor of its own images. Cell vectors along
     open directions are ignored; they may be zero.
 
     Args:
@@ -130,7 +133,7 @@ def nearest(receiver: Tensor, distance: Tensor, in_ptr: Tensor, count: int) -> T
     return keep
 
 
-def sorted_edges(receiver: Tensor, sender: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def sorted_edges(receiver: Tensor, sender: Tensor, shift: Shift) -> tuple[Tensor, Tensor, Shift]:
     """Sort edges by receiver, then sender, then shift: [E], [E], [E,3] or None.
 
     Sorting bare numbers is several times faster than sorting with a permutation, so an edge is packed into the bits
@@ -159,7 +162,7 @@ def sorted_edges(receiver: Tensor, sender: Tensor, shift: Tensor | None) -> tupl
 
 def _sort(key: Tensor) -> Tensor:
     if key.is_cpu:
-        key.numpy().sort()  # NumPy's vectorised sort of plain integers, several times faster than torch.sort
+        key.numpy().sort()  # NumPy's vectorized sort of plain integers, several times faster than torch.sort
         return key
     return torch.sort(key).values
 
@@ -175,7 +178,7 @@ def _blocks(sizes: list[int]) -> list[list[int]]:
     if len(molecules) * max(sizes) ** 2 <= BLOCK_ENTRIES:
         return [molecules]
     molecules.sort(key=lambda molecule: -sizes[molecule])
-    blocks = [[]]
+    blocks: list[list[int]] = [[]]
     for molecule in molecules:
         if blocks[-1] and (len(blocks[-1]) + 1) * sizes[blocks[-1][0]] ** 2 > BLOCK_ENTRIES:
             blocks.append([])

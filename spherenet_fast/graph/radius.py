@@ -24,7 +24,7 @@ def radius_graph(
 ) -> Graph:
     """Connect every two atoms of a structure that are closer than the cutoff, in both directions.
 
-    The neighbours are found in float64 whatever the dtype of `pos`. No derivative flows through the search: see
+    The neighbors are found in float64 whatever the dtype of `pos`. No derivative flows through the search: see
     `edge_vectors`.
 
     Args:
@@ -33,7 +33,7 @@ def radius_graph(
         cutoff: Å; pairs at exactly this distance are not connected.
         cell: [B,3,3], or [3,3] for the same cell everywhere, dtype of `pos`, Å, one vector per row.
         pbc: [B,3] or [3] bool, the cell vectors along which a structure repeats. None: all, if there is a cell.
-        max_num_neighbors: keep only so many nearest neighbours of each receiver, of equal distances those with the
+        max_num_neighbors: keep only so many nearest neighbors of each receiver, of equal distances those with the
             lowest sender. The graph is then no longer symmetric (`rev` has entries -1) and the energy jumps as atoms
             move; a warning, once per process, says how many edges were dropped. None: keep all.
 
@@ -55,7 +55,7 @@ def radius_graph(
     place = check_pos(pos)
     structure, num_structures = check_batch(batch, pos)
     cell, pbc = check_periodicity(cell, pbc, pos, batch, num_structures)
-    if pbc is None:
+    if cell is None or pbc is None:
         receiver, sender = periodic.open_pairs(place, pointer_of(structure, num_structures), cutoff)
         shift = None
     else:
@@ -69,7 +69,7 @@ def radius_graph(
 
 
 def _takes_kernels(pos: Tensor, batch: Tensor | None) -> bool:
-    """Whether the kernels find the neighbours: on a GPU, unless a molecule is so large that a cell list is faster."""
+    """Whether the kernels find the neighbors: on a GPU, unless a molecule is so large that a cell list is faster."""
     if not (pos.is_cuda and _library.has_cuda_kernels()):
         return False
     if len(pos) <= periodic.LARGE_ON_GPU or batch is None:
@@ -82,12 +82,12 @@ def kernel_graph(pos: Tensor, batch: Tensor | None, cutoff: float) -> Graph | No
 
     The number of edges and pairs is all that is read back from a GPU.
     """
-    in_ptr, pair_ptr, status = neighbor_pointers(pos, batch, cutoff)
-    num_edges, num_pairs, wrong = status.tolist()
+    in_ptr, triplet_ptr, status = neighbor_pointers(pos, batch, cutoff)
+    num_edges, num_triplets, wrong = status.tolist()
     if wrong:
         return None
     edge_index, out_edge, rev = neighbor_edges(pos, batch, in_ptr, cutoff, num_edges)
-    return Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, pair_ptr, num_pairs)
+    return Graph(edge_index, None, in_ptr, in_ptr, out_edge, rev, triplet_ptr, num_triplets)
 
 
 def _truncated(graph: Graph, keep: Tensor, max_num_neighbors: int) -> Graph:

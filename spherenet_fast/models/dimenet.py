@@ -1,11 +1,14 @@
 """DimeNet (Gasteiger et al., "Directional message passing for molecular graphs", ICLR 2020)."""
 
+from functools import partial
+from typing import Annotated, Literal
+
 import torch
 from torch import Tensor, nn
 
-from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, by_edges
+from ..nn import ranges
+from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, in_edge_slices
 from ..nn.framework import SphericalMessagePassing, System
-from ..nn.inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 
@@ -41,7 +44,7 @@ class BilinearInteraction(EdgeUpdate):
             x.repeat(1, num_bilinear), geometry.radial, geometry.direction, None, geometry.graph,
             self.lin_sbf.weight, of_gate, None, None, angle_at="receiver",
         )  # fmt: skip
-        return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, sums)
+        return in_edge_slices(partial(self._after, operators=operators), e1, geometry.bessel, sums)
 
     def _after(self, e1: Tensor, bessel: Tensor, sums: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1 [E, H], bessel [E, K], sums [E, num_bilinear H] -> the next e1, e2 [E, H]."""
@@ -72,26 +75,26 @@ class DimeNet(SphericalMessagePassing):
     """
 
     torsion = None
-    largest_cutoff = 100.0  # Å; the envelope of a short edge grows with it, and so do the messages in every block
 
     def __init__(
         self,
-        cutoff: float = 5.0,
-        num_blocks: int = 6,
-        hidden_channels: int = 128,
-        out_channels: int = 1,
-        num_bilinear: int = 8,
-        num_spherical: int = 7,
-        num_radial: int = 6,
-        envelope_exponent: int = 5,
-        num_before_skip: int = 1,
-        num_after_skip: int = 2,
-        num_output_layers: int = 3,
-        basis: str = "paper",
-        max_num_neighbors: int | None = None,
+        # the envelope of a short edge grows with the cutoff, and so do the messages in every block
+        cutoff: Annotated[float, ranges.Range(1e-3, 100.0)] = 5.0,
+        num_blocks: ranges.Layers = 6,
+        hidden_channels: ranges.Width = 128,
+        out_channels: ranges.Width = 1,
+        num_bilinear: ranges.BasisWidth = 8,
+        num_spherical: ranges.NumSpherical = 7,
+        num_radial: ranges.NumRadial = 6,
+        envelope_exponent: ranges.EnvelopeExponent = 5,
+        num_before_skip: ranges.MoreLayers = 1,
+        num_after_skip: ranges.MoreLayers = 2,
+        num_output_layers: ranges.MoreLayers = 3,
+        basis: Literal["paper", "dig"] = "paper",
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_blocks)
+        super().__init__(cutoff, num_blocks)
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis, enveloped=True)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
         output = hidden_channels, None, out_channels, num_output_layers
@@ -109,7 +112,7 @@ class DimeNet(SphericalMessagePassing):
     def from_pyg(cls, model: nn.Module) -> "DimeNet":
         """The same model as a `torch_geometric.nn.models.DimeNet`: the same energies, in its dtype and on its device.
 
-        All neighbours within the cutoff count, where PyTorch Geometric keeps some 32 of them.
+        All neighbors within the cutoff count, where PyTorch Geometric keeps some 32 of them.
         Raises TypeError if it is no DimeNet; ValueError for an activation other than the SiLU.
         """
         hparams = dimenet_hparams(model, "DimeNet")

@@ -1,11 +1,13 @@
 """DimeNet++ (Gasteiger et al., "Fast and uncertainty-aware directional message passing", NeurIPS workshop 2020)."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
+from ..nn import ranges
 from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..nn.framework import SphericalMessagePassing
-from ..nn.inputs import arguments
 from .pyg import copied, dimenet_hparams, dimenet_state
 
 
@@ -21,7 +23,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         phi^u:  u = sum over the atoms of v_i
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_blocks: layers.
         hidden_channels: width H of the messages.
         out_channels: predicted numbers for each molecule.
@@ -32,9 +34,9 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         num_radial: K, 1 to 16: radial functions for every degree.
         envelope_exponent: how smoothly the bases end at the cutoff.
         num_before_skip, num_after_skip: residual layers of a block, before and after its skip connection.
-        num_output_layers: dense layers between the sum over neighbours and the prediction.
-        basis: "paper": exact roots and norms of the Bessel functions; "released": rounded as in the released code.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        num_output_layers: dense layers between the sum over neighbors and the prediction.
+        basis: "paper": exact roots and norms of the Bessel functions; "dig": rounded as in the released code.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
@@ -45,24 +47,24 @@ class DimeNetPlusPlus(SphericalMessagePassing):
 
     def __init__(
         self,
-        cutoff: float = 5.0,
-        num_blocks: int = 4,
-        hidden_channels: int = 128,
-        out_channels: int = 1,
-        int_emb_size: int = 64,
-        basis_emb_size: int = 8,
-        out_emb_channels: int = 256,
-        num_spherical: int = 7,
-        num_radial: int = 6,
-        envelope_exponent: int = 5,
-        num_before_skip: int = 1,
-        num_after_skip: int = 2,
-        num_output_layers: int = 3,
-        basis: str = "paper",
-        max_num_neighbors: int | None = None,
+        cutoff: ranges.Cutoff = 5.0,
+        num_blocks: ranges.Layers = 4,
+        hidden_channels: ranges.Width = 128,
+        out_channels: ranges.Width = 1,
+        int_emb_size: ranges.Width = 64,
+        basis_emb_size: ranges.BasisWidth = 8,
+        out_emb_channels: ranges.Width = 256,
+        num_spherical: ranges.NumSpherical = 7,
+        num_radial: ranges.NumRadial = 6,
+        envelope_exponent: ranges.EnvelopeExponent = 5,
+        num_before_skip: ranges.MoreLayers = 1,
+        num_after_skip: ranges.MoreLayers = 2,
+        num_output_layers: ranges.MoreLayers = 3,
+        basis: Literal["paper", "dig"] = "paper",
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_blocks)
+        super().__init__(cutoff, num_blocks)
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis, enveloped=True)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
         output = hidden_channels, out_emb_channels, out_channels, num_output_layers, False
@@ -82,7 +84,7 @@ class DimeNetPlusPlus(SphericalMessagePassing):
         """The same model as a `torch_geometric.nn.models.DimeNetPlusPlus`: the same energies, in its dtype, on its
         device.
 
-        All neighbours within the cutoff count, where PyTorch Geometric keeps some 32 of them.
+        All neighbors within the cutoff count, where PyTorch Geometric keeps some 32 of them.
         Raises TypeError if it is no DimeNetPlusPlus; ValueError for an activation other than the SiLU.
         """
         hparams = dimenet_hparams(model, "DimeNetPlusPlus")

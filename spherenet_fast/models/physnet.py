@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.unique_distances import UniqueDistances, unique_distances
+from ..nn import ranges
 from ..nn.blocks import Dense, shifted_softplus
 from ..nn.framework import GraphNetwork3D, System
-from ..nn.inputs import arguments
 from ..nn.ranges import NUM_ELEMENTS
 
 
@@ -85,14 +85,14 @@ class PhysNet(GraphNetwork3D):
     untrained model predicts 0. Electrostatics and dispersion are no part of it.
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_blocks: modules.
         hidden_channels: F, width of features and messages.
         num_gaussians: K, 2 or more.
         out_channels: predicted numbers for each molecule.
         num_residual_interaction, num_residual_atomic, num_residual_output: residual blocks of the interaction, after
             it, and before the output.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
@@ -101,18 +101,18 @@ class PhysNet(GraphNetwork3D):
 
     def __init__(
         self,
-        cutoff: float = 10.0,
-        num_blocks: int = 5,
-        hidden_channels: int = 128,
-        num_gaussians: int = 64,
-        out_channels: int = 1,
-        num_residual_interaction: int = 3,
-        num_residual_atomic: int = 2,
-        num_residual_output: int = 1,
-        max_num_neighbors: int | None = None,
+        cutoff: ranges.Cutoff = 10.0,
+        num_blocks: ranges.Layers = 5,
+        hidden_channels: ranges.Width = 128,
+        num_gaussians: ranges.NumGaussians = 64,
+        out_channels: ranges.Width = 1,
+        num_residual_interaction: ranges.MoreLayers = 3,
+        num_residual_atomic: ranges.MoreLayers = 2,
+        num_residual_output: ranges.MoreLayers = 1,
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_blocks)
+        super().__init__(cutoff, num_blocks)
         self.emb = nn.Embedding(NUM_ELEMENTS, hidden_channels)
         nn.init.uniform_(self.emb.weight, -(3**0.5), 3**0.5)
         residuals = num_residual_interaction, num_residual_atomic, num_residual_output
@@ -125,7 +125,7 @@ class PhysNet(GraphNetwork3D):
         self.scale = nn.Embedding.from_pretrained(torch.ones(NUM_ELEMENTS, out_channels), freeze=False)
         self.shift = nn.Embedding.from_pretrained(torch.zeros(NUM_ELEMENTS, out_channels), freeze=False)
 
-    def like(self) -> Tensor:
+    def parameter_like(self) -> Tensor:
         return self.emb.weight
 
     def rho_pe(self, system: System) -> Distances:

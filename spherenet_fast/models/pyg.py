@@ -52,7 +52,7 @@ def dimenet_hparams(model: nn.Module, name: str) -> dict[str, Any]:
         num_before_skip=len(block.layers_before_skip),
         num_after_skip=len(block.layers_after_skip),
         num_output_layers=len(output.lins),
-        basis="released",  # its constants are rounded in the same way
+        basis="dig",  # its constants are rounded in the same way
     )
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.unique_distances import UniqueDistances, unique_distances
+from ..nn import ranges
 from ..nn.blocks import Dense, shifted_softplus
 from ..nn.framework import GraphNetwork3D, System
-from ..nn.inputs import arguments
 from ..nn.ranges import NUM_ELEMENTS
 from .pyg import copied, refuse
 
@@ -46,31 +46,33 @@ class SchNet(GraphNetwork3D):
         phi^u:  u = sum over the atoms of MLP(v_i)
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_interactions: layers.
         hidden_channels: width of the atoms' features.
         num_filters: width of the messages.
         num_gaussians: K, 2 or more.
         out_channels: predicted numbers for each molecule.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments. Raises ValueError or TypeError, naming the argument, for values out of
     range.
     """
 
+    renamed_weights = {"centres": "centers"}
+
     def __init__(
         self,
-        cutoff: float = 10.0,
-        num_interactions: int = 6,
-        hidden_channels: int = 128,
-        num_filters: int = 128,
-        num_gaussians: int = 50,
-        out_channels: int = 1,
-        max_num_neighbors: int | None = None,
+        cutoff: ranges.Cutoff = 10.0,
+        num_interactions: ranges.Layers = 6,
+        hidden_channels: ranges.Width = 128,
+        num_filters: ranges.Width = 128,
+        num_gaussians: ranges.NumGaussians = 50,
+        out_channels: ranges.Width = 1,
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
-        super().__init__(arguments(locals()), num_interactions)
+        super().__init__(cutoff, num_interactions)
         self.emb = nn.Embedding(NUM_ELEMENTS, hidden_channels)
         self.interactions = nn.ModuleList(
             Filter(hidden_channels, num_filters, num_gaussians) for _ in range(num_interactions)
@@ -79,14 +81,14 @@ class SchNet(GraphNetwork3D):
         self.lin2 = Dense(max(1, hidden_channels // 2), out_channels)
         nn.init.zeros_(self.lin2.weight)  # an untrained model predicts 0
         # in the state: those of a model from elsewhere may be rounded
-        self.register_buffer("centres", torch.linspace(0, cutoff, num_gaussians))
+        self.register_buffer("centers", torch.linspace(0, cutoff, num_gaussians))
         self.register_buffer("gamma", torch.tensor(0.5 * ((num_gaussians - 1) / cutoff) ** 2))
 
     @classmethod
     def from_pyg(cls, model: nn.Module) -> "SchNet":
         """The same model as a `torch_geometric.nn.models.SchNet`: the same energies, in its dtype and on its device.
 
-        All neighbours within the cutoff count, where PyTorch Geometric keeps some 32 of them.
+        All neighbors within the cutoff count, where PyTorch Geometric keeps some 32 of them.
         Raises TypeError if it is no SchNet; ValueError for a readout other than the sum, dipoles, atomic references, or
         a graph or scale of its own.
         """
@@ -101,7 +103,7 @@ class SchNet(GraphNetwork3D):
         own = cls(**{name: getattr(model, name) for name in names})
         theirs = model.state_dict()
         renamed = {"emb.weight": theirs["embedding.weight"][:NUM_ELEMENTS]}
-        renamed["centres"] = theirs["distance_expansion.offset"]
+        renamed["centers"] = theirs["distance_expansion.offset"]
         renamed["gamma"] = -torch.tensor(model.distance_expansion.coeff, dtype=torch.float64)
         renamed |= {name: theirs[name] for name in ("lin1.weight", "lin1.bias", "lin2.weight", "lin2.bias")}
         if model.mean is not None and model.std is not None:
@@ -126,12 +128,12 @@ class SchNet(GraphNetwork3D):
             renamed[f"{name}.bias"] = bias - excess * weight.sum(1)
         return copied(own, renamed, model)
 
-    def like(self) -> Tensor:
+    def parameter_like(self) -> Tensor:
         return self.emb.weight
 
     def rho_pe(self, system: System) -> Distances:
         unique = unique_distances(system.graph, system.distance.to(system.dtype))
-        gaussians = torch.exp(-self.gamma * (unique.distance - self.centres).square())
+        gaussians = torch.exp(-self.gamma * (unique.distance - self.centers).square())
         return Distances(gaussians, 0.5 * (torch.cos(unique.distance * (math.pi / self.cutoff)) + 1), unique)
 
     def embed(self, system: System, p_e: Distances) -> tuple[Tensor, None]:

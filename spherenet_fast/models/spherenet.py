@@ -1,21 +1,22 @@
 """SphereNet (Liu et al., "Spherical Message Passing for 3D Graph Networks", ICLR 2022)."""
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ..nn import ranges
 from ..nn.basis import constant_of_bessel
 from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..nn.framework import SphericalMessagePassing
-from ..nn.inputs import arguments
 
 
 class SphereNet(SphericalMessagePassing):
-    """Message passing between the edges of a molecule that sees distance, angle and torsion of every neighbour.
+    """Message passing between the edges of a molecule that sees distance, angle and torsion of every neighbor.
 
     Args:
-        cutoff: atoms closer than this are neighbours, in the unit of the positions (Å).
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_layers: rounds of message passing.
         hidden_channels: width H of the messages.
         out_channels: predicted numbers for each molecule.
@@ -26,8 +27,8 @@ class SphereNet(SphericalMessagePassing):
         num_radial: K, 1 to 16: radial functions for every degree.
         envelope_exponent: how smoothly the distance basis ends at the cutoff.
         num_before_skip, num_after_skip: residual layers of a round, before and after its skip connection.
-        num_output_layers: dense layers between the sum over neighbours and the prediction.
-        basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "released": the pairing, and the
+        num_output_layers: dense layers between the sum over neighbors and the prediction.
+        basis: "paper": the radial function of a harmonic has its degree l, Eq. (4); "dig": the pairing, and the
             rounding of the constants, of the code that the authors released. Their checkpoints need it.
         use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs it.
         torsion: what a neighbor's torsion is measured to. "smooth": a blend of all neighbors, which makes energies and
@@ -35,7 +36,7 @@ class SphereNet(SphericalMessagePassing):
             same energy; "paper": the next neighbor about the edge, as in Eq. (4), whose energies jump where a neighbor
             overtakes another; None leaves out the basis of torsions and its weights.
         use_torsion: False is torsion=None.
-        max_num_neighbors: keep only so many nearest neighbours; None keeps all.
+        max_num_neighbors: keep only so many nearest neighbors; None keeps all.
         kernels: False computes with the readable `spherenet_fast.ops.reference` instead of the fused kernels.
 
     `hparams` is the dict of these arguments: `SphereNet(**model.hparams)` has the same structure. The names and shapes
@@ -44,33 +45,34 @@ class SphereNet(SphericalMessagePassing):
     Raises ValueError or TypeError, naming the argument, for values out of range.
     """
 
+    unstated = {"torsion": "paper"}
+
     def __init__(
         self,
-        cutoff: float = 5.0,
-        num_layers: int = 4,
-        hidden_channels: int = 128,
-        out_channels: int = 1,
-        int_emb_size: int = 64,
-        basis_emb_size_dist: int = 8,
-        basis_emb_size_angle: int = 8,
-        basis_emb_size_torsion: int = 8,
-        out_emb_channels: int = 256,
-        num_spherical: int = 7,
-        num_radial: int = 6,
-        envelope_exponent: int = 5,
-        num_before_skip: int = 1,
-        num_after_skip: int = 2,
-        num_output_layers: int = 3,
-        basis: str = "paper",
+        cutoff: ranges.Cutoff = 5.0,
+        num_layers: ranges.Layers = 4,
+        hidden_channels: ranges.Width = 128,
+        out_channels: ranges.Width = 1,
+        int_emb_size: ranges.Width = 64,
+        basis_emb_size_dist: ranges.BasisWidth = 8,
+        basis_emb_size_angle: ranges.BasisWidth = 8,
+        basis_emb_size_torsion: ranges.BasisWidth = 8,
+        out_emb_channels: ranges.Width = 256,
+        num_spherical: ranges.NumSpherical = 7,
+        num_radial: ranges.NumRadial = 6,
+        envelope_exponent: ranges.EnvelopeExponent = 5,
+        num_before_skip: ranges.MoreLayers = 1,
+        num_after_skip: ranges.MoreLayers = 2,
+        num_output_layers: ranges.MoreLayers = 3,
+        basis: Literal["paper", "dig"] = "paper",
         use_angle: bool = True,
-        torsion: str | None = "smooth",
+        torsion: Literal["smooth", "smooth_even", "paper"] | None = "smooth",
         use_torsion: bool = True,
-        max_num_neighbors: int | None = None,
+        max_num_neighbors: ranges.MaxNeighbors = None,
         kernels: bool = True,
     ):
+        super().__init__(cutoff, num_layers)
         torsion = torsion if use_torsion else None
-        use_torsion = torsion is not None and use_torsion
-        super().__init__(arguments(locals()), num_layers)
         self.use_angle, self.torsion = use_angle, torsion
         self.emb = RadialBasis(num_spherical, num_radial, cutoff, envelope_exponent, basis)
         self.init_e = EdgeEmbedding(num_radial, hidden_channels)
@@ -90,17 +92,23 @@ class SphereNet(SphericalMessagePassing):
         self.start_at_zero()
 
     @classmethod
-    def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
-        """A model with the weights of a checkpoint of the authors' released code.
+    def check_hparams(cls, hparams: Mapping[str, Any]) -> None:
+        super().check_hparams(hparams)
+        torsion = hparams.get("torsion") if hparams.get("use_torsion", True) else None
+        if torsion is not None and not hparams.get("use_angle", True):
+            raise ValueError(f"torsion: expected None where use_angle is False, got {torsion!r}")
+
+    @classmethod
+    def from_dig(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
+        """A model with the weights of a checkpoint of DIG's SphereNet, the code that the authors released.
 
         state_dict: names as there ("update_es.0.lin_t1.weight", ...); hparams: what the checkpoint was trained with,
-        wherever it differs from the default values; basis is "released" and torsion "paper". The weights take
-        torch's default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the
-        hyper-parameters.
+        wherever it differs from the default values; basis is "dig" and torsion "paper". The weights take torch's
+        default dtype. Raises ValueError naming the first entries of `state_dict` that do not fit the hyper-parameters.
         """
         hparams.setdefault("torsion", "paper")
-        if hparams.setdefault("basis", "released") != "released":
-            raise ValueError(f'basis: expected "released" for a released checkpoint, got {hparams["basis"]!r}')
+        if hparams.setdefault("basis", "dig") != "dig":
+            raise ValueError(f'basis: expected "dig" for a checkpoint of DIG, got {hparams["basis"]!r}')
         model = cls(**hparams)
         expected = {name: list(value.shape) for name, value in model.state_dict().items()}
         found = {name: list(getattr(value, "shape", ())) for name, value in state_dict.items()}
@@ -114,3 +122,11 @@ class SphereNet(SphericalMessagePassing):
             raise ValueError(f"state_dict does not fit the hyper-parameters. {'; '.join(wrong[:4])}{more}")
         model.load_state_dict(state_dict)
         return model
+
+    @classmethod
+    def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
+        """The former name of `from_dig`."""
+        warnings.warn("from_released is deprecated: use from_dig", DeprecationWarning, stacklevel=2)
+        if hparams.get("basis") == "released":
+            hparams["basis"] = "dig"
+        return cls.from_dig(state_dict, **hparams)

@@ -20,7 +20,7 @@ def _bessel(order: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def spherical_bessel_roots(num_spherical: int, num_radial: int) -> np.ndarray:
     """The first `num_radial` positive roots of j_0 .. j_{num_spherical-1}: [L, K] float64, read-only.
 
-    j_0 has its roots at n pi, and between two neighbouring roots of j_{l-1} lies exactly one of j_l: a few bisections
+    j_0 has its roots at n pi, and between two neighboring roots of j_{l-1} lies exactly one of j_l: a few bisections
     come close, and Newton's method with j_l' = j_{l-1} - (l+1)/x j_l does the rest.
     """
     roots = np.arange(1, num_radial + num_spherical) * np.pi
@@ -60,10 +60,10 @@ def constant_of_bessel(roots: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def spherical_bessel_constants(num_spherical: int, num_radial: int, basis: str) -> tuple[np.ndarray, np.ndarray]:
-    """Roots and scale, [L, K] float64 each, of the radial functions in basis "paper" or "released".
+    """Roots and scale, [L, K] float64 each, of the radial functions in basis "paper" or "dig".
 
     The released code rounds the roots to float32 and evaluates the norms from them in float32 arithmetic. Its weights
-    belong to those functions, so basis "released" repeats both, rounding by rounding.
+    belong to those functions, so basis "dig" repeats both, rounding by rounding.
     """
     roots = spherical_bessel_roots(num_spherical, num_radial)
     if basis == "paper":

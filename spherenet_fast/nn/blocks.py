@@ -52,7 +52,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
     return torch.nn.functional.softplus(x) - math.log(2)
 
 
-def by_edges(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
+def in_edge_slices(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
     """function(*rows), which treats every edge alone: on the CPU slice by slice where no derivative is wanted.
 
     rows: tensors [E, ...]. A slice's messages stay in the cache, and a large system needs no large temporaries, whose
@@ -248,14 +248,14 @@ class Interaction(EdgeUpdate):
         self.lin_t2.weight[:, 0] = 1
 
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
-        x_ji, x_kj = by_edges(lambda *rows: self._before(*rows, operators), e1, geometry.bessel)
+        x_ji, x_kj = in_edge_slices(lambda *rows: self._before(*rows, operators), e1, geometry.bessel)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
         if self.even is not None:
             weights[2] = weights[2] * self.even
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.torsion, geometry.graph, *weights, self.basis
         )
-        return by_edges(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, x_ji, message)
+        return in_edge_slices(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, x_ji, message)
 
     def _before(self, e1: Tensor, bessel: Tensor, operators) -> tuple[Tensor, Tensor]:
         """e1 [E, H], bessel [E, K] -> x_ji [E, H], x_kj [E, C]."""

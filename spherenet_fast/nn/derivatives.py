@@ -10,9 +10,9 @@ from ..graph import Graph
 from ..graph.checks import may_read_values
 from ..graph.graph import gather_rows
 from ..graph.periodic import is_flat
-from .inputs import Molecules, read_molecules
+from .inputs import Inputs, read_inputs
 
-Predict = Callable[[Molecules, Graph | None], Tensor]  # checked molecules and their graph -> [num_graphs, out_channels]
+Predict = Callable[[Inputs, Graph | None], Tensor]  # checked inputs and their graph -> [num_graphs, out_channels]
 
 
 def energy_and_forces(
@@ -21,10 +21,10 @@ def energy_and_forces(
     """A prediction, as an energy, and minus its derivative by the positions.
 
     Args:
-        predict: the model's function of checked molecules and their graph.
+        predict: the model's function of checked inputs and their graph.
         data: what a model takes; left as it is.
         weight: of the model, any shape: pos must have its dtype and device.
-        graph: the neighbours, or None: `predict` finds them.
+        graph: the neighbors, or None: `predict` finds them.
         training: whether the results can be differentiated again; else they are detached.
 
     Returns:
@@ -32,12 +32,12 @@ def energy_and_forces(
         `torch.no_grad()` and `torch.inference_mode()`.
 
     Raises:
-        ValueError, TypeError: data is wrong; see `read_molecules`.
+        ValueError, TypeError: data is wrong; see `read_inputs`.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        molecules = _read(data, weight)
-        energy = predict(molecules, graph)
-        (slope,) = torch.autograd.grad(energy.sum(), molecules.pos, create_graph=training)
+        inputs = _read(data, weight)
+        energy = predict(inputs, graph)
+        (slope,) = torch.autograd.grad(energy.sum(), inputs.pos, create_graph=training)
     return (energy, -slope) if training else (energy.detach(), -slope)
 
 
@@ -59,42 +59,42 @@ def energy_forces_stress(
         TypeError: as above.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        molecules = _read(data, weight)
-        cell, volume = _cell_and_volume(molecules)
+        inputs = _read(data, weight)
+        cell, volume = _cell_and_volume(inputs)
         strain = cell.new_zeros(cell.shape, requires_grad=True)
-        strained = _strained(molecules._replace(cell=cell), (strain + strain.mT) / 2)
+        strained = _strained(inputs._replace(cell=cell), (strain + strain.mT) / 2)
         energy = predict(strained, graph)
         # Without any atom nothing depends on the cell.
         slope, virial = torch.autograd.grad(
-            energy.sum(), (molecules.pos, strain), create_graph=training, materialize_grads=True
+            energy.sum(), (inputs.pos, strain), create_graph=training, materialize_grads=True
         )
         stress = virial / volume[:, None, None]
     return (energy, -slope, stress) if training else (energy.detach(), -slope, stress.detach())
 
 
-def _read(data: Any, weight: Tensor) -> Molecules:
-    """Checked molecules whose positions require a gradient."""
-    molecules = read_molecules(data, weight)
-    if not molecules.pos.requires_grad:
-        molecules = molecules._replace(pos=molecules.pos.detach().requires_grad_())
-    return molecules
+def _read(data: Any, weight: Tensor) -> Inputs:
+    """Checked inputs whose positions require a gradient."""
+    inputs = read_inputs(data, weight)
+    if not inputs.pos.requires_grad:
+        inputs = inputs._replace(pos=inputs.pos.detach().requires_grad_())
+    return inputs
 
 
-def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
+def _cell_and_volume(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """cell [B, 3, 3] and its volume [B], one for every structure."""
-    cell, count = molecules.cell, molecules.num_graphs
+    cell, count = inputs.cell, inputs.num_graphs
     if cell is None:
         raise ValueError("data.cell: expected [B, 3, 3] or [3, 3], to which a stress relates, got None")
-    if cell.dtype != molecules.pos.dtype or cell.device != molecules.pos.device:
+    if cell.dtype != inputs.pos.dtype or cell.device != inputs.pos.device:
         raise TypeError(
-            f"data.cell: expected {molecules.pos.dtype} on {molecules.pos.device} as for pos, "
+            f"data.cell: expected {inputs.pos.dtype} on {inputs.pos.device} as for pos, "
             f"got {cell.dtype} on {cell.device}"
         )
     if cell.dim() == 2:
         cell = cell.expand(count, 3, 3)
     volume = torch.linalg.det(cell).abs()
     if may_read_values(cell):
-        if molecules.pbc is not None and not (repeats := molecules.pbc.reshape(-1, 3).any(1)).all():
+        if inputs.pbc is not None and not (repeats := inputs.pbc.reshape(-1, 3).any(1)).all():
             number = int((~repeats).nonzero()[0])
             raise ValueError(
                 f"data.pbc: expected a direction that repeats, for a stress, got none for structure {number}"
@@ -109,10 +109,10 @@ def _cell_and_volume(molecules: Molecules) -> tuple[Tensor, Tensor]:
     return cell, volume
 
 
-def _strained(molecules: Molecules, strain: Tensor) -> Molecules:
-    """The molecules with their cells [B, 3, 3] under strain [B, 3, 3]."""
-    z, pos, batch, num_graphs, cell, pbc = molecules
+def _strained(inputs: Inputs, strain: Tensor) -> Inputs:
+    """The inputs with their cells [B, 3, 3] under strain [B, 3, 3]."""
+    z, pos, batch, num_graphs, cell, pbc = inputs
     first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
     of_atom = gather_rows(strain.reshape(-1, 9), batch, first_atom, None).reshape(-1, 3, 3)  # [N, 3, 3]
     moved = pos + (pos[:, :, None] * of_atom).sum(1)
-    return Molecules(z, moved, batch, num_graphs, cell + cell @ strain, pbc)
+    return Inputs(z, moved, batch, num_graphs, cell + cell @ strain, pbc)

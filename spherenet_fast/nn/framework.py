@@ -3,12 +3,12 @@
 A molecule or crystal is a 3D graph G = (u, V, E, P): a global feature u, features v_i of the atoms, features e_k of
 the edges from sender s_k to receiver r_k, and the positions P = {r_h}. A layer computes (Eq. 1)
 
-    e'_k = phi^e(e_k, v_{r_k}, v_{s_k}, E_{s_k}, rho^{p->e}({r_h}, h = r_k, s_k and the neighbours of s_k))
-    v'_i = phi^v(v_i, rho^{e->v}(E'_i), rho^{p->v}({r_h}, h = i and its neighbours))
+    e'_k = phi^e(e_k, v_{r_k}, v_{s_k}, E_{s_k}, rho^{p->e}({r_h}, h = r_k, s_k and the neighbors of s_k))
+    v'_i = phi^v(v_i, rho^{e->v}(E'_i), rho^{p->v}({r_h}, h = i and its neighbors))
     u'   = phi^u(u, rho^{e->u}(E'), rho^{v->u}(V'), rho^{p->u}({r_h}, all h))
 
 with E_{s_k} the edges into the sender of edge k and E'_i those into atom i. A model is a subclass of `GraphNetwork3D`
-that fills in some of these functions; `spherenet_fast/examples/attention.py` is a whole one in 50 lines.
+that fills in some of these functions; `examples/attention.py` is a whole one in 50 lines.
 
 All of them compute for a whole batch at once, so features are tensors [E, ...], [N, ...] and [B, ...] (or tuples of
 such; nothing in the frame looks into them). Positions do not change from layer to layer, so every rho^{p->.} is
@@ -16,6 +16,7 @@ computed once. Neither phi^e nor phi^v sees u, and in this frame phi^u does not 
 last E' and V'. A model whose layers each add to its prediction adds it up in V.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,12 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
 from ..graph.given import check_graph, checks_are_on
+from ..ops import reference
 from . import derivatives
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
-from .inputs import LARGEST_CUTOFF, Molecules, check_hparams, outside_inference, read_molecules
+from .hparams import check_arguments, recorded
+from .inputs import Inputs, outside_inference, read_inputs
+from .ranges import Cutoff, Layers
 
 
 class System(NamedTuple):
@@ -65,9 +68,14 @@ class GraphNetwork3D(nn.Module):
     """3DGN (Eq. 1). A subclass fills in `embed`, `rho_pe` and the phis; the sums that the models share are here.
 
     Args:
-        hparams: the subclass's own arguments by name, so that `type(model)(**model.hparams)` has the same structure.
-            "cutoff" is needed; "max_num_neighbors" (default None) and "kernels" (default True) are obeyed.
+        cutoff: atoms closer than this are neighbors, in the unit of the positions (Å).
         num_layers: how often Eq. (1) is applied.
+
+    `hparams` is the dict of the arguments of the subclass's own constructor, so that `type(model)(**model.hparams)` has
+    the same structure. Of these, "max_num_neighbors" (default None) and "kernels" (default True) are obeyed, and
+    training sets "out_channels" to the number of targets. Arguments are checked against their annotations (`int`,
+    `float`, `bool`, `str`, a Literal, or one of `spherenet_fast.nn.ranges`). `spherenet-fast train` takes them, and no
+    others, as the keys of the config's section model.
 
     An untrained model of this package predicts 0, so that training starts with the errors of the mean: its last layers
     have no weights yet. Let one of yours start so, too.
@@ -75,14 +83,29 @@ class GraphNetwork3D(nn.Module):
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """
 
-    largest_cutoff = LARGEST_CUTOFF  # Å; a subclass may take less
+    renamed_weights: Mapping[str, str] = {}  # {name in the state dicts of earlier versions: name}, which still load
+    unstated: Mapping[str, Any] = {}  # hyper-parameters of checkpoints and runs from before there was that argument
 
-    def __init__(self, hparams: Mapping[str, Any], num_layers: int):
+    def __init_subclass__(cls, **named: Any):
+        super().__init_subclass__(**named)
+        if "__init__" in vars(cls):
+            cls.__init__ = recorded(cls, cls.__init__)
+
+    def __init__(self, cutoff: Cutoff, num_layers: Layers):
         super().__init__()
-        check_hparams(hparams, self.largest_cutoff)
-        self.hparams = dict(hparams)
-        self.cutoff = float(hparams["cutoff"])
-        self.num_layers = num_layers
+        if isinstance(cutoff, Mapping):
+            warnings.warn("hparams are recorded by themselves: pass cutoff alone", DeprecationWarning, stacklevel=4)
+            self.hparams, cutoff = dict(cutoff), cutoff["cutoff"]
+        check_arguments(GraphNetwork3D, {"cutoff": cutoff, "num_layers": num_layers})
+        self.cutoff, self.num_layers = float(cutoff), num_layers
+
+    @classmethod
+    def check_hparams(cls, hparams: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError naming the first of `hparams` that the constructor does not take.
+
+        A subclass may add what must go together.
+        """
+        check_arguments(cls, hparams)
 
     # ---- Eq. (1): what a model fills in
 
@@ -134,12 +157,12 @@ class GraphNetwork3D(nn.Module):
         data: anything with z [N] int64 (atomic numbers 1 to 94), pos [N, 3] (Å, dtype of the model), batch [N] int64
         ascending (None: one molecule), and optionally cell [B, 3, 3] or [3, 3] (Å), pbc [B, 3] or [3] bool, num_graphs
         (int; else counted from batch). A PyTorch Geometric Data or Batch, or a dict, will do.
-        graph: the neighbours, where they are known already; else found with `radius_graph`. A given graph is trusted:
+        graph: the neighbors, where they are known already; else found with `radius_graph`. A given graph is trusted:
         the one of other atoms, or of other positions of the same atoms, gives other numbers without a word. With
         SPHERENET_FAST_CHECKS=1 in the environment it is checked, which takes longer than finding it.
         Returns [num_graphs, out_channels]. Raises ValueError or TypeError naming what is wrong with data.
         """
-        return self._predict(read_molecules(data, self.like()), graph)
+        return self._predict(read_inputs(data, self.parameter_like()), graph)
 
     def energy_and_forces(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor]:
         """The prediction, as an energy, and the forces on the atoms: minus its derivative by the positions.
@@ -148,7 +171,7 @@ class GraphNetwork3D(nn.Module):
         [N, 3], those of the sum of all energies. While `model.training`, both can be differentiated again (by pos, too,
         if it requires a gradient); else both are detached. Works under `torch.no_grad()` and `torch.inference_mode()`.
         """
-        return derivatives.energy_and_forces(self._predict, data, self.like(), graph, self.training)
+        return derivatives.energy_and_forces(self._predict, data, self.parameter_like(), graph, self.training)
 
     def energy_forces_stress(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """`energy_and_forces`, and the stress of every structure: its derivative by strain over the volume of its cell.
@@ -157,22 +180,28 @@ class GraphNetwork3D(nn.Module):
         under the same conditions, and stress [num_graphs, 3, 3] in energy/Å^3: symmetric, positive where the cell would
         rather shrink. Raises ValueError where there is no cell, one without a volume, or one that nothing repeats.
         """
-        return derivatives.energy_forces_stress(self._predict, data, self.like(), graph, self.training)
+        return derivatives.energy_forces_stress(self._predict, data, self.parameter_like(), graph, self.training)
 
-    def like(self) -> Tensor:
+    def parameter_like(self) -> Tensor:
         """A parameter: positions must have its dtype and device."""
         return next(self.parameters())
 
-    def neighbours(self, molecules: Molecules) -> Graph:
+    def neighbors(self, inputs: Inputs) -> Graph:
         """The graph that the model sees if none is given."""
-        _, pos, batch, _, cell, pbc = molecules
+        _, pos, batch, _, cell, pbc = inputs
         return radius_graph(pos, batch, self.cutoff, cell, pbc, self.hparams.get("max_num_neighbors"))
 
-    def _predict(self, molecules: Molecules, graph: Graph | None) -> Tensor:
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        for old, name in self.renamed_weights.items():
+            if prefix + old in state_dict:
+                state_dict[prefix + name] = state_dict.pop(prefix + old)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _predict(self, inputs: Inputs, graph: Graph | None) -> Tensor:
         """[num_graphs, out_channels]."""
-        z, pos, batch, num_graphs, cell, pbc = molecules
+        z, pos, batch, num_graphs, cell, pbc = inputs
         if graph is None:
-            graph = self.neighbours(molecules)
+            graph = self.neighbors(inputs)
         elif len(graph.in_ptr) != len(z) + 1:
             raise ValueError(f"graph: expected one of {len(z)} atoms, as in data, got {len(graph.in_ptr) - 1}")
         else:
@@ -224,7 +253,7 @@ class SphericalMessagePassing(GraphNetwork3D):
         for output in (self.init_v, *self.update_vs):
             nn.init.zeros_(output.lin.weight)
 
-    def like(self) -> Tensor:
+    def parameter_like(self) -> Tensor:
         return self.init_e.emb.weight
 
     def rho_pe(self, system: System) -> Geometry:

@@ -1,20 +1,17 @@
 """Reading and checking what a model is given."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..graph.checks import MAX_STRUCTURES, check_dense, may_read_values
-from .ranges import MAX_NUM_NEIGHBORS, NUM_ELEMENTS, RANGES
-
-LARGEST_CUTOFF = 1000.0  # Å
+from .ranges import NUM_ELEMENTS
 
 
-class Molecules(NamedTuple):
-    """A checked batch of molecules or cells."""
+class Inputs(NamedTuple):
+    """What a model is called with, checked: a batch of molecules or cells."""
 
     z: Tensor  # [N] int64
     pos: Tensor  # [N, 3]
@@ -24,47 +21,7 @@ class Molecules(NamedTuple):
     pbc: Tensor | None  # [B, 3] or [3]
 
 
-def arguments(local_names: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a constructor by name, of its `locals()` before there are any other names."""
-    return {name: value for name, value in local_names.items() if name not in ("self", "__class__")}
-
-
-def check_hparams(hparams: Mapping[str, Any], largest_cutoff: float = LARGEST_CUTOFF) -> None:
-    """Raise ValueError, or TypeError for a wrong type, naming the first hyper-parameter that is out of range.
-
-    Those of an unknown name are left to the model.
-    """
-    for name, (low, high) in RANGES.items():
-        value = hparams.get(name, low)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: expected an int, got {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"{name}: expected {low} to {high}, got {value}")
-    for name in ("use_angle", "use_torsion", "kernels"):
-        if not isinstance(hparams.get(name, True), bool):
-            raise TypeError(f"{name}: expected True or False, got {hparams[name]!r}")
-    cutoff, neighbors = hparams.get("cutoff"), hparams.get("max_num_neighbors")
-    if not isinstance(cutoff, (int, float)) or isinstance(cutoff, bool):
-        raise TypeError(f"cutoff: expected a number, got {cutoff!r}")
-    if not 0 < cutoff < math.inf:
-        raise ValueError(f"cutoff: expected a positive number, got {cutoff}")
-    if cutoff > largest_cutoff:
-        raise ValueError(f"cutoff: expected at most {largest_cutoff:g}, got {cutoff}")
-    if neighbors is not None and (not isinstance(neighbors, int) or isinstance(neighbors, bool)):
-        raise TypeError(f"max_num_neighbors: expected an int or None, got {neighbors!r}")
-    low, high = MAX_NUM_NEIGHBORS
-    if neighbors is not None and not low <= neighbors <= high:
-        raise ValueError(f"max_num_neighbors: expected {low} to {high} or None, got {neighbors}")
-    if hparams.get("basis", "paper") not in ("paper", "released"):
-        raise ValueError(f'basis: expected "paper" or "released", got {hparams["basis"]!r}')
-    torsion = hparams.get("torsion")
-    if torsion not in (None, "smooth", "smooth_even", "paper"):
-        raise ValueError(f'torsion: expected "smooth", "smooth_even", "paper" or None, got {torsion!r}')
-    if torsion is not None and not hparams.get("use_angle"):
-        raise ValueError(f"torsion: expected None where use_angle is False, got {torsion!r}")
-
-
-def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
+def read_inputs(data: Any, weight: Tensor, values: bool = True) -> Inputs:
     """Take z, pos, batch, num_graphs, cell and pbc from `data` (attributes, or a dict) and check them.
 
     weight: of the model, any shape; pos must have its dtype and device. batch None is one molecule. num_graphs is
@@ -108,7 +65,7 @@ def read_molecules(data: Any, weight: Tensor, values: bool = True) -> Molecules:
     if values and len(z) and may_read_values(pos):
         _check_values(z, pos, batch, num_graphs)
     cell, pbc = _apart(cell, "cell", (3, 3), num_graphs), _apart(pbc, "pbc", (3,), num_graphs)
-    return Molecules(z, pos, batch, num_graphs, cell, pbc)
+    return Inputs(z, pos, batch, num_graphs, cell, pbc)
 
 
 def entry(data: Any, name: str) -> Any:

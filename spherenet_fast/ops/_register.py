@@ -85,4 +85,4 @@ def wanted_gradients(ctx) -> list[bool]:
 
 def graph_arrays(graph) -> tuple[Tensor, ...]:
     """The five arrays of a graph that the compiled operators take."""
-    return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.pair_ptr
+    return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.triplet_ptr

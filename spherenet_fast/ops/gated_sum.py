@@ -13,42 +13,41 @@ def gated_sum(
     torsion: Tensor | None,
     graph,
     angle_weight: Tensor | None,
-    angle_up: Tensor | None,
+    angle_expand: Tensor | None,
     torsion_weight: Tensor | None,
-    torsion_up: Tensor | None,
+    torsion_expand: Tensor | None,
     basis: str = "paper",
     angle_at: str = "sender",
 ) -> Tensor:
     """The sum over triplets of one interaction block, without a tensor that has a triplet dimension.
 
-        M[e, c] = sum over q of x[q, c] (angle_up a)[c] (torsion_up t)[c]
+        M[e, c] = sum over q of x[q, c] (angle_expand a)[c] (torsion_expand t)[c]
         a[p] = sum_ln angle_weight[p, l K + n] radial[q, l, n] Y_l0(theta)                  (Eq. 5)
         t[p] = sum_hn torsion_weight[p, h K + n] radial[q, o(h), n] Y_h(theta, phi)         (Eq. 4)
 
     where q runs over the edges k->j into the sender of e = j->i, except the reverse of e;
-    h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "released".
+    h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "dig".
 
-    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_pairs] of
-    `torsion_reference`, or [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P];
-    torsion_weight [Q, L^2 K]; torsion_up [C, Q].
+    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_triplets] of
+    `torsion_reference`, or [2, num_triplets] of `smooth_torsion`; angle_weight [P, L K]; angle_expand [C, P];
+    torsion_weight [Q, L^2 K]; torsion_expand [C, Q].
     Without the two torsion weights their factor is 1 (torsion may be None); without all four M is the plain sum.
     angle_at: theta is the angle at j between the directions to k and to i; "receiver" makes it the angle at i between
     those to j and to k, without torsion. Then direction holds the vectors vec [E, 3] themselves.
     On a GPU float32 products are rounded to TF32 where torch's own are (`torch.set_float32_matmul_precision`).
     Returns M [E, C], twice differentiable in x, radial, direction, a smooth torsion and the weights.
     """
-    if basis not in ("paper", "released"):
-        raise ValueError(f"basis: expected 'paper' or 'released', got {basis!r}")
+    if basis not in ("paper", "dig"):
+        raise ValueError(f"basis: expected 'paper' or 'dig', got {basis!r}")
     if angle_at not in ("sender", "receiver"):
         raise ValueError(f"angle_at: expected 'sender' or 'receiver', got {angle_at!r}")
     if torsion_weight is None:
         torsion = None
     smooth = torsion is not None and torsion.is_floating_point()
     return compiled.gated_sum(
-        x, radial, direction, None if smooth else torsion, torsion if smooth else None,
-        angle_weight, angle_up, torsion_weight, torsion_up,
-        *graph_arrays(graph),
-        basis == "released", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
+        x, radial, direction, torsion if smooth else None, angle_weight, angle_expand, torsion_weight, torsion_expand,
+        None if smooth else torsion, *graph_arrays(graph),
+        basis == "dig", angle_at == "receiver", x.is_cuda and _tf32_allowed(),
     )  # fmt: skip
 
 
@@ -58,11 +57,12 @@ def _tf32_allowed() -> bool:
     return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
-# Inputs: x, radial, direction, reference, point, four weights, five arrays of the graph, released, angle_at_receiver,
-# tf32.
+# Inputs: the differentiable ones (x, radial, direction, point, four weights), reference, five arrays of the graph, and
+# the numbers dig, angle_at_receiver, tf32. The backward passes take two more numbers, whether the geometry and the
+# weights want gradients; what is absent or not asked for has a gradient of size 0.
 
-_DIFFERENTIABLE = (0, 1, 2, 4, 5, 6, 7, 8)
-_GEOMETRY, _WEIGHTS = (1, 2, 4), (5, 6, 7, 8)
+_DIFFERENTIABLE, _TENSORS = 8, 14
+_GEOMETRY, _WEIGHTS = slice(1, 4), slice(4, 8)
 
 
 @fake("gated_sum")
@@ -71,11 +71,11 @@ def _(x, *others):
 
 
 def _empty_gradients(inputs, geometry, weights):
-    """Of all differentiable inputs; of size 0 where an input is absent or its group is not asked for."""
-    geometry = geometry and inputs[_WEIGHTS[0]] is not None
-    x = inputs[0]
-    asked = [k == 0 or (geometry if k in _GEOMETRY else weights) for k in _DIFFERENTIABLE]
-    given = [inputs[k] if yes else None for k, yes in zip(_DIFFERENTIABLE, asked, strict=True)]
+    x, given = inputs[0], list(inputs[:_DIFFERENTIABLE])
+    if not geometry or inputs[_WEIGHTS][0] is None:
+        given[_GEOMETRY] = [None] * 3
+    if not weights:
+        given[_WEIGHTS] = [None] * 4
     return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in given)
 
 
@@ -87,48 +87,37 @@ def _(grad_out, *arguments):
 
 @fake("gated_sum_double_backward")
 def _(*arguments):
-    grad_out, *inputs, geometry, weights = arguments[len(_DIFFERENTIABLE) :]
+    grad_out, *inputs, geometry, weights = arguments[_DIFFERENTIABLE:]
     return grad_out.new_empty(grad_out.shape), *_empty_gradients(inputs, geometry, weights)
 
 
-def _groups(needed, offset):
-    """Whether geometry (radial, direction, point) and weights want gradients."""
-    return tuple(any(needed[offset + k] for k in group) for group in (_GEOMETRY, _WEIGHTS))
-
-
-def _spread(grads, inputs, needed, offset):
-    """Gradients of the differentiable inputs among all inputs of an operator, None where nobody asked.
-
-    An input that is given but plays no part (radial without weights) has an empty gradient: None, too.
-    """
-    out = [None] * len(needed)
-    for grad, k in zip(grads, _DIFFERENTIABLE):
-        if needed[k + offset] and inputs[k] is not None and grad.shape == inputs[k].shape:
-            out[k + offset] = grad
-    return out
+def _present(of_gradients, inputs):
+    """None for what belongs to an empty gradient."""
+    pairs = zip(of_gradients, inputs[:_DIFFERENTIABLE], strict=True)
+    return [None if t is None or given is None or t.shape != given.shape else t for t, given in pairs]
 
 
 def _gated_sum_backward(ctx, grad_out):
     if grad_out is None:
         return (None,) * len(ctx.needs_input_grad)
-    needed, inputs = wanted_gradients(ctx), ctx.saved_tensors
-    grads = compiled.gated_sum_backward(grad_out, *inputs, *ctx.numbers, *_groups(needed, 0))
-    return tuple(_spread(grads, inputs, needed, 0))
+    wanted, inputs = wanted_gradients(ctx), ctx.saved_tensors
+    groups = any(wanted[_GEOMETRY]), any(wanted[_WEIGHTS])
+    grads = _present(compiled.gated_sum_backward(grad_out, *inputs, *ctx.numbers, *groups), inputs)
+    grads = [grad if yes else None for grad, yes in zip(grads, wanted)]
+    return *grads, *[None] * (len(wanted) - _DIFFERENTIABLE)
 
 
 def _gated_sum_double_backward(ctx, *tangents):
     if all(tangent is None for tangent in tangents):
         return (None,) * len(ctx.needs_input_grad)
-    needed = wanted_gradients(ctx)
     grad_out, *inputs = ctx.saved_tensors
-    # The backward operator returns an empty tensor for what is absent; its cotangent says nothing.
-    present = [t if inputs[k] is not None else None for t, k in zip(tangents, _DIFFERENTIABLE)]
-    present = [None if t is not None and t.shape != inputs[k].shape else t for t, k in zip(present, _DIFFERENTIABLE)]
-    flags = ctx.numbers[:3]  # without those of the groups that the backward pass was asked for
-    grad_grad_out, *grads = compiled.gated_sum_double_backward(*present, grad_out, *inputs, *flags, *_groups(needed, 1))
-    out = _spread(grads, inputs, needed, 1)
-    out[0] = grad_grad_out
-    return tuple(out)
+    _, *wanted = wanted_gradients(ctx)
+    groups = any(wanted[_GEOMETRY]), any(wanted[_WEIGHTS])
+    numbers = ctx.numbers[:3]  # without the groups that the backward pass was asked for
+    tangents = _present(tangents, inputs)
+    grad_grad_out, *grads = compiled.gated_sum_double_backward(*tangents, grad_out, *inputs, *numbers, *groups)
+    grads = [grad if yes else None for grad, yes in zip(_present(grads, inputs), wanted)]
+    return grad_grad_out, *grads, *[None] * (len(wanted) - _DIFFERENTIABLE)
 
 
-twice_differentiable("gated_sum", _gated_sum_backward, _gated_sum_double_backward, tensors=14)
+twice_differentiable("gated_sum", _gated_sum_backward, _gated_sum_double_backward, tensors=_TENSORS)

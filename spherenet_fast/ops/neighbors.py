@@ -7,19 +7,19 @@ from ._register import compiled, fake
 
 
 def neighbor_pointers(
-    pos: Tensor, batch: Tensor | None, cutoff: float, edge_capacity: int = -1, pair_capacity: int = -1
+    pos: Tensor, batch: Tensor | None, cutoff: float, edge_capacity: int = -1, triplet_capacity: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """First step of the search for neighbours in molecules without periodic images; `neighbor_edges` is the second.
 
     Every two atoms of one molecule that are closer than the cutoff are neighbours, judged in float64.
 
-    pos [N, 3]; batch [N] int64, ascending, or None: one molecule; capacities: the most edges and pairs to be stored,
-    -1: no limit. Returns in_ptr and pair_ptr [N+1] of the graph (its out_ptr is in_ptr), and status [3]: the number of
-    edges and of pairs found, and of atoms with something wrong: coordinates that are not finite, molecule numbers that
-    are negative or fall, another atom at the same place. If more is found than there is room for, or anything is wrong,
-    both pointers are 0: a graph without edges. Nothing waits for a GPU.
+    pos [N, 3]; batch [N] int64, ascending, or None: one molecule; capacities: the most edges and triplets to be stored,
+    -1: no limit. Returns in_ptr and triplet_ptr [N+1] of the graph (its out_ptr is in_ptr), and status [3]: the number
+    of edges and of triplets found, and of atoms with something wrong: coordinates that are not finite, molecule numbers
+    that are negative or fall, another atom at the same place. If more is found than there is room for, or anything is
+    wrong, both pointers are 0: a graph without edges. Nothing waits for a GPU.
     """
-    return compiled.neighbor_pointers(pos.detach(), batch, float(cutoff), edge_capacity, pair_capacity)
+    return compiled.neighbor_pointers(pos.detach(), batch, float(cutoff), edge_capacity, triplet_capacity)
 
 
 def neighbor_edges(
@@ -34,7 +34,7 @@ def neighbor_edges(
 
 
 @fake("neighbor_pointers")
-def _(pos, batch, cutoff, edge_capacity, pair_capacity):
+def _(pos, batch, cutoff, edge_capacity, triplet_capacity):
     def index(size):
         return pos.new_empty(size, dtype=torch.int64)
 

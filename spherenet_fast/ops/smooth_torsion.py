@@ -17,15 +17,15 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
     number and nothing else.
 
     direction [E, 3], vec / |vec|; fade [E], the weight of the sender as a neighbor, 0 at the cutoff; graph as
-    `radius_graph` returns it. Returns [2, graph.num_pairs], slots as of `torsion_reference`, 0 where q is the reverse
-    of e; twice differentiable in direction and fade.
+    `radius_graph` returns it. Returns [2, graph.num_triplets], slots as of `torsion_reference`, 0 where q is the
+    reverse of e; twice differentiable in direction and fade.
     """
-    return compiled.smooth_torsion(direction, fade, *graph_arrays(graph), graph.num_pairs, even)
+    return compiled.smooth_torsion(direction, fade, *graph_arrays(graph), graph.num_triplets, even)
 
 
 @fake("smooth_torsion")
-def _(direction, fade, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs, even):
-    return direction.new_empty(2, num_pairs)
+def _(direction, fade, in_ptr, out_ptr, out_edge, rev, triplet_ptr, num_triplets, even):
+    return direction.new_empty(2, num_triplets)
 
 
 @fake("smooth_torsion_backward")

@@ -15,13 +15,13 @@ def torsion_reference(vec: Tensor, graph) -> Tensor:
     nothing.
 
     vec [E, 3], sender to receiver; graph as `radius_graph` returns it.
-    Returns int32 [graph.num_pairs], at pair_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)): the
-    reference's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
-    What is past pair_ptr[N], in a graph with room for more, means nothing.
+    Returns int32 [graph.num_triplets], at triplet_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)):
+    the reference's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
+    What is past triplet_ptr[N], in a graph with room for more, means nothing.
     """
-    return compiled.torsion_reference(vec.detach(), *graph_arrays(graph), graph.num_pairs)
+    return compiled.torsion_reference(vec.detach(), *graph_arrays(graph), graph.num_triplets)
 
 
 @fake("torsion_reference")
-def _(vec, in_ptr, out_ptr, out_edge, rev, pair_ptr, num_pairs):
-    return vec.new_empty(num_pairs, dtype=torch.int32)
+def _(vec, in_ptr, out_ptr, out_edge, rev, triplet_ptr, num_triplets):
+    return vec.new_empty(num_triplets, dtype=torch.int32)

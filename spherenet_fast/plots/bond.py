@@ -1,4 +1,4 @@
-"""What SphereNet sees around one bond: distances, angles and torsions of the neighbours."""
+"""What SphereNet sees around one bond: distances, angles and torsions of the neighbors."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from ..ops import reference
 from ..graph import Graph, edge_vectors, radius_graph
+from ..ops import reference
+from ..ops.reference.torsion_reference import DELTA
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-REACH = 1.3  # neighbours are shown up to this many times the length of the bond
+REACH = 1.3  # neighbors are shown up to this many times the length of the bond
 FARTHEST = 20.0  # Å: no bond is longer
 
 
 class Surroundings(NamedTuple):
-    """The bond j -> i and the neighbours k of j, as `SphereNet` with this cutoff has them.
+    """The bond j -> i and the neighbors k of j, as `SphereNet` with this cutoff has them.
 
     Places are relative to j, in Å, in axes (along the bond, across, across) that are right-handed.
     """
@@ -27,12 +28,12 @@ class Surroundings(NamedTuple):
     bond: tuple[int, int]  # j, i
     cutoff: float  # Å
     length: float  # Å, of the bond
-    neighbours: list[int]  # [n] the atoms k; a periodic image counts as its atom
-    place: np.ndarray  # [n, 3] of the neighbours
+    neighbors: list[int]  # [n] the atoms k; a periodic image counts as its atom
+    place: np.ndarray  # [n, 3] of the neighbors
     distance: np.ndarray  # [n] Å
     theta: np.ndarray  # [n] radian, angle k-j-i
     phi: np.ndarray  # [n] radian in (0, 2 pi], torsion; nan where k is collinear with the bond
-    next: list[int | None]  # [n] position in `neighbours` of the one that the torsion is measured to; None: nobody
+    next: list[int | None]  # [n] position in `neighbors` of the one that the torsion is measured to; None: nobody
     axes: np.ndarray  # [3, 3], one a row
 
 
@@ -42,7 +43,7 @@ def surroundings(atoms: Atoms, bond: tuple[int, int] | None = None, cutoff: floa
     Args:
         atoms: a molecule or a periodic cell.
         bond: atoms j and i; None: the shortest between two atoms that are not hydrogen (between any, where there are no
-            two such atoms), from the one with more neighbours. Of several images of i the nearest one.
+            two such atoms), from the one with more neighbors. Of several images of i the nearest one.
         cutoff: Å; None: `REACH` times the length of the bond.
 
     Raises:
@@ -130,11 +131,11 @@ def _around(graph: Graph, vec: torch.Tensor, edge: int, cutoff: float) -> Surrou
     position = int((out == edge).nonzero())
     incoming = [q for q in range(first, last) if q != int(graph.rev[edge])]
     pairs = torch.tensor(
-        [int(graph.pair_ptr[j]) + (q - first) * len(out) + position for q in incoming], dtype=torch.long
+        [int(graph.triplet_ptr[j]) + (q - first) * len(out) + position for q in incoming], dtype=torch.long
     )
     of = {q - first: n for n, q in enumerate(incoming)}
     phi = torch.remainder(torch.atan2(im[pairs], re[pairs]), 2 * math.pi)
-    phi = torch.where(phi < reference.DELTA, phi + 2 * math.pi, phi)
+    phi = torch.where(phi < DELTA, phi + 2 * math.pi, phi)
     phi = torch.where(chosen[pairs] == -2, math.nan, phi)
     axes = _axes(direction[edge].numpy(), -vec[incoming].numpy())
     return Surroundings(
@@ -145,7 +146,7 @@ def _around(graph: Graph, vec: torch.Tensor, edge: int, cutoff: float) -> Surrou
 
 
 def _axes(along: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Right-handed axes [3, 3], one a row: along the bond, then the direction across it where most neighbours lie."""
+    """Right-handed axes [3, 3], one a row: along the bond, then the direction across it where most neighbors lie."""
     across = places - np.outer(places @ along, along)
     spread = np.linalg.eigh(across.T @ across)[1][:, -1] if len(places) else np.zeros(3)
     second = spread - (spread @ along) * along

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops import reference
 from ..models.spherenet import SphereNet
+from ..ops import reference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +23,8 @@ NAMES = ("0", "π/4", "π/2", "3π/4", "π", "5π/4", "3π/2", "7π/4")
 def torsion_filters(model: SphereNet, block: int, distance: Tensor, theta: Tensor, phi: Tensor) -> Tensor:
     """What a message k -> j is multiplied by, channel by channel, for its torsion about the edge j -> i.
 
-    t[c] = sum_p torsion_up[c, p] sum_lmn torsion_weight[p, lm, n] R_ln(d) Y_lm(theta, phi): Eq. (4) of the paper after
-    the two weights of an interaction block, the factor that `gated_sum` applies.
+    t[c] = sum_p torsion_expand[c, p] sum_lmn torsion_weight[p, lm, n] R_ln(d) Y_lm(theta, phi): Eq. (4) of the paper
+    after the two weights of an interaction block, the filter that `gated_sum` applies.
 
     Args:
         model: with torsions.
@@ -57,7 +57,7 @@ def _torsion_weights(model, block: int) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"checkpoint: expected a SphereNet, got a {type(model).__name__}, which has no torsion filters"
         )
-    if not model.hparams["use_torsion"]:
+    if model.torsion is None:
         raise ValueError("checkpoint: expected a SphereNet with torsions, got one without")
     if not 0 <= block < len(model.update_es):
         raise ValueError(f"--block: expected 0 to {len(model.update_es) - 1}, got {block}")
@@ -68,7 +68,7 @@ def _torsion_weights(model, block: int) -> tuple[Tensor, Tensor]:
 def draw_filters(
     model: SphereNet, block: int = 0, channels: Sequence[int] | None = None, points: int = 91, shown: int = 6
 ) -> Figure:
-    """Half-discs of filter values over distance (radius) and angle theta: a row for a channel, a column for a torsion.
+    """Half-disks of filter values over distance (radius) and angle theta: a row for a channel, a column for a torsion.
 
     Every row has its own scale, symmetric about 0.
 
@@ -102,7 +102,7 @@ def draw_filters(
         style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "shading": "gouraud", "rasterized": True}
         for ax, shown_here in zip(row, values[..., channel].numpy(), strict=True):
             mesh = ax.pcolormesh(along, across, shown_here, **style)
-            _half_disc(ax, cutoff)
+            _half_disk(ax, cutoff)
         row[0].set_ylabel(f"filter {channel}", fontsize=11)
         bar = figure.colorbar(mesh, ax=list(row), fraction=0.01, pad=0.005, extend="both")
         bar.set_label("factor", fontsize=8)
@@ -133,12 +133,12 @@ def most_varied(values: Tensor, distance: Tensor, theta: Tensor, shown: int) -> 
 
 
 def _limit(maps: Tensor, distance: Tensor) -> float:
-    """The end of the colour scale: the largest value where atoms may be, 0.9 Å and more from each other."""
+    """The end of the color scale: the largest value where atoms may be, 0.9 Å and more from each other."""
     apart = distance >= min(0.9, float(distance[-1]) / 2)
     return max(float(maps[..., apart].abs().max()), 1e-12)
 
 
-def _half_disc(ax, cutoff: float) -> None:
+def _half_disk(ax, cutoff: float) -> None:
     """Rings at every Å, rays at every 45 degrees, and room for them alone."""
     turn = np.linspace(0, math.pi, 91)
     for radius in [*range(1, math.ceil(cutoff)), cutoff]:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.figure import Figure
 
-SKETCHED = 20  # atoms: the nearest to j, and all neighbours
+SKETCHED = 20  # atoms: the nearest to j, and all neighbors
 COLORS = ("#0b62a4", "#d95f02", "#1b9e77", "#9a5fb0", "#c2185b", "#7a6a00", "#3d8fb5", "#a0522d", "#4d4d4d", "#66a61e")
 
 
 def draw_geometry(atoms: Atoms, bond: tuple[int, int] | None = None, cutoff: float | None = None) -> Figure:
-    """Three panels around the bond j -> i: the molecule; distances and angles of j's neighbours; their torsions.
+    """Three panels around the bond j -> i: the molecule; distances and angles of j's neighbors; their torsions.
 
     Arguments and errors as of `surroundings`.
     """
@@ -27,7 +27,7 @@ def draw_geometry(atoms: Atoms, bond: tuple[int, int] | None = None, cutoff: flo
     seen = surroundings(atoms, bond, cutoff)
     symbols = [f"{symbol}{number}" for number, symbol in enumerate(atoms.get_chemical_symbols())]
     j, i = (symbols[atom] for atom in seen.bond)
-    names = _names([symbols[atom] for atom in seen.neighbours], {j, i})
+    names = _names([symbols[atom] for atom in seen.neighbors], {j, i})
     figure = Figure(figsize=(15, 6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _molecule(left, atoms, seen, names, (j, i))
@@ -35,17 +35,17 @@ def draw_geometry(atoms: Atoms, bond: tuple[int, int] | None = None, cutoff: flo
     _torsions(right, seen, names, (j, i))
     for ax in (left, middle, right):
         ax.set_anchor("N")
-    count = len(seen.neighbours)
+    count = len(seen.neighbors)
     figure.suptitle(
         f"{atoms.get_chemical_formula()}: bond {j}→{i}, {seen.length:.3f} Å, and the {count} other "
-        f"neighbour{'' if count == 1 else 's'} of {j} within {seen.cutoff:.2f} Å",
+        f"neighbor{'' if count == 1 else 's'} of {j} within {seen.cutoff:.2f} Å",
         fontsize=13,
     )
     return figure
 
 
 def _names(symbols: list[str], bond: set[str]) -> list[str]:
-    """With a letter where several neighbours are images of one atom, or images of an atom of the bond."""
+    """With a letter where several neighbors are images of one atom, or images of an atom of the bond."""
     several = {symbol for symbol in symbols if symbols.count(symbol) > 1 or symbol in bond}
     return [
         f"{symbol}{chr(ord('a') + symbols[:n].count(symbol) % 26)}" if symbol in several else symbol
@@ -58,7 +58,7 @@ def _color(number: int) -> str:
 
 
 def _ball(ax, place, number: int, radius: float, depth: float, text: str = "", edge: str = "black") -> None:
-    """An atom in its element's colour, with a name that can be read on it."""
+    """An atom in its element's color, with a name that can be read on it."""
     from ase.data.colors import jmol_colors
     from matplotlib.patches import Circle
 
@@ -71,7 +71,7 @@ def _ball(ax, place, number: int, radius: float, depth: float, text: str = "", e
 
 
 def _molecule(ax, atoms: Atoms, seen: Surroundings, names: list[str], bond: tuple[str, str]) -> None:
-    """A sketch, seen across the bond, which points to the right; coloured rings mark the neighbours."""
+    """A sketch, seen across the bond, which points to the right; colored rings mark the neighbors."""
     from ase.data import covalent_radii
 
     numbers, places = places_around(atoms, seen, max(seen.cutoff, seen.length + 2.5))
@@ -119,7 +119,7 @@ def _place(place: np.ndarray) -> tuple[float, ...]:
 
 
 def _distances_and_angles(ax, seen: Surroundings, names: list[str], bond: tuple[str, str]) -> None:
-    """Every neighbour at its true distance from j and its true angle from the bond, turned into one half-plane."""
+    """Every neighbor at its true distance from j and its true angle from the bond, turned into one half-plane."""
     from matplotlib.patches import Arc
 
     reach = max([seen.length, *seen.distance]) * 1.05
@@ -145,7 +145,7 @@ def _distances_and_angles(ax, seen: Surroundings, names: list[str], bond: tuple[
 
 
 def _torsions(ax, seen: Surroundings, names: list[str], bond: tuple[str, str]) -> None:
-    """Seen along the bond from i to j: each torsion is an arc, anticlockwise to the next neighbour."""
+    """Seen along the bond from i to j: each torsion is an arc, counterclockwise to the next neighbor."""
     across = seen.place[:, 1:]
     reach = max([0.5, *np.linalg.norm(across, axis=1)])
     ring = 1.25 * reach
@@ -188,7 +188,7 @@ def _arc(ax, radius: float, start: float, angle: float, color: str) -> None:
 
 
 def _legend(ax, lines: list[tuple[str, int]], last: str = "") -> None:
-    """Lines of text below a panel, in the colours of the neighbours."""
+    """Lines of text below a panel, in the colors of the neighbors."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=_color(n), marker="o", lw=1.6) for _, n in lines]

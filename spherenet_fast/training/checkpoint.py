@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..nn.ranges import MAX_ATOMIC_NUMBER
-from .normalization import check_normalisation
+from .normalization import check_normalization
 
 FORMAT = "spherenet_fast potential 1"
 
@@ -48,13 +48,16 @@ def read_checkpoint(path) -> dict:
         raise ValueError(f"{path}: expected a checkpoint as it was written; it is damaged (in {damaged})")
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected a checkpoint of spherenet_fast, got a {type(state).__name__}")
+    for part in (state, state.get("potential")):
+        if isinstance(part, dict) and "normalisation" in part:  # as version 0.1.0 spelled it
+            part["normalization"] = part.pop("normalisation")
     return state
 
 
-def digest(weights: Mapping[str, Tensor], normalisation: Mapping[str, Tensor]) -> str:
+def digest(weights: Mapping[str, Tensor], normalization: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, dtypes, shapes and bytes of all tensors, in the order of their names."""
     total = hashlib.sha256()
-    for group, tensors in (("weights", weights), ("normalisation", normalisation)):
+    for group, tensors in (("weights", weights), ("normalisation", normalization)):  # spelled as in all digests so far
         for name in sorted(tensors):
             tensor = tensors[name].detach().cpu().contiguous()
             total.update(f"{group} {name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -76,19 +79,19 @@ def check_state(state: dict) -> None:
     _check_tensors("weights", state["weights"])
     if not any(tensor.is_floating_point() for tensor in state["weights"].values()):
         raise ValueError("weights: expected tensors of numbers, got none")
-    _check_tensors("normalisation", state["normalisation"])
-    if sorted(state["normalisation"]) != ["elements", "scale", "shift"]:
-        raise ValueError(f"normalisation: expected elements, shift, scale, got {', '.join(state['normalisation'])}")
+    _check_tensors("normalization", state["normalization"])
+    if sorted(state["normalization"]) != ["elements", "scale", "shift"]:
+        raise ValueError(f"normalization: expected elements, shift, scale, got {', '.join(state['normalization'])}")
     _check_words("names", state["names"], (str,))
     _check_words("units", state["units"], (str, type(None)))
-    check_normalisation(state["names"], state["units"], **state["normalisation"])
+    check_normalization(state["names"], state["units"], **state["normalization"])
     for z in state["elements"] or ():
         if not isinstance(z, int) or not 0 < z <= MAX_ATOMIC_NUMBER:
             raise ValueError(f"elements: expected atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {z!r}")
     config = {"data": {}} if state["config"] is None else state["config"]
     if "data" not in config or not all(isinstance(section, dict) for section in config.values()):
         raise ValueError("config: expected a section data, and keys and values in every section, got others")
-    if "digest" in state and state["digest"] != digest(state["weights"], state["normalisation"]):
+    if "digest" in state and state["digest"] != digest(state["weights"], state["normalization"]):
         raise ValueError("weights: expected those of the digest beside them, got others: the checkpoint is damaged")
 
 
@@ -100,7 +103,7 @@ _ENTRIES = {
     "forces": (bool, "true or false"),
     "elements": ((list, tuple, type(None)), "a list of atomic numbers"),
     "config": ((dict, type(None)), "a dictionary"),
-    "normalisation": (dict, "a dictionary of tensors"),
+    "normalization": (dict, "a dictionary of tensors"),
     "weights": (dict, "a dictionary of tensors"),
 }
 

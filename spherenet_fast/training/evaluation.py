@@ -48,13 +48,11 @@ def evaluation_data(
     config = None if potential.config is None else config_from_dict(potential.config)
     if config is not None:
         config = (config if run is None or data is not None else moved_paths(config, run)).data
-    dtype = next(potential.parameters()).dtype
-    root, labels = (config.root, config.labels) if config else (None, "original")
-    relaxations = config is not None and config.relaxations
-    source, stated = (config.source, config.file_units) if data is None else (data, file_units)
-    keys = config.keys if keys is None and config else keys
-    forces = potential.forces
-    read = read_molecules(source, root, labels, dtype, relaxations, file_units=stated, keys=keys, forces=forces)
+    forces, options = potential.forces, {} if config is None else config.read_options()
+    options |= {"dtype": next(potential.parameters()).dtype, "forces": forces}
+    options |= {} if data is None else {"file_units": file_units}
+    options |= {} if keys is None else {"keys": keys}
+    read = read_molecules(config.source if data is None else data, **options)
     units = {name: unit for name, unit in zip(potential.names, potential.units, strict=True) if unit is not None}
     stated = dict(zip(read.names, read.units, strict=True))
     for name in potential.names:

@@ -112,7 +112,8 @@ def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_
     on atoms that are not fixed.
     """
     device = potential.scale.device
-    limits = None if potential.within is None else torch.full_like(potential.scale, potential.within)
+    threshold = potential.ewt_threshold
+    limits = None if threshold is None else torch.full_like(potential.scale, threshold)
     errors = ErrorSum(potential.names, limits)
     with torch.no_grad():
         for batch in evaluation_loader(molecules, indices, batch_size):
@@ -141,7 +142,7 @@ def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
     }
 
 
-def standardised(mae: dict[str, float], spread: dict[str, float]) -> tuple[float, float]:
+def standardized(mae: dict[str, float], spread: dict[str, float]) -> tuple[float, float]:
     """The two numbers that sum up many targets in the literature on QM9.
 
     std. MAE = mean over targets of MAE / standard deviation; logMAE = mean of log(MAE / standard deviation).
@@ -158,5 +159,5 @@ def error_table(potential: Potential, errors: Errors) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]
     for name, share in errors.within.items():
-        lines.append(f"{name}: {100 * share:.2f} % of the errors are within {potential.within:g} {units[name]}")
+        lines.append(f"{name}: {100 * share:.2f} % of the errors are within {potential.ewt_threshold:g} {units[name]}")
     return "\n".join(lines)

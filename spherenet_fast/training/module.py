@@ -34,7 +34,7 @@ class TrainingModule(pl.LightningModule):
         self.config = config
         self.max_steps = max_steps
         self.average: WeightAverage | None = None
-        limits = None if potential.within is None else potential.within / potential.scale
+        limits = None if potential.ewt_threshold is None else potential.ewt_threshold / potential.scale
         self.train_errors = ErrorSum(potential.names, limits)
         self.val_errors = ErrorSum(potential.names, limits)
         self.train_loss = self.val_loss = 0.0  # sums over graphs, tensors once there is a batch
@@ -76,7 +76,7 @@ class TrainingModule(pl.LightningModule):
         return batch.mirrored(torch.from_numpy(draw.random(batch.num_graphs) < 0.5).to(batch.pos.device))
 
     def training_step(self, batch: Batch, batch_idx: int):
-        if self.config.training.mirror:
+        if self.config.training.augment_reflections:
             batch = self._mirrored(batch)
         error, forces_error = self._errors(batch)
         loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)

@@ -1,5 +1,6 @@
-"""What the network does not have to learn: reference energies of the elements, means, and the scale of the rest."""
+"""What the network does not have to learn: atomic energies, means, and the scale of the rest."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from ..data.targets import is_extensive
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """target = shift + sum over atoms of elements[z] + scale * network.
 
     Attributes:
@@ -24,7 +25,7 @@ class Normalisation(NamedTuple):
     scale: Tensor
 
 
-def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
+def check_normalization(names, units, elements: Tensor, shift: Tensor, scale: Tensor) -> None:
     """See that references and scale are finite float64 and fit the T targets `names`.
 
     Raises:
@@ -37,9 +38,9 @@ def check_normalisation(names, units, elements: Tensor, shift: Tensor, scale: Te
     for (name, shape), tensor in zip(shapes.items(), (elements, shift, scale), strict=True):
         if tensor.shape != shape or tensor.dtype != torch.float64:
             came = f"{tensor.dtype} {list(tensor.shape)}"
-            raise ValueError(f"normalisation: {name}: expected torch.float64 {list(shape)}, got {came}")
+            raise ValueError(f"normalization: {name}: expected torch.float64 {list(shape)}, got {came}")
     if not (scale > 0).all():
-        raise ValueError(f"normalisation: scale: expected positive numbers, got {scale.min().item()}")
+        raise ValueError(f"normalization: scale: expected positive numbers, got {scale.min().item()}")
 
 
 def composition(molecules: Molecules, indices: Tensor) -> Tensor:
@@ -62,9 +63,9 @@ def fit_elements(counts: Tensor, y: Tensor) -> Tensor:
     return elements
 
 
-def fit_normalisation(
+def fit_normalization(
     molecules: Molecules, train: Tensor, references: str = "auto", scale: str = "auto"
-) -> Normalisation:
+) -> Normalization:
     """Fit references and scale to the training molecules alone.
 
     Args:
@@ -112,4 +113,37 @@ def fit_normalisation(
         size = torch.stack([column[rows].std(correction=0) for column, rows in zip(rest.T, known.T, strict=True)])
     # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
     negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
-    return Normalisation(elements, shift, torch.where(negligible, torch.ones_like(size), size))
+    return Normalization(elements, shift, torch.where(negligible, torch.ones_like(size), size))
+
+
+def fit_to_predictions(molecules: Molecules, y: Tensor, forces: Tensor | None) -> Normalization:
+    """The references and the scale with which what a network predicts comes closest to the labels, by least squares.
+
+    The scale is that of the forces where there are any. A network that predicts the same for all has no scale of its
+    own and gets that of `fit_normalization`.
+
+    Args:
+        molecules: with the targets chosen.
+        y: [M, T] float64, what the network predicts for them.
+        forces: [N, 3], as well; None: none.
+
+    Raises:
+        ValueError: see `fit_normalization`; or the predictions fall where the labels rise.
+    """
+    every, y = torch.arange(len(molecules)), y.masked_fill(molecules.y.isnan(), torch.nan)
+    counts = composition(molecules, every)
+
+    def without_references(y: Tensor) -> Tensor:
+        fitted = fit_normalization(replace(molecules, y=y, forces=None), every)
+        return y - counts @ fitted.elements.T - fitted.shift
+
+    if forces is None:
+        found, wanted = without_references(y), without_references(molecules.y)
+    else:
+        batch = molecules[every]
+        found, wanted = (batch.of_free_atoms(rows).double().reshape(-1, 1) for rows in (forces, molecules.forces))
+    square, product = found.square().nansum(0), (found * wanted).nansum(0)
+    scale = torch.where(square > 0, product / square, fit_normalization(molecules, every).scale)
+    if not (scale > 0).all():
+        raise ValueError("model: expected predictions that rise with the labels, got others; was it trained on these?")
+    return fit_normalization(replace(molecules, y=molecules.y - scale * y, forces=None), every)._replace(scale=scale)

@@ -1,24 +1,32 @@
 """A trained model with everything needed to use it: references, scale, targets, units."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from .._files import write_file
+from ..data.formats.ase_files import from_atoms
+from ..data.loader import evaluation_loader
+from ..data.molecules import Molecules
+from ..data.sources import read_molecules
 from ..data.units import unit_name
-from ..models import MODELS
+from ..models import find_model, model_name
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
+from ..nn.ranges import MAX_ATOMIC_NUMBER
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
-from .normalization import Normalisation, check_normalisation
+from .config.old_names import renamed_keys
+from .normalization import Normalization, check_normalization, fit_to_predictions
 
 
 class Potential(nn.Module):
     """target = shift + sum over atoms of elements[z] + scale * model(data), in the units of the training labels.
 
     Args:
-        model: of a class in `spherenet_fast.models.MODELS`, by whose name it is found again, with one output per
-            target. A class of your own is put there first: MODELS["MyNet"] = MyNet.
-        normalisation: references and scale.
+        model: with one output per target. A class of your own is stored by its import path: the module that defines it
+            must be there when the potential is loaded.
+        normalization: references and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
         forces: whether it was trained on forces (they are derivatives of the target "energy" in any case).
@@ -26,13 +34,13 @@ class Potential(nn.Module):
         config: the training configuration, as a dictionary.
 
     Raises:
-        ValueError: the model's class is not in MODELS, or references, scale and units do not fit the names.
+        ValueError: references, scale and units do not fit the names.
     """
 
     def __init__(
         self,
         model: GraphNetwork3D,
-        normalisation: Normalisation,
+        normalization: Normalization,
         names,
         units,
         forces=False,
@@ -40,18 +48,81 @@ class Potential(nn.Module):
         config=None,
     ):
         super().__init__()
-        name = type(model).__name__
-        if MODELS.get(name) is not type(model):
-            known = ", ".join(MODELS)
-            raise ValueError(f"model: expected one of {known}, or of another class in models.MODELS, got {name}")
-        check_normalisation(names, units, *normalisation)
+        check_normalization(names, units, *normalization)
         self.model = model
-        self.register_buffer("references", normalisation.elements)
-        self.register_buffer("shift", normalisation.shift)
-        self.register_buffer("scale", normalisation.scale)
+        self.register_buffer("references", normalization.elements)
+        self.register_buffer("shift", normalization.shift)
+        self.register_buffer("scale", normalization.scale)
         self.names, self.units, self.forces = tuple(names), tuple(units), forces
         self.elements = None if elements is None else tuple(elements)
         self.config = config
+
+    @classmethod
+    def fit(cls, model: GraphNetwork3D, data, batch_size: int = 32) -> "Potential":
+        """The potential of a model that was trained in a loop of one's own; `model` itself is put in evaluation mode.
+
+            atoms.calc = SphereNetCalculator(Potential.fit(model, train_data))
+
+        By what its labels were shifted and scaled in the loop need not be known: energies of the elements (or a mean)
+        and a scale are fitted, by least squares, so that its predictions come closest to the labels of `data`; the
+        scale to the forces where there are any. With a model that predicts 0 for all, as untrained ones of this package
+        do, they are those with which `spherenet-fast train` begins.
+
+        Args:
+            model: with one output per target, in the dtype and on the device that it is to be used in.
+            data: what it was trained on: `Molecules`, a list of ASE's structures, or a source of `read_molecules`. Of
+                several labels the one called energy is taken.
+            batch_size: molecules that are predicted at a time.
+
+        Raises:
+            ValueError: `data` has no label, or others than the model has outputs; or the predictions fall where the
+                labels rise.
+        """
+        weight = next(model.parameters())
+        if isinstance(data, list | tuple):
+            data = from_atoms(list(data), weight.dtype, forces=True)
+        elif not isinstance(data, Molecules):
+            data = read_molecules(data, dtype=weight.dtype, forces=True)
+        names = ["energy"] if "energy" in data.names else list(data.names)
+        molecules = data.choose(names, forces=names == ["energy"] and data.forces is not None)
+        model.eval()
+        y, forces = [], []
+        with torch.no_grad():
+            for batch in evaluation_loader(molecules, torch.arange(len(molecules)), batch_size):
+                batch = batch.to(weight.device)
+                if batch.forces is None:
+                    y.append(model(batch).cpu())
+                    continue
+                for found, part in zip((y, forces), model.energy_and_forces(batch), strict=True):
+                    found.append(part.cpu())
+        y = torch.cat(y).double()
+        if y.shape[1] != len(names):
+            raise ValueError(f"data: expected {y.shape[1]} labels, as the model has outputs, got {', '.join(names)}")
+        normalization = fit_to_predictions(molecules, y, torch.cat(forces) if forces else None)
+        elements = molecules.z.unique().tolist()
+        potential = cls(model, normalization, names, molecules.units, bool(forces), elements)
+        return potential.to(weight.device).eval()
+
+    @classmethod
+    def wrap(cls, model: GraphNetwork3D, shift: float | Mapping[str, float] = 0.0, scale=1.0, unit="eV") -> "Potential":
+        """energy = shift + scale * model(data), for a model trained so; `model` itself is put in evaluation mode.
+
+        shift: of a structure, or {symbol: energy of an atom}, which also says which elements the model knows; scale:
+        positive; unit: of both. Raises ValueError for another scale, unit or symbol.
+        """
+        from ase.data import atomic_numbers
+
+        elements, known = torch.zeros(1, MAX_ATOMIC_NUMBER + 1, dtype=torch.float64), None
+        if isinstance(shift, Mapping):
+            if unknown := shift.keys() - atomic_numbers.keys():
+                raise ValueError(f"shift: expected symbols of elements, got {', '.join(map(str, unknown))}")
+            known = sorted(atomic_numbers[symbol] for symbol in shift)
+            for symbol, energy in shift.items():
+                elements[0, atomic_numbers[symbol]] = energy
+            shift = 0.0
+        shift, scale = (torch.tensor([float(value)], dtype=torch.float64) for value in (shift, scale))
+        potential = cls(model, Normalization(elements, shift, scale), ["energy"], [unit_name(unit)], elements=known)
+        return potential.to(next(model.parameters()).device).eval()
 
     def offset(self, data, num_graphs: int) -> Tensor:
         """What the network does not predict: [num_graphs, T] float64."""
@@ -98,9 +169,9 @@ class Potential(nn.Module):
         return units
 
     @property
-    def within(self) -> float | None:
+    def ewt_threshold(self) -> float | None:
         """The error, in the unit of a target, up to which the share of errors is to be reported; None: not at all."""
-        return None if self.config is None else self.config["data"].get("within")
+        return None if self.config is None else renamed_keys(self.config)["data"].get("ewt_threshold")
 
     def state_unit(self, unit: str) -> None:
         """Say the unit of the one target where the data of the training did not. Raises ValueError where they did."""
@@ -129,21 +200,24 @@ class Potential(nn.Module):
 
         Args:
             weights: {name: tensor} to store instead of the model's own parameters (an average of them).
+
+        Raises:
+            ValueError: the model's class is made inside of a function, where it could not be found again.
         """
         weights = {**self.model.state_dict(), **(weights or {})}
-        normalisation = {"elements": self.references, "shift": self.shift, "scale": self.scale}
+        normalization = {"elements": self.references, "shift": self.shift, "scale": self.scale}
         return {
             "format": FORMAT,
-            "model": type(self.model).__name__,
+            "model": model_name(type(self.model)),
             "hparams": dict(self.model.hparams),
             "names": list(self.names),
             "units": list(self.units),
             "forces": bool(self.forces),
             "elements": None if self.elements is None else list(map(int, self.elements)),
             "config": self.config,
-            "normalisation": normalisation,
+            "normalization": normalization,
             "weights": weights,
-            "digest": digest(weights, normalisation),
+            "digest": digest(weights, normalization),
         }
 
     @classmethod
@@ -156,9 +230,9 @@ class Potential(nn.Module):
         """
         check_state(state)
         model = _model(state.get("model", "SphereNet"), state["hparams"], state["weights"])
-        normalisation = Normalisation(**state["normalisation"])
+        normalization = Normalization(**state["normalization"])
         return cls(
-            model, normalisation, state["names"], state["units"], state["forces"], state["elements"], state["config"]
+            model, normalization, state["names"], state["units"], state["forces"], state["elements"], state["config"]
         )
 
     def save(self, path) -> None:
@@ -174,7 +248,7 @@ class Potential(nn.Module):
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is empty, truncated, damaged, or no checkpoint of this package, or one of a model that
-                is not in `spherenet_fast.models.MODELS`, or its numbers are not finite.
+                cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite.
         """
         state = read_checkpoint(path)
         state = state.get("potential", state)
@@ -188,28 +262,39 @@ class Potential(nn.Module):
         return potential.to(device).eval().requires_grad_(False)
 
 
-def stated_torsion(options: dict) -> dict:
-    """The hyper-parameters of a SphereNet; where a checkpoint does not say which torsion it has, it is the paper's."""
-    return {"torsion": "paper"} | options
+def load(path, device=None) -> Potential:
+    """The trained potential in a checkpoint, ready to use, on `device` (default: the CPU).
+
+        potential = spherenet_fast.load("runs/ethanol/best.ckpt")
+        energy, forces = potential.energy_and_forces(data)
+
+    It predicts targets in the units of the training's labels (`potential.units`), reference energies included; its
+    network, which predicts neither, is `potential.model`. The same as `Potential.load`, which says what is raised.
+    """
+    return Potential.load(path, device or "cpu")
+
+
+def stated(model: type[GraphNetwork3D], hparams: dict) -> dict:
+    """The hyper-parameters of a checkpoint, with those that the model did not have when it was written."""
+    return {**vars(model).get("unstated", {}), **hparams}
 
 
 def _model(name, hparams: dict, weights: dict[str, Tensor]) -> GraphNetwork3D:
     """The model `name` with `weights`. Raises ValueError."""
-    if not isinstance(name, str) or name not in MODELS:
-        known = ", ".join(MODELS)
-        raise ValueError(
-            f"model: expected one of {known}, or a class that was put in models.MODELS under its name, got {name!r}"
-        )
-    hparams = stated_torsion(hparams) if name == "SphereNet" else hparams
+    try:
+        kind = find_model(name)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+    hparams = stated(kind, hparams)
     try:
         with torch.device("meta"):  # no memory for sizes that are not those of the weights
-            _check_shapes(MODELS[name](**hparams), weights)
+            _check_shapes(kind(**hparams), weights)
     except _Misfit:
         raise
     except Exception:  # a class may not do without numbers; what is wrong with hparams shows below
         pass
     try:
-        model = MODELS[name](**hparams)
+        model = kind(**hparams)
     except Exception as error:  # constructors raise whatever they come across
         raise _Misfit(f"hparams: {' '.join(str(error).split())}") from error
     _check_shapes(model, weights)
@@ -224,7 +309,8 @@ class _Misfit(ValueError):
 
 
 def _check_shapes(model: GraphNetwork3D, weights: dict[str, Tensor]) -> None:
-    own, came = ({key: list(t.shape) for key, t in tensors.items()} for tensors in (model.state_dict(), weights))
+    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    came = {model.renamed_weights.get(key, key): list(tensor.shape) for key, tensor in weights.items()}
     for key in sorted(own.keys() | came.keys()):
         if own.get(key) != came.get(key):
             raise _Misfit(f"{key}: expected {own.get(key, 'none')}, got {came.get(key, 'none')}")

@@ -1,6 +1,5 @@
 """From a config to molecules, a split and an untrained potential."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,11 +9,13 @@ from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_m
 from ..data.checks import check_frames, check_labels
 from ..data.targets import canonical_target, is_total_energy
 from ..graph import radius_graph
-from ..models import MODELS
+from ..models import find_model
 from ..nn.framework import GraphNetwork3D
+from ..nn.hparams import arguments
 from .config import Config, DataConfig
 from .config.files import config_to_dict
-from .normalization import fit_normalisation
+from .config.models import ModelConfig
+from .normalization import fit_normalization
 from .potential import Potential
 
 
@@ -27,11 +28,7 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose` and `check_frames`; a label is missing
             where data.missing says "error".
     """
-    dtype = getattr(torch, config.dtype)
-    molecules = read_molecules(
-        config.source, config.root, config.labels, dtype, config.relaxations, file_units=config.file_units,
-        keys=config.keys, forces=config.forces,
-    )  # fmt: skip
+    molecules = read_molecules(config.source, **config.read_options())
     known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
         name: QM9_TARGETS[name].report
@@ -67,24 +64,35 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Pot
 
     Raises:
         ValueError: there are no training molecules, none of their atoms has a neighbor within the cutoff, or the model
-            does not take the hyper-parameters.
+            does not take the hyper-parameters or predicts one number where there are several targets.
     """
     if len(split.train) == 0:
         raise ValueError("data.train: expected at least 1 training molecule, got 0")
     torch.manual_seed(config.training.seed)
-    hparams = asdict(config.model)
-    model = MODELS[hparams.pop("name")](out_channels=len(molecules.names), **hparams)
-    model = model.to(getattr(torch, config.data.dtype))
+    model = untrained_model(config.model, molecules.names).to(getattr(torch, config.data.dtype))
     _check_neighbors(model, molecules, split.train)
     return Potential(
         model,
-        fit_normalisation(molecules, split.train, config.loss.references, config.loss.scale),
+        fit_normalization(molecules, split.train, config.loss.references, config.loss.scale),
         molecules.names,
         molecules.units,
         forces=molecules.forces is not None,
         elements=molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist(),
         config=config_to_dict(config),
     )
+
+
+def untrained_model(config: ModelConfig, targets: tuple[str, ...]) -> GraphNetwork3D:
+    """The model of the config with one output for each of the targets."""
+    name, model = config.name, find_model(config.name)
+    known = arguments(model)
+    # what is left at its default may be none of a constructor's own that passes others on
+    hparams = {key: value for key, value in vars(config).items() if key in known and value != known[key].default}
+    if "out_channels" in known:
+        hparams["out_channels"] = len(targets)
+    elif len(targets) != 1:
+        raise ValueError(f"data.targets: expected one, as {name} takes no out_channels, got {', '.join(targets)}")
+    return model(**hparams)
 
 
 def _check_neighbors(model: GraphNetwork3D, molecules: Molecules, indices: Tensor) -> None:

@@ -12,6 +12,7 @@ import yaml
 from .._files import FolderLock, remove_partial_files, write_file
 from ..data import Split, read_split
 from ..data.checks import check_parts
+from ..models import find_model
 from .callbacks.logs import plot_learning_curve
 from .callbacks.saving import LAST, make_last, newest_checkpoint
 from .callbacks.signals import Interrupted, StopSignals
@@ -20,7 +21,7 @@ from .config.files import config_from_dict, config_to_dict
 from .config.paths import absolute_paths, moved_paths
 from .metrics import error_table, evaluate, print_unseen_elements
 from .optimization.schedule import shortcoming
-from .potential import Potential, read_checkpoint, stated_torsion
+from .potential import Potential, read_checkpoint, stated
 from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .trainer import eval_batch_size, fit
 
@@ -182,8 +183,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
     checkpoint, path = found
     try:
         former = checkpoint["potential"]["config"]
-        if former["model"].get("name", "SphereNet") == "SphereNet":
-            former = former | {"model": stated_torsion(former["model"])}
+        former = former | {"model": stated(find_model(former["model"].get("name", "SphereNet")), former["model"])}
         former = former | {"optimizer": {"name": "adamw"} | former.get("optimizer", {})}  # where the run does not say
         before = config_to_dict(moved_paths(absolute_paths(config_from_dict(former)), out))
     except (ValueError, TypeError, AttributeError) as error:

@@ -76,7 +76,7 @@ def fit(
     control = RunControl(out, val_every, len(split.val) > 0, per_epoch, signals, display.report)
     columns = ["epoch", "minutes", "lr"]
     values = ["loss", *(f"mae_{name}" for name in units)]
-    values += [] if potential.within is None else [f"within_{name}" for name in potential.names]
+    values += [] if potential.ewt_threshold is None else [f"within_{name}" for name in potential.names]
     columns += [f"{part}_{value}" for part in ("train", "val") for value in values]
     callbacks = [control, display]
     if device == "cpu" and options.threads is None and torch.get_num_threads() > 1:

@@ -170,9 +170,9 @@ def test_random_segments(bench):
     for line in lines[1::3]:  # on a line with two others halfway
         pos = (line.start + line.move / 2)[:, None] - line.start
         atom = int(line.move.norm(dim=1).argmax())
-        towards = torch.nn.functional.normalize(line.start - (line.start + line.move / 2)[atom], dim=1)
+        toward = torch.nn.functional.normalize(line.start - (line.start + line.move / 2)[atom], dim=1)
         others = [n for n in range(len(pos)) if n != atom]
-        alike = (towards[others] @ towards[others].T).triu(1)
+        alike = (toward[others] @ toward[others].T).triu(1)
         assert alike.max() == pytest.approx(1, abs=1e-12)
     close = molecules[0]
     with pytest.raises(ValueError, match="expected a geometry with room"):

@@ -78,7 +78,7 @@ def stubbed(tmp_path):
 
     def run(*arguments, ends="", **environment):
         """ends: bash's `case` patterns and what is done for them."""
-        stub.write_text(f"#!/bin/bash\necho \"$*\" >>{tmp_path}/calls\ncase \"$*\" in\n{ends}\nesac\nexit 0\n")
+        stub.write_text(f'#!/bin/bash\necho "$*" >>{tmp_path}/calls\ncase "$*" in\n{ends}\nesac\nexit 0\n')
         stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
         done = gpu_sh(tmp_path / "out", *arguments, script=script, PYTHON=str(stub), **environment)
         return done, (tmp_path / "calls").read_text().splitlines(), steps(tmp_path / "out")

@@ -19,7 +19,7 @@ from spherenet_fast.calculators.ase import SphereNetCalculator
 from spherenet_fast.data import conversion
 from spherenet_fast.models import SphereNet
 from spherenet_fast.training import Potential
-from spherenet_fast.training.normalization import Normalisation
+from spherenet_fast.training.normalization import Normalization
 
 pytestmark = pytest.mark.filterwarnings("ignore:the energy of a model with the paper's torsion")
 
@@ -32,7 +32,7 @@ def potential(names=("energy",), units=("kcal/mol",), dtype=torch.float64, eleme
             parameter += 0.1 * torch.randn_like(parameter)
     references = torch.arange(95, dtype=torch.float64).expand(len(names), 95).clone()
     scale = torch.full((len(names),), 2.0, dtype=torch.float64)
-    return Potential(model, Normalisation(references, 0 * scale, scale), names, units, elements=elements)
+    return Potential(model, Normalization(references, 0 * scale, scale), names, units, elements=elements)
 
 
 def numerical_forces(atoms, step=1e-4):
@@ -65,6 +65,18 @@ def test_forces_are_the_numerical_derivative(make):
     assert forces == pytest.approx(numerical_forces(atoms), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("make", [lambda: molecule("CH3OH"), water_in_a_cell])
+def test_the_kernels_give_what_the_readable_operators_do(make):
+    atoms, found = make(), []
+    for kernels in (True, False):
+        atoms.calc = SphereNetCalculator(potential(kernels=kernels))
+        found.append((atoms.get_potential_energy(), atoms.get_forces()))
+    assert potential().model.hparams["kernels"] is True  # what all other tests here run on
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    # float64; forces of an eV/Å, whose terms cancel in part
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-9, abs=1e-11)
+
+
 def test_energies_are_in_electronvolt():
     atoms = molecule("H2O")
     values = []
@@ -84,7 +96,7 @@ def test_a_repeated_cell_has_a_repeated_energy():
     calculator = SphereNetCalculator(potential())
     single, double = atoms.copy(), atoms.repeat((2, 1, 1))
     single.calc = double.calc = calculator
-    # The same sums over neighbours in another order, in float64.
+    # The same sums over neighbors in another order, in float64.
     assert double.get_potential_energy() == pytest.approx(2 * single.get_potential_energy(), rel=1e-12)
     assert double.get_forces()[:3] == pytest.approx(single.get_forces(), abs=1e-10)
 

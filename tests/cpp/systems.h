@@ -32,14 +32,14 @@ class Random {
 // Every array is on the heap and exactly as long as the kernels may read it, for AddressSanitizer.
 struct System {
   std::string name;
-  std::vector<int64_t> in_ptr, out_ptr, out_edge, rev, pair_ptr;
+  std::vector<int64_t> in_ptr, out_ptr, out_edge, rev, triplet_ptr;
   std::vector<double> vec;  // [E, 3], sender to receiver
 
   int64_t num_nodes() const { return int64_t(in_ptr.size()) - 1; }
   int64_t num_edges() const { return int64_t(rev.size()); }
-  int64_t num_pairs() const { return pair_ptr.back(); }
+  int64_t num_triplets() const { return triplet_ptr.back(); }
   TileGraph graph() const {
-    return {num_nodes(), in_ptr.data(), out_ptr.data(), out_edge.data(), rev.data(), pair_ptr.data()};
+    return {num_nodes(), in_ptr.data(), out_ptr.data(), out_edge.data(), rev.data(), triplet_ptr.data()};
   }
 };
 
@@ -65,13 +65,13 @@ inline System make_system(const std::string& name, int64_t num_nodes, const std:
     out.in_ptr.push_back(int64_t(edges.size()));
   }
   out.out_ptr = {0};
-  out.pair_ptr = {0};
+  out.triplet_ptr = {0};
   for (int64_t sender = 0; sender < num_nodes; ++sender) {
     for (size_t e = 0; e < edges.size(); ++e)
       if (edges[e].sender == sender) out.out_edge.push_back(int64_t(e));
     out.out_ptr.push_back(int64_t(out.out_edge.size()));
     const int64_t num_in = out.in_ptr[sender + 1] - out.in_ptr[sender];
-    out.pair_ptr.push_back(out.pair_ptr.back() + num_in * (out.out_ptr[sender + 1] - out.out_ptr[sender]));
+    out.triplet_ptr.push_back(out.triplet_ptr.back() + num_in * (out.out_ptr[sender + 1] - out.out_ptr[sender]));
   }
   for (const auto& edge : edges) {
     const Edge opposite{edge.receiver, edge.sender, {-edge.vec[0], -edge.vec[1], -edge.vec[2]}};
@@ -81,7 +81,7 @@ inline System make_system(const std::string& name, int64_t num_nodes, const std:
     out.rev.push_back(reverse);
     for (int k = 0; k < 3; ++k) out.vec.push_back(edge.vec[k]);
   }
-  for (auto* array : {&out.in_ptr, &out.out_ptr, &out.out_edge, &out.rev, &out.pair_ptr}) array->shrink_to_fit();
+  for (auto* array : {&out.in_ptr, &out.out_ptr, &out.out_edge, &out.rev, &out.triplet_ptr}) array->shrink_to_fit();
   out.vec.shrink_to_fit();
   return out;
 }
@@ -120,7 +120,7 @@ inline Pairs within(const Positions& pos, double cutoff) {
   return pairs;
 }
 
-// One atom with so many neighbours that do not see each other.
+// One atom with so many neighbors that do not see each other.
 inline System star(int64_t neighbors) {
   Positions pos = {{0, 0, 0}};
   Pairs spokes;

@@ -9,6 +9,13 @@
 #include <cstring>
 #include <limits>
 
+#include "../../csrc/math/gated_sum.h"
+#include "../../csrc/math/outer_sum.h"
+#include "../../csrc/math/radial_basis.h"
+#include "../../csrc/math/radial_filter.h"
+#include "../../csrc/math/segment_sum.h"
+#include "../../csrc/math/silu.h"
+#include "../../csrc/math/torsion_reference.h"
 #include "passes.h"
 
 using namespace spherenet;
@@ -62,7 +69,7 @@ Result<T> gated_sum(const System& system, const GatedSumShape& shape, const std:
   out.grads = {grad_x, grad_radial, inward};
   if (!asked.weights) return out;
   const T* from = weights.data();
-  for (int64_t size : {shape.angle_weight(), shape.angle_up(), shape.torsion_weight(), shape.torsion_up()}) {
+  for (int64_t size : {shape.angle_weight(), shape.angle_expand(), shape.torsion_weight(), shape.torsion_expand()}) {
     std::vector<T> sum(size, 0);
     for (int64_t chunk = 0; chunk < chunks; ++chunk)
       for (int64_t i = 0; i < size; ++i) sum[i] += from[chunk * shape.weights() + i];
@@ -74,7 +81,7 @@ Result<T> gated_sum(const System& system, const GatedSumShape& shape, const std:
 
 template <class T>
 std::vector<int32_t> references(const System& system) {
-  std::vector<int32_t> found(system.num_pairs(), -9);
+  std::vector<int32_t> found(system.num_triplets(), -9);
   const std::vector<T> vec(system.vec.begin(), system.vec.end());
   torsion_reference(system.graph(), vec.data(), found.data(), 0, system.num_nodes());
   return found;
@@ -84,7 +91,7 @@ std::vector<int32_t> check_torsion_reference(const System& system) {
   const auto found = references<double>(system);
   check(found == references<float>(system), "torsion references depend on the precision");
   for (int64_t j = 0; j < system.num_nodes(); ++j)
-    for (int64_t k = system.pair_ptr[j]; k < system.pair_ptr[j + 1]; ++k)
+    for (int64_t k = system.triplet_ptr[j]; k < system.triplet_ptr[j + 1]; ++k)
       check(found[k] >= kVanishing && found[k] < system.in_ptr[j + 1] - system.in_ptr[j],
             "a torsion reference is out of range");
   return found;
@@ -105,9 +112,9 @@ void check_gated_sum(const System& system, const GatedSumShape& shape, const std
       random.numbers<double>(angle ? num_edges * shape.num_spherical * shape.num_radial : 0),
       direction,
       random.numbers<double>(shape.angle_weight(), 0.3),
-      random.numbers<double>(shape.angle_up(), 0.3),
+      random.numbers<double>(shape.angle_expand(), 0.3),
       random.numbers<double>(shape.torsion_weight(), 0.1),
-      random.numbers<double>(shape.torsion_up(), 0.3),
+      random.numbers<double>(shape.torsion_expand(), 0.3),
   };
   const auto kernel = [&](auto zero) {
     using A = Arrays<decltype(zero)>;
@@ -290,7 +297,7 @@ void check_segment_sum(const System& system, int64_t channels) {
 }
 
 void check_everything() {
-  // channels C, L, K, P, Q, released, angle at the receiver
+  // channels C, L, K, P, Q, dig, angle at the receiver
   const GatedSumShape shapes[] = {
       {64, 7, 6, 8, 8, false, false}, {20, 3, 4, 9, 3, true, false}, {70, 2, 16, 1, 17, false, false},
       {1, 1, 1, 1, 1, false, false},  {5, 8, 1, 3, 8, true, false},  {12, 4, 2, 8, 0, false, true},

@@ -34,7 +34,7 @@ inline Pass pass_of(const py::dict& arguments) { return Pass(number<int>(argumen
 inline TileGraph graph_of(const py::dict& arguments) {
   return {number<int64_t>(arguments, "num_nodes"), at<const int64_t>(arguments, "in_ptr"),
           at<const int64_t>(arguments, "out_ptr"), at<const int64_t>(arguments, "out_edge"),
-          at<const int64_t>(arguments, "rev"),     at<const int64_t>(arguments, "pair_ptr")};
+          at<const int64_t>(arguments, "rev"),     at<const int64_t>(arguments, "triplet_ptr")};
 }
 
 // f(T{}) for the dtype of the array `name`.

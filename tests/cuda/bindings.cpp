@@ -1,5 +1,11 @@
 // The launchers of csrc/cuda as Python functions of NumPy arrays: keywords are the fields of their argument structs,
 // and results are written into arrays that the caller gives. Built by tests/cuda_harness.py.
+#include "../../csrc/math/radial_basis.h"
+#include "../../csrc/math/radial_filter.h"
+#include "../../csrc/math/segment_sum.h"
+#include "../../csrc/math/silu.h"
+#include "../../csrc/math/smooth_torsion.h"
+#include "../../csrc/math/torsion_reference.h"
 #include "arrays.h"
 
 namespace spherenet::test {
@@ -46,7 +52,7 @@ void smooth_torsion(const py::kwargs& a) {
     using T = decltype(zero);
     SmoothTorsionCall<T> call{};
     call.graph = graph_of(a);
-    call.num_pairs = number<int64_t>(a, "num_pairs");
+    call.num_triplets = number<int64_t>(a, "num_triplets");
     call.even = number<bool>(a, "even");
     call.direction = at<const T>(a, "direction");
     call.fade = at<const T>(a, "fade");

@@ -1,4 +1,5 @@
 // The launcher of the gated sum: inputs and their tangents are two dicts under the fields' names.
+#include "../../csrc/math/gated_sum.h"
 #include "arrays.h"
 
 namespace spherenet::test {
@@ -9,8 +10,8 @@ template <class T>
 GatedSumInputs<T> inputs_of(const py::dict& a) {
   return {at<const T>(a, "x"),          at<const T>(a, "radial"),
           at<const T>(a, "direction"),  at<const T>(a, "angle_weight"),
-          at<const T>(a, "angle_up"),   at<const T>(a, "torsion_weight"),
-          at<const T>(a, "torsion_up"), at<const T>(a, "point")};
+          at<const T>(a, "angle_expand"),   at<const T>(a, "torsion_weight"),
+          at<const T>(a, "torsion_expand"), at<const T>(a, "point")};
 }
 
 void gated_sum(const py::kwargs& a) {
@@ -19,9 +20,9 @@ void gated_sum(const py::kwargs& a) {
     GatedSumCall<T> call{};
     call.graph = graph_of(a);
     call.shape = {number<int>(a, "channels"),          number<int>(a, "num_spherical"), number<int>(a, "num_radial"),
-                  number<int>(a, "angle_size"),        number<int>(a, "torsion_size"),  number<bool>(a, "released"),
+                  number<int>(a, "angle_size"),        number<int>(a, "torsion_size"),  number<bool>(a, "dig"),
                   number<bool>(a, "angle_at_receiver")};
-    call.num_pairs = number<int64_t>(a, "num_pairs");
+    call.num_triplets = number<int64_t>(a, "num_triplets");
     call.reference = at<const int32_t>(a, "reference");
     call.inputs = inputs_of<T>(number<py::dict>(a, "inputs"));
     call.tangents = inputs_of<T>(number<py::dict>(a, "tangents"));

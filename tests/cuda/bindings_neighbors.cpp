@@ -1,4 +1,5 @@
-// The search for neighbours as Python functions of NumPy arrays; see bindings.cpp.
+// The search for neighbors as Python functions of NumPy arrays; see bindings.cpp.
+#include "../../csrc/math/neighbors.h"
 #include "arrays.h"
 
 namespace spherenet::test {
@@ -19,9 +20,9 @@ void count_neighbors(const py::kwargs& a) {
   dispatch(a, "pos", [&](auto zero) {
     auto call = neighbor_call<decltype(zero)>(a);
     call.edge_capacity = number<int64_t>(a, "edge_capacity");
-    call.pair_capacity = number<int64_t>(a, "pair_capacity");
+    call.triplet_capacity = number<int64_t>(a, "triplet_capacity");
     call.degree = at<int32_t>(a, "degree");
-    call.pair_ptr = at<int64_t>(a, "pair_ptr");
+    call.triplet_ptr = at<int64_t>(a, "triplet_ptr");
     call.status = at<int64_t>(a, "status");
     cuda::count_neighbors(call, nullptr);
   });

@@ -1,4 +1,4 @@
-// Runs grids: the blocks one after another, the threads of a block as fibres that take turns.
+// Runs grids: the blocks one after another, the threads of a block as fibers that take turns.
 //
 // A thread runs until it waits: at a barrier until all threads of its block wait at the same one, at a shuffle until
 // all lanes of its mask do. When nobody can go on the launch fails and says who waits where. CUDA lets threads that
@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "fibre.h"
+#include "fiber.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -30,7 +30,7 @@ constexpr size_t kSharedUnasked = 48 * 1024, kMostShared = 227 * 1024;  // of sm
 enum class State { kRunnable, kAtBlockBarrier, kAtExchange, kEnded };
 
 struct Thread {
-  Fibre* fibre;
+  Fiber* fiber;
   State state;
   Place place;  // where it waits
   unsigned mask;
@@ -53,7 +53,7 @@ int num_threads, live, current, at_block_barrier;
 int block_turn, warp_turns[kMostWarps];
 BlockMeetings* meetings;
 uint64_t launch_end;
-Fibre* scheduler;
+Fiber* scheduler;
 void (*grid_body)(void*);
 void* grid_state;
 bool failed;
@@ -81,7 +81,7 @@ void wait(State state) {
   Thread& self = threads[current];
   self.state = state;
   release(&launch_end);
-  self.fibre->switch_to(*scheduler);
+  self.fiber->switch_to(*scheduler);
 }
 
 void thread_main() {
@@ -139,13 +139,13 @@ std::string who_waits() {
   return out;
 }
 
-void run_block(std::vector<std::unique_ptr<Fibre>>& fibres, int64_t number) {
-  while (int(fibres.size()) < num_threads) fibres.push_back(std::make_unique<Fibre>(thread_main));
+void run_block(std::vector<std::unique_ptr<Fiber>>& fibers, int64_t number) {
+  while (int(fibers.size()) < num_threads) fibers.push_back(std::make_unique<Fiber>(thread_main));
   for (int t = 0; t < num_threads; ++t) {
-    // A fibre's accesses are in order for TSan: in the next block it plays another thread, or it would hide the race
+    // A fiber's accesses are in order for TSan: in the next block it plays another thread, or it would hide the race
     // of a thread with the same one of another block.
     threads[t] = {};
-    threads[t].fibre = fibres[(t + number * 37) % int64_t(fibres.size())].get();
+    threads[t].fiber = fibers[(t + number * 37) % int64_t(fibers.size())].get();
   }
   live = num_threads;
   at_block_barrier = block_turn = 0;
@@ -158,7 +158,7 @@ void run_block(std::vector<std::unique_ptr<Fibre>>& fibres, int64_t number) {
       progress = true;
       const unsigned t = unsigned(current);
       threadIdx = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
-      scheduler->switch_to(*threads[current].fibre);
+      scheduler->switch_to(*threads[current].fiber);
     }
     if (live && !progress) fail("threads wait for one another for ever%s", who_waits().c_str());
   }
@@ -242,10 +242,10 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, void 
   grid_body = body;
   grid_state = state;
   failed = false;
-  Fibre here;
+  Fiber here;
   scheduler = &here;
   // Kept from launch to launch, since making one costs more than running it; after a failure they are of no more use.
-  static auto* fibres = new std::vector<std::unique_ptr<Fibre>>;
+  static auto* fibers = new std::vector<std::unique_ptr<Fiber>>;
   // Under TSan every block has memory of its own, since nothing orders the blocks that would reuse it.
   std::vector<std::unique_ptr<unsigned char[]>> shared;
   std::vector<std::unique_ptr<BlockMeetings>> all_meetings;
@@ -263,11 +263,11 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, void 
         shared.emplace_back(new unsigned char[config.dynamicSmemBytes]);
         shared_memory = shared.back().get();
         std::memset(shared_memory, 0xff, config.dynamicSmemBytes);  // NaN in float and double
-        run_block(*fibres, number);
+        run_block(*fibers, number);
       }
   acquire(&launch_end);
   if (!failed) return cudaSuccess;
-  fibres->clear();
+  fibers->clear();
   return cudaErrorLaunchFailure;
 }
 

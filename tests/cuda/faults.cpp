@@ -42,7 +42,7 @@ __global__ void beyond_shared_memory(const float* x, float* y) {
 
 __global__ void beyond_global_memory(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x + 1]; }
 
-__global__ void uninitialised(const float*, float* y) {
+__global__ void uninitialized(const float*, float* y) {
   y[threadIdx.x] = SharedPieces(shared_memory).take<float>(kThreads)[threadIdx.x];
 }
 
@@ -91,15 +91,15 @@ int main(int, char** arguments) {
     run("missing barrier in warps", neighbors_in_warp<false>);
     run("beyond shared memory", beyond_shared_memory);
     run("beyond global memory", beyond_global_memory);
-    run("uninitialised", uninitialised);
+    run("uninitialized", uninitialized);
     run("two barriers", two_barriers);
     run("barrier of some", barrier_of_some);
     run("shuffle of some", shuffle_of_some);
     run("two masks", two_masks);
     run("not in its mask", not_in_its_mask);
     run("same number by two blocks", same_number_by_two_blocks, 2);
-    run("too much shared memory", uninitialised, 1, 300 * 1024);
-    run("too many blocks", uninitialised, {1, 70000});
+    run("too much shared memory", uninitialized, 1, 300 * 1024);
+    run("too many blocks", uninitialized, {1, 70000});
     run("no blocks", reverse<false>, 0);
   } catch (const std::exception& error) {
     std::puts(error.what());

@@ -41,7 +41,7 @@ System padded(System system) {
   return system;
 }
 
-// More neighbours than are kept in shared memory at once, and one edge out.
+// More neighbors than are kept in shared memory at once, and one edge out.
 System many_neighbors() {
   Random random(7);
   std::vector<Edge> edges = {{0, 1, {1, 0, 0}}};

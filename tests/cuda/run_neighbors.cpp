@@ -1,4 +1,5 @@
-// Runs the search for neighbours on random molecules, with as much room as there are edges, more, and less.
+// Runs the search for neighbors on random molecules, with as much room as there are edges, more, and less.
+#include "../../csrc/math/neighbors.h"
 #include "run.h"
 
 namespace spherenet::test {
@@ -11,7 +12,7 @@ void search(const System& system, int64_t more, bool batched) {
   const std::vector<T> pos = random.numbers<T>(3 * N, 2);
   std::vector<int64_t> batch(N);
   for (int64_t n = 0; n < N; ++n) batch[n] = n / 7;
-  std::vector<int64_t> in_ptr(N + 1, -9), pair_ptr(N + 1, -9), status(3, -9);
+  std::vector<int64_t> in_ptr(N + 1, -9), triplet_ptr(N + 1, -9), status(3, -9);
   std::vector<int32_t> degree(N, -9);
   NeighborCall<T> call{};
   call.num_atoms = N;
@@ -19,9 +20,9 @@ void search(const System& system, int64_t more, bool batched) {
   call.batch = batched ? batch.data() : nullptr;
   call.cutoff = 2.5;
   call.in_ptr = in_ptr.data();
-  call.edge_capacity = call.pair_capacity = -1;
+  call.edge_capacity = call.triplet_capacity = -1;
   call.degree = degree.data();
-  call.pair_ptr = pair_ptr.data();
+  call.triplet_ptr = triplet_ptr.data();
   call.status = status.data();
   cuda::count_neighbors(call, nullptr);
   call.num_edges = status[0] + more < 0 ? 0 : status[0] + more;
@@ -33,7 +34,7 @@ void search(const System& system, int64_t more, bool batched) {
   call.rev = rev.data();
   cuda::find_neighbors(call, nullptr);
   bool ok = in_ptr[N] == (more < 0 && status[0] > 0 ? 0 : status[0]) && status[2] == 0;
-  for (const auto* values : {&in_ptr, &pair_ptr, &edge_index, &out_edge, &rev})
+  for (const auto* values : {&in_ptr, &triplet_ptr, &edge_index, &out_edge, &rev})
     for (const int64_t value : *values) ok = ok && value != -9;
   for (int64_t e = 0; e < in_ptr[N]; ++e)
     ok = ok && rev[rev[e]] == e && edge_index[rev[e]] == edge_index[call.num_edges + e];

@@ -1,4 +1,9 @@
 // Runs the kernels of the smaller operators: all passes, float and double.
+#include "../../csrc/math/radial_basis.h"
+#include "../../csrc/math/radial_filter.h"
+#include "../../csrc/math/segment_sum.h"
+#include "../../csrc/math/silu.h"
+#include "../../csrc/math/torsion_reference.h"
 #include "run.h"
 
 namespace spherenet::test {
@@ -37,10 +42,10 @@ void radial_bases(const System& system) {
 template <class T>
 void torsion_reference(const System& system) {
   const std::vector<T> vec(system.vec.begin(), system.vec.end());
-  std::vector<int32_t> reference(system.num_pairs(), -9);
+  std::vector<int32_t> reference(system.num_triplets(), -9);
   cuda::torsion_reference(system.graph(), vec.data(), reference.data(), nullptr);
   for (int64_t j = 0; j < system.num_nodes(); ++j)
-    for (int64_t k = system.pair_ptr[j]; k < system.pair_ptr[j + 1]; ++k)
+    for (int64_t k = system.triplet_ptr[j]; k < system.triplet_ptr[j + 1]; ++k)
       if (reference[k] < kVanishing || reference[k] >= system.in_ptr[j + 1] - system.in_ptr[j]) {
         ++failures;
         std::fprintf(stderr, "torsion_reference: %d is out of range\n", reference[k]);

@@ -1,4 +1,5 @@
 // Runs the kernels of the smooth torsion: all passes, float and double, with columns of padding.
+#include "../../csrc/math/smooth_torsion.h"
 #include "run.h"
 
 namespace spherenet::test {
@@ -7,13 +8,13 @@ namespace {
 constexpr int64_t kExtraPairs = 3;  // columns past the last pair, which are written as zeros
 
 // Watched by a sanitizer, a thousand pairs take their time.
-bool is_large(const System& system) { return system.num_pairs() > 1000; }
+bool is_large(const System& system) { return system.num_triplets() > 1000; }
 
 template <class T>
 void run_pass(const System& system, SmoothTorsionCall<T> call, Pass pass) {
   const int64_t num_edges = system.num_edges();
   const bool vjp = pass != Pass::kForward;
-  auto point = unwritten<T>(pass != Pass::kBackward ? 2 * call.num_pairs : 0);
+  auto point = unwritten<T>(pass != Pass::kBackward ? 2 * call.num_triplets : 0);
   auto in = unwritten<T>(vjp ? 3 * num_edges : 0), out = in;
   auto grad_fade = unwritten<T>(vjp ? num_edges : 0), scratch = unwritten<T>(vjp ? 8 * num_edges : 0);
   call.point = point.data();
@@ -30,7 +31,7 @@ void run_pass(const System& system, SmoothTorsionCall<T> call, Pass pass) {
 template <class T>
 void run_all(const System& system, bool even) {
   Random random(8);
-  const int64_t num_edges = system.num_edges(), num_pairs = system.num_pairs() + kExtraPairs;
+  const int64_t num_edges = system.num_edges(), num_triplets = system.num_triplets() + kExtraPairs;
   std::vector<T> direction(system.vec.begin(), system.vec.end());
   for (int64_t e = 0; e < num_edges; ++e) {
     T* d = direction.data() + 3 * e;
@@ -40,10 +41,10 @@ void run_all(const System& system, bool even) {
   auto fade = random.numbers<T>(num_edges);
   for (T& f : fade) f = std::fabs(f);
   const auto direction_tangent = random.numbers<T>(3 * num_edges), fade_tangent = random.numbers<T>(num_edges);
-  const auto grad_point = random.numbers<T>(2 * num_pairs);
+  const auto grad_point = random.numbers<T>(2 * num_triplets);
   SmoothTorsionCall<T> call{};
   call.graph = system.graph();
-  call.num_pairs = num_pairs;
+  call.num_triplets = num_triplets;
   call.even = even;
   call.direction = direction.data();
   call.fade = fade.data();

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from graph_oracles import random_crystal
-from molecules import SMALL, as_data, labelled_batch, with_outputs
+from molecules import SMALL, as_data, labeled_batch, with_outputs
 from operator_cases import assert_close
 
 from spherenet_fast.cuda_graph import Capacity, CapacityError, CapturedInference, CapturedTraining, masked_mean
@@ -18,7 +18,7 @@ SIZES = [(6, 9, 1, 4), (5,), (9, 9, 9), (1, 1)]
 TOLERANCE = 1e-11
 
 
-BATCHES = [labelled_batch(sizes, seed) for seed, sizes in enumerate(SIZES)]
+BATCHES = [labeled_batch(sizes, seed) for seed, sizes in enumerate(SIZES)]
 CAPACITY = Capacity.of(BATCHES, 5.0)
 
 
@@ -68,7 +68,7 @@ def test_full_to_the_brim_and_empty():
 
 @pytest.mark.parametrize("given", [False, True], ids=["found", "given"])
 def test_cells(given):
-    """Neighbours of periodic structures are found outside of the step, or given."""
+    """Neighbors of periodic structures are found outside of the step, or given."""
     crystals = [random_crystal(num_atoms, seed=num_atoms, scale=4.0) for num_atoms in (2, 5, 3)]
     model = small_model(cutoff=4.0).eval()
     batches = []
@@ -95,7 +95,7 @@ def test_cells_in_which_nothing_repeats():
         assert_close(named(predict(data)), named(model.energy_and_forces(data)), TOLERANCE)
 
 
-def test_fewest_neighbours():
+def test_fewest_neighbors():
     model = small_model(max_num_neighbors=3).eval()
     predict = CapturedInference(model, CAPACITY)
     for data in BATCHES[:2]:

@@ -1,15 +1,18 @@
-"""The numbers of a GPU against the reference on the CPU: operators, models, neighbours. Everything is marked cuda."""
+"""The numbers of a GPU against the reference on the CPU: operators, models, neighbors. Everything is marked cuda."""
 
 import copy
 
 import pytest
 import torch
 from gpu import DEVICE
-from molecules import SMALL, labelled_batch, moved, with_outputs
+from molecules import SMALL, labeled_batch, moved, with_outputs
 from operator_cases import (
+    DIFFERENTIABLE,
     GRAPHS,
+    MODEL_SIZES,
     assert_close,
     bessel_constants,
+    case,
     cast,
     crowd,
     derivatives,
@@ -20,10 +23,10 @@ from operator_cases import (
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
-from spherenet_fast.ops.product import CPU_ONLY
 from spherenet_fast.graph import build_graph, radius_graph
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops import reference
+from spherenet_fast.ops.product import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 
@@ -75,7 +78,7 @@ def test_gated_sum_of_every_graph(name, shape, dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 @pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_gated_sum_of_every_size(shape, gates, basis, dtype, tolerance):
@@ -125,20 +128,16 @@ def test_torsion_references(name, dtype):
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-def test_sums_gathers_and_activation(dtype, tolerance):
-    for vec, graph in (GRAPHS["batch"], GRAPHS["star"], GRAPHS["no edges"]):
-        given = {"x": torch.randn(len(vec), 20).to(dtype)}
-        room = on_device(graph, DEVICE)
-        for name in ("in_ptr", "out_ptr"):
-            perm = None if name == "in_ptr" else "out_edge"
-
-            def sums(operators, graph, name=name, perm=perm):
-                return lambda x: operators.segment_sum(x**2, getattr(graph, name), perm and getattr(graph, perm))
-
-            found = derivatives(sums(ops, room), cast(given, dtype, DEVICE))
-            assert_close(found, derivatives(sums(reference, graph), cast(given, torch.float64)), tolerance)
-        found = derivatives(ops.silu, cast(given, dtype, DEVICE))
-        assert_close(found, derivatives(reference.silu, cast(given, torch.float64)), tolerance)
+@pytest.mark.parametrize(
+    "name, graph",
+    # about atoms in a line there is no length across any axis: smooth torsions are rounding alone
+    [(name, graph) for name in DIFFERENTIABLE for graph in ALL_GRAPHS if (name[:6], graph) != ("smooth", "line")],
+)
+def test_every_operator(name, graph, dtype, tolerance):
+    chosen = case(name, *ALL_GRAPHS[graph], MODEL_SIZES)
+    given = cast(chosen.inputs, dtype)
+    expected = derivatives(chosen.function(reference), cast(given, torch.float64))
+    assert_close(derivatives(chosen.function(ops), cast(given, dtype, DEVICE)), expected, tolerance)
 
 
 def test_second_derivatives_numerically():
@@ -158,7 +157,7 @@ def test_second_derivatives_numerically():
 def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
     torch.manual_seed(0)
     model = with_outputs(SphereNet(**shape)).double().train()
-    data = labelled_batch((9, 12, 1, 4))
+    data = labeled_batch((9, 12, 1, 4))
     twin = copy.deepcopy(model).to(DEVICE, dtype)
     results = []
     for one, given in ((twin, moved(data, DEVICE, dtype)), (model, data)):
@@ -171,7 +170,7 @@ def test_a_model_and_its_training_gradients(shape, dtype, tolerance):
 
 def test_autocast_runs_the_operators_in_float32():
     model = with_outputs(SphereNet(**SMALL)).to(DEVICE)
-    data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
+    data = moved(labeled_batch((9, 12)), DEVICE, torch.float32)
     expected = model(data)
     with torch.autocast(DEVICE, torch.bfloat16):
         # bfloat16 has 8 bits, 4e-3, and there are some ten layers with numbers of order 1
@@ -181,7 +180,7 @@ def test_autocast_runs_the_operators_in_float32():
 def test_the_same_bits_on_every_run():
     torch.manual_seed(0)
     model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
-    data = moved(labelled_batch((20, 25, 13)), DEVICE, torch.float32)
+    data = moved(labeled_batch((20, 25, 13)), DEVICE, torch.float32)
 
     def run():
         model.zero_grad()
@@ -195,28 +194,6 @@ def test_the_same_bits_on_every_run():
 
 
 # ---- the smooth torsion ----------------------------------------------------------------------------------------------
-
-
-def torsion_and_sum(operators, graph):
-    """The smooth torsion, and a gated sum that takes it, as a function of all that they are differentiable in."""
-
-    def function(fade, x, radial, direction, *weights):
-        torsion = operators.smooth_torsion(direction, fade, graph)
-        return torsion, operators.gated_sum(x, radial, direction, torsion, graph, *weights)
-
-    return function
-
-
-@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-@pytest.mark.parametrize("shape", SHAPES[:3:2], ids=["default", "odd"])
-@pytest.mark.parametrize("name", [name for name in ALL_GRAPHS if name != "line"])  # whose torsions are rounding alone
-def test_smooth_torsion_of_every_graph(name, shape, dtype, tolerance):
-    vec, graph = ALL_GRAPHS[name]
-    fade = torch.rand(len(vec), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    inputs = cast({"fade": fade} | gated_inputs(vec, **shape), dtype)
-    expected = derivatives(torsion_and_sum(reference, graph), cast(inputs, torch.float64))
-    found = derivatives(torsion_and_sum(ops, on_device(graph, DEVICE)), cast(inputs, dtype, DEVICE))
-    assert_close(found, expected, tolerance)
 
 
 def test_smooth_torsion_of_more_neighbors_than_shared_memory_holds():
@@ -234,7 +211,7 @@ def test_smooth_torsion_of_more_neighbors_than_shared_memory_holds():
     assert all(torch.equal(results[1][name], results[2][name]) for name in results[1])  # the same bits
 
 
-# ---- the search for neighbours ---------------------------------------------------------------------------------------
+# ---- the search for neighbors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

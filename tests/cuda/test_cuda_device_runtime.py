@@ -5,15 +5,15 @@ import threading
 
 import pytest
 import torch
+from compiled_calls import REGISTERED, calls
 from gpu import DEVICE, needs_gpu
-from molecules import SMALL, labelled_batch, moved, with_outputs
+from molecules import SMALL, labeled_batch, moved, with_outputs
 from operator_cases import (
     GRAPHS,
     assert_close,
     cast,
     gated_function,
     gated_inputs,
-    graph_arrays,
     on_device,
     small_graph,
 )
@@ -23,6 +23,7 @@ from spherenet_fast.cuda_graph import Capacity, CapacityError, CapturedInference
 from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.graph.padding import fixed_radius_graph
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops.product import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -54,7 +55,7 @@ def test_work_follows_the_current_stream():
 @needs_gpu
 def test_nothing_waits_for_the_gpu():
     model = with_outputs(SphereNet(**SMALL)).to(DEVICE).train()
-    data = moved(labelled_batch((9, 12)), DEVICE, torch.float32)
+    data = moved(labeled_batch((9, 12)), DEVICE, torch.float32)
     capacity = Capacity(2, len(data.z), 400, 8000)
     graph = radius_graph(data.pos, data.batch, 5.0)
     model.energy_and_forces(data, graph)
@@ -79,7 +80,7 @@ def test_nothing_waits_for_the_gpu():
 @needs_gpu
 def test_several_threads_with_streams_of_their_own():
     model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).eval()
-    batches = [moved(labelled_batch((6, 5), seed), DEVICE) for seed in range(4)]
+    batches = [moved(labeled_batch((6, 5), seed), DEVICE) for seed in range(4)]
     expected = [model.energy_and_forces(data) for data in batches]
     torch.cuda.synchronize()
     found, errors = [None] * len(batches), []
@@ -108,7 +109,7 @@ def test_several_threads_with_streams_of_their_own():
 @two_gpus
 def test_a_device_that_is_not_the_current_one():
     model = with_outputs(SphereNet(**SMALL)).double().eval()
-    data = labelled_batch((6, 5))
+    data = labeled_batch((6, 5))
     expected = dict(zip(("energy", "forces"), model.energy_and_forces(data), strict=True))
     with torch.cuda.device(0):
         energy, forces = model.to("cuda:1").energy_and_forces(moved(data, "cuda:1"))
@@ -157,7 +158,7 @@ BATCHES = [((6, 9, 1, 4), 0), ((5,), 1), ((9, 9, 9), 2), ((1, 1), 3)] * 3
 @pytest.mark.parametrize("forces", [True, False])
 def test_captured_inference(forces):
     model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).eval()
-    batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
+    batches = [moved(labeled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
     predict = CapturedInference(model, Capacity.of(batches, 5.0), forces)
     for data in batches:
         found, expected = predict(data), model.energy_and_forces(data) if forces else model(data)
@@ -171,7 +172,7 @@ def test_captured_inference(forces):
 def test_captured_training(forces):
     model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train()
     twin = copy.deepcopy(model)
-    batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
+    batches = [moved(labeled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
 
     def masked_loss(energy, force, batch):
         loss = masked_mean((energy - batch.y).square(), batch.graph_mask)
@@ -191,7 +192,7 @@ def test_captured_training(forces):
 
 
 def test_a_recorded_step_says_what_does_not_fit():
-    batches = [moved(labelled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
+    batches = [moved(labeled_batch(sizes, seed), DEVICE) for sizes, seed in BATCHES]
     model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train()
     small = Capacity.of(batches[1:2], 5.0, spare=0)._replace(atoms=40, graphs=4)
     step = CapturedTraining(
@@ -222,7 +223,7 @@ def training_step(model, data, loss):
 def test_a_step_is_recorded_beside_eager_graphs():
     """Which keep autograd's nodes for the parameters alive, on the default stream."""
     model = SphereNet(**SMALL).double().to(DEVICE).train()
-    data = moved(labelled_batch((6, 5)), DEVICE)
+    data = moved(labeled_batch((6, 5)), DEVICE)
     held = sum_of_squares(*model.energy_and_forces(data), None)
     expected = torch.autograd.grad(held, list(model.parameters()), retain_graph=True)
     step = training_step(model, data, sum_of_squares)
@@ -270,7 +271,7 @@ def test_values_are_checked_if_asked_for(monkeypatch):
         ("in_ptr", "in_ptr: expected ascending offsets from 0 to at most 12"),
         ("out_edge", "out_edge: expected values in 0 .. 11, got 99 at position 2"),
         ("rev", "rev: expected values in -1 .. 11, got 99 at position 2"),
-        ("pair_ptr", "pair_ptr: expected 18 at atom 2, got 99"),
+        ("triplet_ptr", "triplet_ptr: expected 18 at atom 2, got 99"),
     ):
         bad = getattr(room, field).clone()
         bad[2] = 99
@@ -288,17 +289,9 @@ def test_values_are_checked_if_asked_for(monkeypatch):
     assert torch.equal(ops.gated_sum(**given, torsion=torsions, graph=room), expected)
 
 
-def test_every_operator_under_opcheck():
-    vec, graph = small_graph()
-    inputs = cast(gated_inputs(vec), torch.float64, DEVICE)
-    room = on_device(graph, DEVICE)
-    torsions = ops.torsion_reference(vec.to(DEVICE), room)
-    x, radial, direction, *weights = inputs.values()
-    compiled = torch.ops.spherenet_fast
-    arguments = (x, radial, direction, torsions, *weights, *graph_arrays(room), False, False, False)
-    torch.library.opcheck(compiled.gated_sum.default, arguments)
-    torch.library.opcheck(compiled.silu.default, (x,))
-    torch.library.opcheck(compiled.segment_sum.default, (x, room.in_ptr, None, room.edge_index[1].contiguous()))
+@pytest.mark.parametrize("name", sorted(REGISTERED - (CPU_ONLY if DEVICE == "cuda" else set())))
+def test_every_operator_under_opcheck(name):
+    torch.library.opcheck(getattr(torch.ops.spherenet_fast, name).default, calls(torch.float64, DEVICE)[name][0])
 
 
 # ---- last, because whatever it leaves behind would fail the others --------------------------------------------------
@@ -308,7 +301,7 @@ def test_every_operator_under_opcheck():
 def test_a_recording_that_fails_leaves_nothing_behind():
     """A loss that reads a value on the host, once: then the same process records, draws numbers and frees memory."""
     model = SphereNet(**SMALL).double().cuda().train()
-    data = moved(labelled_batch((6, 5)), "cuda")
+    data = moved(labeled_batch((6, 5)), "cuda")
     predict = CapturedInference(copy.deepcopy(model).eval(), Capacity.of([data], 5.0))
     before = [predict(data) for _ in range(5)][-1]
     reads = [True]

@@ -9,7 +9,7 @@ from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated
 from spherenet_fast.ops import reference
 
 DEFAULT, ODD = SHAPES[0], SHAPES[4]
-WEIGHTS = ("angle_weight", "angle_up", "torsion_weight", "torsion_up")
+WEIGHTS = ("angle_weight", "angle_expand", "torsion_weight", "torsion_expand")
 
 
 def compare(operators, vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
@@ -22,7 +22,7 @@ def compare(operators, vec, graph, inputs, basis, dtype, tolerance, angle_at="se
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 @pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_every_size(cuda_operators, shape, gates, basis, dtype, tolerance):
@@ -57,7 +57,7 @@ def test_angles_at_the_receiver(cuda_operators, name, shape, dtype, tolerance):
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 @pytest.mark.parametrize("name, sizes", [("star", (130, 8, 8)), ("star", (20, 9, 17)), ("batch", (200, 40, 33))])
 def test_several_blocks_of_channels_and_groups_of_basis_channels(cuda_operators, name, sizes, dtype, tolerance):
-    """With few neighbours and with many: chunks shrink to what fits into shared memory."""
+    """With few neighbors and with many: chunks shrink to what fits into shared memory."""
     vec, graph = GRAPHS[name]
     compare(cuda_operators, vec, graph, gated_inputs(vec, 2, 2, *sizes), "paper", dtype, tolerance)
 

@@ -54,8 +54,8 @@ def test_impossible_launches(fault, name, cause):
     assert fault(name).stdout == f"spherenet_fast: kernel {name}: {cause}\n"
 
 
-def test_uninitialised_shared_memory_is_not_a_number(fault):
-    assert fault("uninitialised").stdout == "no error, 64 NaN\n"
+def test_uninitialized_shared_memory_is_not_a_number(fault):
+    assert fault("uninitialized").stdout == "no error, 64 NaN\n"
     # a thread that runs too early reads what nobody has written yet
     assert fault("missing barrier").stdout == "no error, 32 NaN\n"
 

@@ -77,19 +77,6 @@ def test_radial_basis_without_one_tangent(cuda_operators, absent):
     assert all(torch.equal(a, b) for a, b in zip(double_backward(tangents), with_zeros, strict=True))
 
 
-# ---- radial_filter ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
-@pytest.mark.parametrize("size", [(70, 128, 6), (33, 130, 3), (1, 1, 1), (0, 8, 2), (32, 64, 16), (5, 65, 9)])
-def test_radial_filter(cuda_operators, size, dtype, tolerance):
-    edges, channels, num_radial = size
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"x": (edges, channels), "bessel": (edges, num_radial), "weight": (channels, num_radial)}
-    given = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-    compare(cuda_operators, "radial_filter", cast(given, dtype), tolerance=tolerance)
-
-
 # ---- silu ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the neighbour search, run on the CPU: the very same graphs as those of `radius_graph`."""
+"""The CUDA kernels of the neighbor search, run on the CPU: the very same graphs as those of `radius_graph`."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ def assert_equal(found, expected):
 
 
 def search(operators, pos, batch, cutoff, room=0):
-    """in_ptr, pair_ptr, edge_index, out_edge, rev, with room for more edges and pairs than there are."""
+    """in_ptr, triplet_ptr, edge_index, out_edge, rev, with room for more edges and triplets than there are."""
     _, _, status = operators.neighbor_pointers(pos, batch, cutoff)
-    edges, pairs, wrong = status.tolist()
+    edges, triplets, wrong = status.tolist()
     assert wrong == 0
-    in_ptr, pair_ptr, again = operators.neighbor_pointers(pos, batch, cutoff, edges + room, pairs + room)
+    in_ptr, triplet_ptr, again = operators.neighbor_pointers(pos, batch, cutoff, edges + room, triplets + room)
     assert torch.equal(again, status)
-    return in_ptr, pair_ptr, *operators.neighbor_edges(pos, batch, in_ptr, cutoff, edges + room)
+    return in_ptr, triplet_ptr, *operators.neighbor_edges(pos, batch, in_ptr, cutoff, edges + room)
 
 
 # molecules of no, one and a few atoms; of a warp's width, one more and one less; more atoms than the scan has threads
@@ -32,7 +32,7 @@ def test_graphs(cuda_operators, sizes, dtype):
     pos, batch = random_batch(sizes, dtype)
     for numbers in (batch, None) if len(pos) < 100 else (batch,):
         graph = radius_graph(pos, numbers, 2.0)
-        expected = graph.in_ptr, graph.pair_ptr, graph.edge_index, graph.out_edge, graph.rev
+        expected = graph.in_ptr, graph.triplet_ptr, graph.edge_index, graph.out_edge, graph.rev
         assert_equal(search(cuda_operators, pos, numbers, 2.0), expected)
         for room in (0, 5):
             assert_equal(search(cuda_operators, pos, numbers, 2.0, room), search(ops, pos, numbers, 2.0, room))
@@ -53,10 +53,10 @@ def test_distances_are_rounded_alike(cuda_operators):
 
 def test_too_little_room(cuda_operators):
     pos, batch = random_batch([9, 30])
-    edges, pairs, _ = ops.neighbor_pointers(pos, batch, 2.0)[2].tolist()
-    for capacities in ((edges - 1, -1), (-1, pairs - 1), (0, 0), (edges, 0)):
-        in_ptr, pair_ptr, status = cuda_operators.neighbor_pointers(pos, batch, 2.0, *capacities)
-        assert (in_ptr == 0).all() and (pair_ptr == 0).all() and status.tolist() == [edges, pairs, 0]
+    edges, triplets, _ = ops.neighbor_pointers(pos, batch, 2.0)[2].tolist()
+    for capacities in ((edges - 1, -1), (-1, triplets - 1), (0, 0), (edges, 0)):
+        in_ptr, triplet_ptr, status = cuda_operators.neighbor_pointers(pos, batch, 2.0, *capacities)
+        assert (in_ptr == 0).all() and (triplet_ptr == 0).all() and status.tolist() == [edges, triplets, 0]
         edge_index, out_edge, rev = cuda_operators.neighbor_edges(pos, batch, in_ptr, 2.0, 4)
         assert (edge_index == -1).all() and (rev == -1).all() and out_edge.tolist() == [0, 1, 2, 3]
 

@@ -9,8 +9,8 @@ from molecules import EXACT, around_one_edge, complete_graph
 from operator_cases import GRAPHS, crowd
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 DTYPES = [torch.float64, torch.float32]
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
@@ -36,7 +36,7 @@ def test_exact_molecules(cuda_operators, name, dtype):
 
 
 def clustered(seed, count=40):
-    """Azimuths [count] in chains: neighbours a little more and a little less than the margin of 1e-4 apart.
+    """Azimuths [count] in chains: neighbors a little more and a little less than the margin of 1e-4 apart.
 
     Every chain is longer than the margin, so who is tied depends on whom one asks; one lies across the zero.
     """
@@ -68,7 +68,7 @@ def test_equal_azimuths(cuda_operators):
 
 
 @pytest.mark.parametrize("num_in, num_out", [(1023, 1), (1024, 2), (1025, 1), (1200, 2)])
-def test_very_many_neighbours(cuda_operators, num_in, num_out):
+def test_very_many_neighbors(cuda_operators, num_in, num_out):
     """As many as the azimuths kept in shared memory, and more."""
     edges = [(k + 1, 0) for k in range(num_in)] + [(0, k + 1) for k in range(num_out)]
     graph = build_graph(torch.tensor(edges).T, num_in + 1)
@@ -76,9 +76,9 @@ def test_very_many_neighbours(cuda_operators, num_in, num_out):
     assert torch.equal(cuda_operators.torsion_reference(vec, graph), ops.torsion_reference(vec, graph))
 
 
-@pytest.mark.parametrize("num_neighbours", [17, 33, 100])
-def test_more_pairs_than_fit_at_once(cuda_operators, num_neighbours):
-    pos = torch.cat([torch.zeros(1, 3).double(), torch.randn(num_neighbours, 3, dtype=torch.float64)])
+@pytest.mark.parametrize("num_neighbors", [17, 33, 100])
+def test_more_pairs_than_fit_at_once(cuda_operators, num_neighbors):
+    pos = torch.cat([torch.zeros(1, 3).double(), torch.randn(num_neighbors, 3, dtype=torch.float64)])
     graph = radius_graph(pos, None, 10.0)
     keep = (graph.edge_index == 0).any(0)
     graph = build_graph(graph.edge_index[:, keep], len(pos))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from molecules import SMALL, labelled_batch
+from molecules import SMALL, labeled_batch
 
 from spherenet_fast import cuda_graph
 from spherenet_fast.cuda_graph import WARM_UP, Capacity, CapturedTraining, Recorded
@@ -184,7 +184,7 @@ def summed_in(tensor):
 def test_no_node_of_a_step_is_older_than_the_step():
     """An AccumulateGrad node that an eager graph keeps alive has that graph's stream: none may be in the recording."""
     torch.manual_seed(0)
-    model, data = SphereNet(**SMALL).double().train(), labelled_batch((5, 4))
+    model, data = SphereNet(**SMALL).double().train(), labeled_batch((5, 4))
     held = model(data)  # keeps the nodes of all parameters alive
     found = []
 
@@ -221,7 +221,7 @@ class Weighed(torch.nn.Module):
 
 def test_a_loss_with_weights_of_its_own():
     torch.manual_seed(0)
-    model, data, loss = SphereNet(**SMALL).double().train(), labelled_batch((5, 4)), Weighed()
+    model, data, loss = SphereNet(**SMALL).double().train(), labeled_batch((5, 4)), Weighed()
     optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.0)
     step = CapturedTraining(model, loss, optimizer, Capacity.of([data], 5.0), forces=False, graph_labels=())
     value = step(data)
@@ -230,7 +230,7 @@ def test_a_loss_with_weights_of_its_own():
 
 def test_gradients_that_the_optimizer_does_not_reset_add_up():
     torch.manual_seed(0)
-    model, data = SphereNet(**SMALL).double().train(), labelled_batch((5, 4))
+    model, data = SphereNet(**SMALL).double().train(), labeled_batch((5, 4))
     first, *rest = model.parameters()
     step = CapturedTraining(
         model, lambda energy, forces, batch: energy.sum(), torch.optim.SGD(rest, lr=0.0), Capacity.of([data], 5.0),

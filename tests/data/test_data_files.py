@@ -1,6 +1,8 @@
 """Readers of archives, structures, samples and PyTorch Geometric's data sets."""
 
 import urllib.error
+from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from spherenet_fast.data import read_molecules, sample_path
+from spherenet_fast.data import Molecules, read_molecules, sample_path, sources
+from spherenet_fast.data.reading import as_stated
 
 
 def test_shipped_samples():
@@ -180,3 +183,23 @@ def test_absent_data_set_of_pytorch_geometric(tmp_path, monkeypatch):
         read_molecules("pyg:MD17/water", root=tmp_path)
     with pytest.raises(ValueError, match="data.root: expected the folder"):
         read_molecules("pyg:QM9")
+
+
+def test_a_format_is_a_module_in_the_list(tmp_path, monkeypatch):
+    """A source that only the added format holds; names and units that its user states are obeyed."""
+
+    def read_source(source, options):
+        text = Path(source).read_text()
+        pos = torch.tensor([[0.0, 0.0, float(text)], [0.0, 0.0, 0.0]], dtype=options.dtype)
+        arrays = dict(n_atoms=torch.tensor([2]), z=torch.tensor([1, 1]), pos=pos, y=torch.ones(1, 1).double())
+        return as_stated(Molecules(**arrays, names=("E",), units=(None,)), options)
+
+    added = SimpleNamespace(holds=lambda source: source.endswith(".bond"), read_source=read_source)
+    monkeypatch.setattr(sources, "FORMATS", (added, *sources.FORMATS))
+    path = tmp_path / "h2.bond"
+    path.write_text("0.75")
+    found = read_molecules(path, dtype=torch.float64, keys={"energy": "E"}, file_units={"energy": "eV", "length": "nm"})
+    assert found.pos[0, 2] == 7.5 and (found.names, found.units) == (("energy",), ("eV",))
+    assert found.origin.files == (str(path),)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'unit'"):
+        read_molecules(path, unit="eV")

@@ -19,7 +19,7 @@ from spherenet_fast.data.labels import parse_keys
 from spherenet_fast.training import Potential, train
 from spherenet_fast.training.metrics import ErrorSum, evaluate, spreads
 from spherenet_fast.training.module import TrainingModule
-from spherenet_fast.training.normalization import fit_normalisation
+from spherenet_fast.training.normalization import fit_normalization
 from spherenet_fast.training.optimization.losses import total_loss
 from spherenet_fast.training.prepare import prepare_molecules
 
@@ -283,12 +283,12 @@ def test_molecules_without_a_label_do_not_count(tmp_path, capsys):
         f"forces: 2 of 12 molecules have no label and do not count (frame 3 of {tmp_path}/f.extxyz, ...)\n"
     )
     everything = torch.arange(12)
-    normalisation = fit_normalisation(molecules, everything)
+    normalization = fit_normalization(molecules, everything)
     complete = torch.tensor([0, 1, 2, 4, 6, 8, 9, 10, 11])
-    assert normalisation.scale.item() == pytest.approx(
-        fit_normalisation(molecules, torch.tensor([*complete, 5])).scale.item(), rel=1e-12
+    assert normalization.scale.item() == pytest.approx(
+        fit_normalization(molecules, torch.tensor([*complete, 5])).scale.item(), rel=1e-12
     )
-    potential = Potential(untrained()[0].model.train(), normalisation, ("energy",), ("eV",), forces=True)
+    potential = Potential(untrained()[0].model.train(), normalization, ("energy",), ("eV",), forces=True)
     y = molecules.y[torch.tensor([*complete, 3]), 0]
     energy, forces = potential.energy_and_forces(molecules[everything])
     rows = torch.tensor([*complete, 3]).sort().values

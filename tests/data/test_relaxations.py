@@ -23,7 +23,7 @@ from spherenet_fast.training.callbacks.logs import read_metrics
 from spherenet_fast.training.config.files import load_config
 from spherenet_fast.training.metrics import ErrorSum, evaluate
 from spherenet_fast.training.module import TrainingModule
-from spherenet_fast.training.normalization import fit_normalisation
+from spherenet_fast.training.normalization import fit_normalization
 from spherenet_fast.training.optimization.losses import error_loss, total_loss
 
 CONFIGS_FOLDER = Path(__file__).parents[2] / "spherenet_fast/configs"
@@ -173,11 +173,11 @@ def test_forces_on_fixed_atoms_do_not_count():
     molecules = slabs_with_fixed_atoms([True, False, False, True, True, False])
     free = ~molecules.fixed
     config = tiny_config(data__dtype="float32")
-    normalisation = fit_normalisation(molecules, torch.arange(2))
-    assert normalisation.scale[0].item() == pytest.approx(
+    normalization = fit_normalization(molecules, torch.arange(2))
+    assert normalization.scale[0].item() == pytest.approx(
         molecules.forces[free].square().mean().sqrt().item(), rel=1e-6
     )
-    potential = Potential(with_outputs(SphereNet(**TINY_MODEL)), normalisation, ("energy",), ("eV",), forces=True)
+    potential = Potential(with_outputs(SphereNet(**TINY_MODEL)), normalization, ("energy",), ("eV",), forces=True)
     other = molecules.forces.clone()
     other[molecules.fixed] += 100
     batches = [molecules[[0, 1]], molecules[[0, 1]]]
@@ -206,8 +206,8 @@ def test_forces_on_fixed_atoms_alone_cannot_be_learned():
     molecules = slabs_with_fixed_atoms([True] * 3 + [False] * 3)
     for scale in ("auto", "none"):
         with pytest.raises(ValueError, match="data.forces: expected atoms that are not fixed, got 3 that are"):
-            fit_normalisation(molecules, torch.tensor([0]), scale=scale)
-    assert torch.isfinite(fit_normalisation(molecules, torch.tensor([1])).scale).all()
+            fit_normalization(molecules, torch.tensor([0]), scale=scale)
+    assert torch.isfinite(fit_normalization(molecules, torch.tensor([1])).scale).all()
 
 
 def test_a_run_with_batches_in_which_all_atoms_are_fixed(tmp_path):
@@ -234,9 +234,9 @@ def tiny(source, **changes):
 
 
 def test_training_on_slabs_without_one_metal(tmp_path):
-    config = load_config("is2re", tiny("fcc111", data__train=12, data__val=4, data__test=3))
-    assert config.data.within == 0.02
-    config.data.within = 5.0
+    config = load_config("slabs", tiny("fcc111", data__train=12, data__val=4, data__test=3))
+    assert config.data.ewt_threshold == 0.02
+    config.data.ewt_threshold = 5.0
     results = train(config, tmp_path / "run")
     assert 0 < results["within"]["adsorption_energy"] <= 1
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
@@ -272,19 +272,19 @@ def test_training_on_relaxations(tmp_path, relaxations):
 def documented(*places):
     """The training commands in texts: config, overrides."""
     for place in places:
-        for name, options in re.findall(r"spherenet-fast train ((?:is2re|oc20)\S*?)((?: --set [^\s`]+)*)[\s`]", place):
+        for name, options in re.findall(r"spherenet-fast train ((?:slabs|oc20)\S*?)((?: --set [^\s`]+)*)[\s`]", place):
             yield name, options.split(" --set ")[1:]
 
 
 def test_documented_commands_resolve():
     """No command in the README or the configs asks for a key or a variant that is not there."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    configs = [(CONFIGS_FOLDER / f"{name}.yaml").read_text() for name in ("is2re", "oc20")]
+    configs = [(CONFIGS_FOLDER / f"{name}.yaml").read_text() for name in ("slabs", "oc20")]
     found = list(documented(readme, *configs))
-    assert len(found) >= 12 and {name for name, _ in found} == {"is2re", "oc20:is2re", "oc20:s2ef"}
+    assert len(found) >= 10 and {name for name, _ in found} == {"slabs", "oc20:is2re", "oc20:s2ef"}
     for name, options in found:
         data = load_config(name, options).data
-        if name != "is2re":
+        if name != "slabs":
             assert not data.held_out and data.test == 0 and data.source != "fcc111"
             assert data.targets == ["relaxed_energy" if name == "oc20:is2re" else "energy"]
     with pytest.raises(ValueError, match="config: expected one of oc20:is2re, oc20:s2ef, got oc20"):
@@ -308,10 +308,10 @@ def test_a_folder_of_trajectories_trains_as_documented(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("data.within=0", "config key 'data.within': expected more than 0, got 0"),
+        ("data.ewt_threshold=0", "config key 'data.ewt_threshold': expected more than 0, got 0"),
         ("data.split=s.npz", r"config key 'data.held_out': expected none where data.split says all, got \['Pd'\]"),
     ],
 )
 def test_wrong_configs(changes, message):
     with pytest.raises(ValueError, match=message):
-        load_config("is2re", [changes])
+        load_config("slabs", [changes])

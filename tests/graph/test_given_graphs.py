@@ -35,8 +35,8 @@ WRONG = [
     (dict(rev=exchanged(GRAPH.rev, 0, 1)), r"graph.rev: expected \d+ at 0 as the edges say, got"),
     (dict(rev=torch.full_like(GRAPH.rev, -1)), r"graph.rev: expected \d+ at 0 as the edges say, got -1"),
     (dict(out_edge=exchanged(GRAPH.out_edge, 0, 1)), r"graph.out_edge: expected \d+ at 0 as the edges say, got"),
-    (dict(pair_ptr=GRAPH.pair_ptr.flip(0)), "graph.pair_ptr: expected 0 at 0 as the edges say, got"),
-    (dict(num_pairs=3), f"graph.num_pairs: expected at least {GRAPH.num_pairs}, got 3"),
+    (dict(triplet_ptr=GRAPH.triplet_ptr.flip(0)), "graph.triplet_ptr: expected 0 at 0 as the edges say, got"),
+    (dict(num_triplets=3), f"graph.num_triplets: expected at least {GRAPH.num_triplets}, got 3"),
     (dict(edge_index=GRAPH.edge_index.flip(1)), "graph.edge_index: expected edges sorted by receiver"),
     (dict(rev=GRAPH.rev[:-1]), r"graph.rev: expected \d+ entries, got"),
 ]
@@ -102,7 +102,7 @@ def test_right_graphs_pass(monkeypatch):
 
 
 def test_graphs_with_room_for_more():
-    capacity = Capacity(4, 15, len(GRAPH.rev) + 9, GRAPH.num_pairs + 30)
+    capacity = Capacity(4, 15, len(GRAPH.rev) + 9, GRAPH.num_triplets + 30)
     padded = PaddedBatch(capacity, 5.0, DATA.pos)
     padded.fill(DATA.z, DATA.pos, DATA.batch, 2)
     graph, model = padded_graph(GRAPH, capacity), small()
@@ -117,7 +117,7 @@ def test_graphs_with_room_for_more():
     batch = torch.zeros_like(crystal.z)
     data = as_data(**vars(crystal) | dict(batch=batch, num_graphs=1))
     found = radius_graph(data.pos, batch, 5.0, data.cell, data.pbc)
-    predict = CapturedInference(model, Capacity(1, 40, len(found.rev) + 5, found.num_pairs + 7))
+    predict = CapturedInference(model, Capacity(1, 40, len(found.rev) + 5, found.num_triplets + 7))
     torch.testing.assert_close(predict(data)[0], model(data).detach(), rtol=1e-11, atol=1e-12)
 
 

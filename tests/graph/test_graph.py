@@ -61,7 +61,7 @@ def test_cutoff_itself_is_outside():
     assert radius_graph(pair, None, 3.0000001).edge_index.shape == (2, 2)
 
 
-def test_neighbours_are_decided_in_double_precision():
+def test_neighbors_are_decided_in_double_precision():
     # In float32 the distance rounds to 5 and 1e-9 below 5 cannot be told from 5.
     pair = torch.tensor([[0.0, 0, 0], [5 - 1e-9, 0, 0]], dtype=torch.float64)
     assert radius_graph(pair, None, 5.0).edge_index.shape == (2, 2)
@@ -82,7 +82,7 @@ def test_neighbours_are_decided_in_double_precision():
 def test_no_edges(pos, batch, periodic):
     cell = 100 * torch.eye(3) if periodic else None
     graph = radius_graph(pos, batch, 2.0, cell)
-    assert graph.edge_index.shape == (2, 0) and graph.num_pairs == 0
+    assert graph.edge_index.shape == (2, 0) and graph.num_triplets == 0
     check(graph, len(pos))
     assert edge_vectors(pos, graph, batch, cell).shape == (0, 3)
 
@@ -136,7 +136,7 @@ def test_one_atom_crystal():
     graph = radius_graph(pos, None, 5.0, cell)
     assert graph.edge_index.shape == (2, 12 + 6 + 24)  # the first three shells of fcc, at 2.55, 3.6 and 4.41 Å
     assert torch.equal(rows(graph), ase_rows(pos, cell, True, 5.0))
-    assert graph.num_pairs == 42 * 42
+    assert graph.num_triplets == 42 * 42
     check(graph, 1)
 
 

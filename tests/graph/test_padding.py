@@ -16,7 +16,7 @@ MORE_ATOMS, MORE_EDGES, MORE_PAIRS = 3, 7, 11
 
 
 def room_for(graph):
-    sizes = len(graph.in_ptr) - 1 + MORE_ATOMS, len(graph.rev) + MORE_EDGES, graph.num_pairs + MORE_PAIRS
+    sizes = len(graph.in_ptr) - 1 + MORE_ATOMS, len(graph.rev) + MORE_EDGES, graph.num_triplets + MORE_PAIRS
     return Capacity(1, *sizes)
 
 
@@ -37,18 +37,18 @@ def test_gated_sum(name, gates):
     room, edges = padded_graph(graph, room_for(graph)), len(vec)
     torsions, more_vec = ops.torsion_reference(vec, graph), torch.randn(MORE_EDGES, 3, dtype=vec.dtype)
     in_room = ops.torsion_reference(torch.cat([vec, more_vec]), room)
-    assert in_room.shape == (graph.num_pairs + MORE_PAIRS,) and torch.equal(in_room[: graph.num_pairs], torsions)
+    assert in_room.shape == (graph.num_triplets + MORE_PAIRS,) and torch.equal(in_room[: graph.num_triplets], torsions)
     inputs = gated_inputs(vec, **gates)
     of_edges = ("x", "radial", "direction")
     more = {f"more {key}": _more_rows(inputs[key]) for key in of_edges}
 
-    def plain(x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up, more_x, *_):
-        weights = angle_weight, angle_up, torsion_weight, torsion_up
+    def plain(x, radial, direction, angle_weight, angle_expand, torsion_weight, torsion_expand, more_x, *_):
+        weights = angle_weight, angle_expand, torsion_weight, torsion_expand
         reference = None if torsion_weight is None else torsions
         return ops.gated_sum(x, radial, direction, reference, graph, *weights), 0 * more_x
 
-    def with_room(x, radial, direction, angle_weight, angle_up, torsion_weight, torsion_up, *more):
-        weights = angle_weight, angle_up, torsion_weight, torsion_up
+    def with_room(x, radial, direction, angle_weight, angle_expand, torsion_weight, torsion_expand, *more):
+        weights = angle_weight, angle_expand, torsion_weight, torsion_expand
         rows = [None if v is None else torch.cat([v, m]) for v, m in zip((x, radial, direction), more, strict=True)]
         value = ops.gated_sum(*rows, None if torsion_weight is None else in_room, room, *weights)
         return value[:edges], value[edges:]
@@ -84,7 +84,7 @@ def test_sums_and_their_transpose(name):
         assert torch.equal(slope, sums)
 
 
-# ---- the search for neighbours ---------------------------------------------------------------------------------------
+# ---- the search for neighbors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -124,15 +124,15 @@ def test_anything_wrong_is_said_and_leaves_no_edges(change):
 def test_found_in_fixed_size():
     pos, batch = random_batch([4, 0, 9, 1], torch.float64)
     exact = radius_graph(pos, batch, 2.0)
-    capacity = Capacity(4, len(pos), len(exact.rev) + 5, exact.num_pairs + 6)
+    capacity = Capacity(4, len(pos), len(exact.rev) + 5, exact.num_triplets + 6)
     found, status = fixed_radius_graph(pos, batch, 2.0, capacity)
-    assert status.tolist() == [len(exact.rev), exact.num_pairs, 0]
+    assert status.tolist() == [len(exact.rev), exact.num_triplets, 0]
     assert_same_graph(found, padded_graph(exact, capacity))
-    for name in ("edges", "pairs"):
-        small = capacity._replace(**{name: status[("edges", "pairs").index(name)].item() - 1})
+    for name in ("edges", "triplets"):
+        small = capacity._replace(**{name: status[("edges", "triplets").index(name)].item() - 1})
         graph, found_status = fixed_radius_graph(pos, batch, 2.0, small)
         assert torch.equal(found_status, status) and not graph.present.any()
-        assert (graph.in_ptr == 0).all() and (graph.pair_ptr == 0).all()
+        assert (graph.in_ptr == 0).all() and (graph.triplet_ptr == 0).all()
 
 
 def test_rows_that_the_first_step_did_not_count():
@@ -171,7 +171,7 @@ def test_bad_arguments(change, message):
 def test_a_model_in_padding(sizes):
     data = rattled_batch(sizes, seed=2)
     graph = radius_graph(data.pos, data.batch, 5.0)
-    capacity = Capacity(len(sizes) + 2, len(data.z) + 5, len(graph.rev) + 9, graph.num_pairs + 30)
+    capacity = Capacity(len(sizes) + 2, len(data.z) + 5, len(graph.rev) + 9, graph.num_triplets + 30)
     padded = PaddedBatch(capacity, 5.0, data.pos)
     padded.fill(data.z, data.pos, data.batch, len(sizes))
     in_room, _ = fixed_radius_graph(padded.pos, padded.batch, 5.0, capacity)
@@ -205,14 +205,14 @@ def test_vectors_in_padding_are_lengths_with_derivatives():
 def test_capacity_of_batches():
     batches = [rattled_batch(sizes, seed=1) for sizes in ((6, 9), (4, 4, 4), (3,))]
     graphs = [radius_graph(data.pos, data.batch, 5.0) for data in batches]
-    largest = 3, 15, max(len(graph.rev) for graph in graphs), max(graph.num_pairs for graph in graphs)
+    largest = 3, 15, max(len(graph.rev) for graph in graphs), max(graph.num_triplets for graph in graphs)
     assert Capacity.of(batches, 5.0, spare=0) == largest
     assert all(size >= 1.5 * least for size, least in zip(Capacity.of(batches, 5.0, spare=0.5), largest, strict=True))
     with pytest.raises(ValueError, match="batches: expected at least one, got none"):
         Capacity.of([], 5.0)
 
 
-@pytest.mark.parametrize("name, size", [("atoms", 8), ("edges", 15), ("pairs", 40)])
+@pytest.mark.parametrize("name, size", [("atoms", 8), ("edges", 15), ("triplets", 40)])
 def test_a_graph_larger_than_its_room(name, size):
     data = rattled_batch((9,))
     graph = radius_graph(data.pos, None, 5.0)

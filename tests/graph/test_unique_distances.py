@@ -6,10 +6,10 @@ from molecules import rattled_batch
 from operator_cases import GRAPHS
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.graph.padding import Capacity, padded_graph
 from spherenet_fast.graph.unique_distances import unique_distances
+from spherenet_fast.ops import reference
 
 
 @pytest.mark.parametrize("operators", [ops, reference])

@@ -8,8 +8,8 @@ import scipy.special
 import torch
 from molecules import MOLECULES, complete_graph, rattled, rotation
 
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10
 GRADCHECK = dict(atol=1e-5, rtol=1e-4)
@@ -22,7 +22,7 @@ def pairs_of(graph):
         edges_out = graph.out_edge[graph.out_ptr[j] : graph.out_ptr[j + 1]].tolist()
         for q_local, q in enumerate(edges_in):
             for e_local, e in enumerate(edges_out):
-                yield int(graph.pair_ptr[j]) + q_local * len(edges_out) + e_local, q, e
+                yield int(graph.triplet_ptr[j]) + q_local * len(edges_out) + e_local, q, e
 
 
 # ---------------------------------------------------------------------------------------------------- torsions
@@ -32,7 +32,7 @@ def brute_force_reference(vec, graph):
     """torsion_reference by the words of its definition, one pair at a time."""
     vec = vec.double().numpy()
     direction = vec / np.linalg.norm(vec, axis=1, keepdims=True)
-    found = np.full(graph.num_pairs, -9)
+    found = np.full(graph.num_triplets, -9)
     for pair, q, e in pairs_of(graph):
         a = direction[e]
 
@@ -95,7 +95,7 @@ def test_torsions_around_an_edge_add_up_to_a_turn(seed):
 
 
 def test_ties_and_lines_by_hand():
-    # Atom 1 is the centre; e = 1->0 points along -x, the others lie at azimuths 0, 0, pi/2 about e, one on its line.
+    # Atom 1 is the center; e = 1->0 points along -x, the others lie at azimuths 0, 0, pi/2 about e, one on its line.
     pos = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [0, 1, 0], [0.5, 2, 0], [0, 0, -1.5], [2, 0, 0]], dtype=torch.float64)
     graph = complete_graph(6)
     chosen = reference.torsion_reference(edge_vectors(pos, graph), graph)
@@ -148,7 +148,7 @@ def gated_inputs(pos, graph, num_spherical=3, num_radial=2, channels=3, rank=2, 
 def brute_force_gated_sum(x, radial, direction, chosen, graph, weights, name, torsions):
     """The sum over triplets with angles from acos and atan2 and SciPy's harmonics."""
     x, radial, direction, *weights = (value.detach().numpy() for value in (x, radial, direction, *weights))
-    angle_weight, angle_up, torsion_weight, torsion_up = weights
+    angle_weight, angle_expand, torsion_weight, torsion_expand = weights
     num_spherical, num_radial = radial.shape[1:]
     total = np.zeros_like(x)
     for pair, q, e in pairs_of(graph):
@@ -172,11 +172,11 @@ def brute_force_gated_sum(x, radial, direction, chosen, graph, weights, name, to
                     t += torsion_weight[:, h * num_radial + n] * radial[q, order, n] * value
                     if m == 0:
                         a += angle_weight[:, degree * num_radial + n] * radial[q, degree, n] * value
-        total[e] += x[q] * (angle_up @ a) * (torsion_up @ t if torsions else 1)
+        total[e] += x[q] * (angle_expand @ a) * (torsion_expand @ t if torsions else 1)
     return total
 
 
-@pytest.mark.parametrize("name", ["paper", "released"])
+@pytest.mark.parametrize("name", ["paper", "dig"])
 @pytest.mark.parametrize("torsions", [True, False])
 def test_gated_sum(name, torsions):
     pos = rattled(5, 3)
@@ -205,7 +205,7 @@ def test_gated_sum_without_weights_and_with_torsion_only():
     assert (reference.gated_sum(x, radial, direction, chosen, graph, *ones, *weights[2:]) == 0).all()
 
 
-@pytest.mark.parametrize("name", ["paper", "released"])
+@pytest.mark.parametrize("name", ["paper", "dig"])
 def test_derivatives_of_gated_sum(name):
     pos = rattled(4, 1)
     graph = complete_graph(4)

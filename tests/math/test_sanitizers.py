@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [*sorted((ROOT / "csrc/cpu").glob("*.cpp")), ROOT / "tests/cpp/test_kernels.cpp"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-# -O0: half the time to compile, and nothing is optimised away before the sanitizers see it; -g1: lines for the reports
+# -O0: half the time to compile, and nothing is optimized away before the sanitizers see it; -g1: lines for the reports
 FLAGS = ["-std=c++17", "-O0", "-g1", *SANITIZERS]
 
 

@@ -17,7 +17,7 @@ ONE_LAYER = {**SMALL, "num_layers": 1}
 
 
 def molecules(sizes):
-    """A batch and its graph: a search for neighbours has no place in a compiled function."""
+    """A batch and its graph: a search for neighbors has no place in a compiled function."""
     data = in_dtype(rattled_batch(sizes), torch.float32)
     data.num_graphs = len(sizes)
     return data, radius_graph(data.pos, data.batch, 5.0)

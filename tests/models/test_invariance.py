@@ -8,7 +8,7 @@ from small_models import IDS, IMPLEMENTATIONS, NAMES, small_model
 from spherenet_fast.models import SphereNet
 
 # Rotated positions differ in the last bit, 1e-16 or 6e-8 of them; some hundred operations later, and divided by the
-# distance of a neighbour from an axis, that is 1e-12 or 1e-6 of the energy, and ten times as much of the forces, which
+# distance of a neighbor from an axis, that is 1e-12 or 1e-6 of the energy, and ten times as much of the forces, which
 # are compared by their norm.
 RATTLED = [(torch.float64, 1e-10), (torch.float32, 2e-5)]
 # In exact molecules forces cancel: what is left of large ones has fewer digits. Most of all where atoms lie on a line:
@@ -49,7 +49,7 @@ def check_rattled(model, seeds, dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype, tolerance", RATTLED)
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 def test_rattled_molecules(basis, dtype, tolerance):
     check_rattled(with_outputs(SphereNet(**SMALL, basis=basis)).eval(), range(20), dtype, tolerance)
 

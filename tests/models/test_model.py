@@ -29,7 +29,7 @@ DATA = {
     "linear": as_data(*EXACT["acetylene"]),
 }
 VARIANTS = {
-    "released": dict(basis="released"),
+    "dig": dict(basis="dig"),
     "without torsion": dict(use_torsion=False),
     "without angle": dict(use_torsion=False, use_angle=False),
     "truncated": dict(max_num_neighbors=3),

@@ -123,7 +123,7 @@ def test_training_differentiates_forces(name):
 
 
 @pytest.mark.parametrize("num_atoms, batch, num_graphs", [(0, [], 0), (0, [], 2), (1, [0], 1), (2, [0, 2], 4)])
-def test_molecules_without_neighbours(model, num_atoms, batch, num_graphs):
+def test_molecules_without_neighbors(model, num_atoms, batch, num_graphs):
     pos, batch = torch.randn(num_atoms, 3).double(), torch.tensor(batch).long()
     data = as_data(torch.full((num_atoms,), 6), pos, batch, num_graphs=num_graphs)
     for training in (True, False):
@@ -279,7 +279,7 @@ def test_inference_compiles_to_one_graph(name, layers):
 
 
 def test_steps_of_fixed_size(name):
-    """As recorded for CUDA graphs: the batch and its neighbours in arrays with room for more."""
+    """As recorded for CUDA graphs: the batch and its neighbors in arrays with room for more."""
     model = small_model(name).eval()
     batches = [rattled_batch(sizes, seed) for seed, sizes in enumerate([(6, 4, 1), (5,)])]
     predict = CapturedInference(model, Capacity.of(batches, 5.0))

@@ -47,7 +47,7 @@ def test_every_model_counts_cells(name):
         energy, _, stress = model.energy_forces_stress(data)
         assert energy.abs() > 1e-2
         found, _, found_stress = model.energy_forces_stress(repeated(data, (2, 1, 2)))
-        # DimeNet's bilinear messages grow a thousandfold where neighbours are many, and cancel in the energy
+        # DimeNet's bilinear messages grow a thousandfold where neighbors are many, and cancel in the energy
         rtol = 1e-9 if name == "DimeNet" else 1e-10
         torch.testing.assert_close(found, 4 * energy, rtol=rtol, atol=0)
         torch.testing.assert_close(found_stress, stress, rtol=1e-8, atol=1e-10 * stress.abs().max().item())
@@ -136,4 +136,4 @@ def test_a_triplet_turns_back_only_to_the_same_image():
         assert back == {(graph.rev[e].item(), e) for e in edges}
     graph = radius_graph(CRYSTALS["one atom, fcc"].pos, None, CUTOFF, CRYSTALS["one atom, fcc"].cell)
     assert len(graph.rev) == 18  # the shells at 2.55 and 3.6 Å
-    assert graph.num_pairs - len(graph.rev) == 18 * 17
+    assert graph.num_triplets - len(graph.rev) == 18 * 17

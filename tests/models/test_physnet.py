@@ -23,7 +23,7 @@ def residual(weights, name, x):
 
 
 def energy_of_molecule(weights, z, pos, cutoff, num_blocks, residuals):
-    """One molecule: a loop over modules, atoms and neighbours. weights: state of the model by name."""
+    """One molecule: a loop over modules, atoms and neighbors. weights: state of the model by name."""
     num_atoms = len(z)
     x = [weights["emb.weight"][element] for element in z]
     y = [torch.zeros(1).double()] * num_atoms
@@ -73,7 +73,7 @@ def test_energies_and_forces_are_those_of_the_equations():
 
 
 def test_start():
-    """Masks and outputs are 0; the centres run from exp(-cutoff) to 1, with the paper's widths."""
+    """Masks and outputs are 0; the centers run from exp(-cutoff) to 1, with the paper's widths."""
     model = PhysNet()
     data = rattled_batch((5, 4))
     data.pos = data.pos.float()

@@ -47,7 +47,7 @@ def molecules(dtype):
 
 
 @pytest.fixture
-def neighbours_for_pyg(monkeypatch):
+def neighbors_for_pyg(monkeypatch):
     """What PyTorch Geometric takes from packages that need not be there."""
     monkeypatch.setattr(schnet, "radius_graph", pyg_models._edge_index)
     monkeypatch.setattr(dimenet, "radius_graph", pyg_models._edge_index)
@@ -59,7 +59,7 @@ def neighbours_for_pyg(monkeypatch):
 # are as far from its float64 ones.
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("model", MODELS)
-def test_energies_and_forces(model, dtype, tolerance, neighbours_for_pyg):
+def test_energies_and_forces(model, dtype, tolerance, neighbors_for_pyg):
     # The weights in float64 are those rounded to float32. Expected are exact numbers, of float64, for both.
     found = model.from_pyg(of_pyg(model).to(dtype)).energy_and_forces(molecules(dtype))
     expected = pyg_models.PygModel(of_pyg(model).double()).energy_and_forces(molecules(torch.float64))
@@ -68,7 +68,7 @@ def test_energies_and_forces(model, dtype, tolerance, neighbours_for_pyg):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_gradients_of_the_parameters(model, neighbours_for_pyg):
+def test_gradients_of_the_parameters(model, neighbors_for_pyg):
     """Through the second derivative; a sum over all parameters, whose names are not the same, is compared."""
     data, results = molecules(torch.float64), []
     theirs = of_pyg(model).double()
@@ -86,7 +86,7 @@ def test_module(model):
     theirs = of_pyg(model).double().eval()
     before = {name: value.clone() for name, value in theirs.state_dict().items()}
     ours = model.from_pyg(theirs)
-    assert not ours.training and ours.like().dtype == torch.float64
+    assert not ours.training and ours.parameter_like().dtype == torch.float64
     assert {name: ours.hparams[name] for name in MODELS[model] if name in ours.hparams}.items() <= MODELS[model].items()
     with torch.no_grad():
         for parameter in ours.parameters():
@@ -94,7 +94,7 @@ def test_module(model):
     assert all(torch.equal(value, before[name]) for name, value in theirs.state_dict().items())
 
 
-def test_mean_and_deviation_of_a_schnet(neighbours_for_pyg):
+def test_mean_and_deviation_of_a_schnet(neighbors_for_pyg):
     theirs = schnet.SchNet(**MODELS[SchNet], mean=-3.0, std=2.5).double()
     data = molecules(torch.float64)
     found = SchNet.from_pyg(theirs)(data)

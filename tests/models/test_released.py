@@ -1,4 +1,4 @@
-"""The numbers of the released code, its self-reference mended (fixtures/README.md), in basis "released"."""
+"""The numbers of the released code, its self-reference mended (fixtures/README.md), in basis "dig"."""
 
 import math
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors
 from spherenet_fast.models import SphereNet
+from spherenet_fast.ops import reference
 from spherenet_fast.ops.reference import spherical_harmonics, triplet_geometry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -37,7 +37,7 @@ def checkpoint(released):
 
 def make_model(released, dtype, kernels):
     state, hparams = checkpoint(released)
-    return SphereNet.from_released(state, **hparams, kernels=kernels).to(dtype)
+    return SphereNet.from_dig(state, **hparams, kernels=kernels).to(dtype)
 
 
 def make_data(released, dtype=torch.float64):
@@ -54,7 +54,7 @@ def triplet_rows(released, graph):
     j = graph.edge_index[0, e]
     e_local = torch.empty_like(graph.out_edge)
     e_local[graph.out_edge] = torch.arange(len(e_local)) - graph.out_ptr[graph.edge_index[0, graph.out_edge]]
-    return graph.pair_ptr[j] + (q - graph.in_ptr[j]) * graph.out_ptr.diff()[j] + e_local[e]
+    return graph.triplet_ptr[j] + (q - graph.in_ptr[j]) * graph.out_ptr.diff()[j] + e_local[e]
 
 
 def bases(released, kernels):
@@ -130,11 +130,11 @@ def test_gradients_of_a_loss_with_forces(released, kernels):
 def test_state_dict_that_does_not_fit(released):
     state, hparams = checkpoint(released)
     with pytest.raises(ValueError, match=r"init_e.emb.weight: expected \[95, 128\], got \[95, 32\]"):
-        SphereNet.from_released(state)
+        SphereNet.from_dig(state)
     short = {name: value for name, value in state.items() if name != "init_v.lin.weight"}
     with pytest.raises(ValueError, match=r"init_v.lin.weight: expected \[1, 48\], got none"):
-        SphereNet.from_released(short, **hparams)
+        SphereNet.from_dig(short, **hparams)
     with pytest.raises(ValueError, match=r"emb.extra: expected no such entry, got \[2\]"):
-        SphereNet.from_released(state | {"emb.extra": torch.zeros(2)}, **hparams)
-    with pytest.raises(ValueError, match='basis: expected "released"'):
-        SphereNet.from_released(state, **hparams, basis="paper")
+        SphereNet.from_dig(state | {"emb.extra": torch.zeros(2)}, **hparams)
+    with pytest.raises(ValueError, match='basis: expected "dig"'):
+        SphereNet.from_dig(state, **hparams, basis="paper")

@@ -16,7 +16,7 @@ def small_model(**hparams):
     return with_outputs(SphereNet(**{**SMALL, **hparams})).double()
 
 
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 @pytest.mark.parametrize("turned", [False, True], ids=["aligned", "turned"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_energies_forces_and_second_derivatives_are_numbers(name, turned, basis):

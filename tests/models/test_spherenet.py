@@ -11,10 +11,10 @@ import torch._dynamo.testing
 from molecules import rattled, with_outputs
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 TINY = dict(
     num_layers=1, hidden_channels=6, int_emb_size=4, basis_emb_size_dist=2, basis_emb_size_angle=3,
@@ -77,7 +77,7 @@ def test_initial_weights():
         (dict(num_spherical=9), ValueError, "num_spherical: expected 1 to 8, got 9"),
         (dict(num_radial=17), ValueError, "num_radial: expected 1 to 16, got 17"),
         (dict(hidden_channels=3.5), TypeError, "hidden_channels: expected an int, got 3.5"),
-        (dict(basis="dig"), ValueError, 'basis: expected "paper" or "released", got \'dig\''),
+        (dict(basis="other"), ValueError, 'basis: expected "paper" or "dig", got \'other\''),
         (dict(use_angle=False), ValueError, "torsion: expected None where use_angle is False"),
         (dict(use_torsion=1), TypeError, "use_torsion: expected True or False, got 1"),
         (dict(max_num_neighbors=0), ValueError, "max_num_neighbors: expected 1 to 2147483647 or None, got 0"),
@@ -134,6 +134,17 @@ def test_training_step_is_traced():
 
     for traced, expected in zip(gradients(make_fx(step)(data.pos)), gradients(step), strict=True):
         torch.testing.assert_close(traced, expected, rtol=1e-12, atol=1e-12)  # the same operations
+
+
+def test_the_former_name_of_from_dig():
+    state = SphereNet(**TINY, basis="dig").state_dict()
+    with pytest.warns(DeprecationWarning, match="use from_dig"):
+        assert SphereNet.from_released(state, **TINY, basis="released").hparams["basis"] == "dig"
+
+
+def test_the_former_name_of_a_basis():
+    with pytest.warns(DeprecationWarning, match='basis="released" is deprecated: use "dig"'):
+        assert SphereNet(**TINY, basis="released").hparams["basis"] == "dig"
 
 
 def test_the_torsion_filters_start_near_one():

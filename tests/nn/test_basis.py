@@ -7,8 +7,8 @@ import pytest
 import scipy.special
 import torch
 
-from spherenet_fast.ops import reference
 from spherenet_fast.nn import basis
+from spherenet_fast.ops import reference
 
 # random gradcheck inputs lie far from every kink; finite differences of 1e-6 leave 1e-5 of a value of order 1 to 10
 GRADCHECK = dict(atol=1e-5, rtol=1e-4)
@@ -22,7 +22,7 @@ def test_bessel_roots():
         below = scipy.special.spherical_jn(order, row * (1 - 1e-15))
         assert (below * scipy.special.spherical_jn(order, row * (1 + 1e-15)) < 0).all()
     np.testing.assert_allclose(roots[0], np.pi * np.arange(1, 17), rtol=1e-15)
-    # none is left out: between two neighbouring roots of j_{l-1} lies exactly one of j_l
+    # none is left out: between two neighboring roots of j_{l-1} lies exactly one of j_l
     assert (roots[:-1] < roots[1:]).all() and (roots[1:, :-1] < roots[:-1, 1:]).all()
 
 
@@ -38,7 +38,7 @@ def test_bessel_scale_makes_functions_orthonormal():
 
 def test_released_constants_are_rounded():
     exact = basis.spherical_bessel_constants(7, 6, "paper")
-    rounded = basis.spherical_bessel_constants(7, 6, "released")
+    rounded = basis.spherical_bessel_constants(7, 6, "dig")
     np.testing.assert_array_equal(rounded[0], exact[0].astype(np.float32).astype(np.float64))
     # a handful of float32 roundings, 6e-8 each
     np.testing.assert_allclose(rounded[1], exact[1], rtol=1e-6)

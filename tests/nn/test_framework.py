@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from attention import AttentionNet
 from molecules import as_data, rattled_batch
 
 from spherenet_fast.data import read_molecules
-from spherenet_fast.examples.attention import AttentionNet
 from spherenet_fast.graph import radius_graph
 from spherenet_fast.nn.framework import GraphNetwork3D
 
@@ -13,8 +13,8 @@ from spherenet_fast.nn.framework import GraphNetwork3D
 class Counting(GraphNetwork3D):
     """Starts with V = E = 1, counts its calls, and leaves the rest to the defaults."""
 
-    def __init__(self, **hparams):
-        super().__init__(dict(cutoff=2.0) | hparams, num_layers=3)
+    def __init__(self, cutoff=2.0, **hparams):
+        super().__init__(cutoff, num_layers=3)
         self.weight = torch.nn.Parameter(torch.ones(1).double())
         self.calls = []
 
@@ -36,7 +36,7 @@ def test_the_sums_that_models_share():
 
 
 @pytest.mark.filterwarnings("ignore:max_num_neighbors")
-def test_limits_on_neighbours_are_obeyed():
+def test_limits_on_neighbors_are_obeyed():
     data = rattled_batch((8,))
     assert (radius_graph(data.pos, None, 4.0).in_ptr.diff() >= 2).all()
     assert Counting(cutoff=4.0, max_num_neighbors=2)(data).item() == 8 + 3 * 8 * 2

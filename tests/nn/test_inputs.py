@@ -10,6 +10,7 @@ from small_models import NAMES, small_model
 from spherenet_fast.cuda_graph import Capacity, CapturedInference, CapturedTraining
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.models import MODELS
+from spherenet_fast.nn.hparams import arguments
 
 CALLS = ["forward", "energy_and_forces", "energy_forces_stress"]
 
@@ -143,7 +144,7 @@ def test_the_search_for_neighbors_names_what_it_cannot_take():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_cutoffs_up_to_the_largest_give_numbers(name):
-    largest = MODELS[name].largest_cutoff
+    largest = arguments(MODELS[name])["cutoff"].limits["high"]
     with pytest.raises(ValueError, match=f"cutoff: expected at most {largest:g}, got 1000000.0"):
         MODELS[name](cutoff=1e6)
     layers = {"num_layers", "num_blocks", "num_interactions"} & MODELS[name](cutoff=5.0).hparams.keys()

@@ -116,7 +116,7 @@ def test_training_differentiates_the_stress(model):
     assert slope == pytest.approx((values[0] - values[1]) / 2, rel=1e-5)
 
 
-def test_no_atoms_and_no_neighbours_have_no_stress(model):
+def test_no_atoms_and_no_neighbors_have_no_stress(model):
     cell = 20 * torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
     for count in (0, 2):
         data = as_data(torch.full((count,), 6), torch.zeros(count, 3).double(), torch.arange(count), cell=cell)

@@ -4,67 +4,34 @@ import pytest
 import torch
 from crystals import CRYSTALS, repeated
 from molecules import in_dtype, rattled_batch, with_outputs
-from operator_cases import bessel_constants, cast, crowd, derivatives, gated_function, gated_inputs
+from operator_cases import CASES, MODEL_SIZES, case, cast, crowd, derivatives
 from small_models import NAMES, small_model
 
 from spherenet_fast import ops
 from spherenet_fast.models import SphereNet
 
 VEC, GRAPH = crowd()  # several chunks of work for every operator: there is something to share among threads
-CONSTANTS = bessel_constants(7, 6)
 
 
-def radial_basis(dtype):
-    distance = VEC.norm(dim=1).repeat(3)
-    frequency = torch.linspace(3, 19, 6, dtype=torch.float64)
-    given = cast({"distance": distance, "frequency": frequency}, dtype)
-    return derivatives(lambda *values: ops.radial_basis(*values, *CONSTANTS, 6.0, 5), given)
-
-
-def gated_sum(dtype):
-    given = cast(gated_inputs(VEC, 7, 6, 64, 8, 8), dtype)
-    return derivatives(gated_function(ops, VEC, GRAPH), given)
-
-
-def torsion_reference(dtype):
-    return {"reference": ops.torsion_reference(VEC.to(dtype), GRAPH)}
-
-
-def sums(dtype):
-    def function(per_edge, per_atom):
-        edges = GRAPH.edge_index
-        return (
-            ops.segment_sum(per_edge**3, GRAPH.in_ptr),
-            ops.segment_sum(per_edge**3, GRAPH.out_ptr, GRAPH.out_edge),
-            ops.gather(per_atom**3, edges[0], GRAPH.out_ptr, GRAPH.out_edge),
-            ops.gather(per_atom**3, edges[1], GRAPH.in_ptr),
-        )
-
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"per_edge": (len(VEC), 128), "per_atom": (24, 128)}
-    given = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
-    return derivatives(function, given)
-
-
-def silu(dtype):
-    return derivatives(ops.silu, {"x": torch.linspace(-9, 9, 100_000).to(dtype)})
-
-
-def radial_filter(dtype):
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"x": (len(VEC), 128), "bessel": (len(VEC), 6), "weight": (128, 6)}
-    return derivatives(ops.radial_filter, {k: torch.randn(v, generator=generator).to(dtype) for k, v in shapes.items()})
+def results(name, dtype):
+    """Everything that a case gives, by name."""
+    chosen = case(name, VEC, GRAPH, MODEL_SIZES)
+    function, inputs = chosen.function(ops), cast(chosen.inputs, dtype)
+    if chosen.derivatives:
+        return derivatives(function, inputs)
+    values = function(*inputs.values())
+    return dict(enumerate(values if isinstance(values, tuple) else (values,)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("case", [radial_basis, gated_sum, torsion_reference, sums, silu, radial_filter])
-def test_operators(case, dtype, set_threads):
+@pytest.mark.parametrize("name", CASES)
+def test_operators(name, dtype, set_threads):
     set_threads(1)
-    expected = case(dtype)
+    expected = results(name, dtype)
     for threads in (1, 2, 2, 3):
         set_threads(threads)
-        found = case(dtype)
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        found = results(name, dtype)
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def training_step(model, data):

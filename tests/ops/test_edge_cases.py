@@ -3,47 +3,46 @@
 import pytest
 import torch
 from operator_cases import (
+    CASES,
+    DIFFERENTIABLE,
     GRAPHS,
     assert_close,
-    bessel_constants,
+    case,
     cast,
     crowd,
     derivatives,
     gated_function,
     gated_inputs,
-    graph_arrays,
     strided,
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph
+from spherenet_fast.ops import reference
+from spherenet_fast.ops._register import graph_arrays
 
 ODD = dict(num_spherical=3, num_radial=5, channels=7, angle_size=3, torsion_size=9)
 
 
 def all_operators(vec, graph, dtype=torch.float64, change=lambda tensor: tensor):
     """All results and derivatives of all operators on one graph, of inputs that went through `change`."""
-    given = {name: change(value) for name, value in cast(gated_inputs(vec, **ODD), dtype).items()}
-    found = {"gated_sum": derivatives(gated_function(ops, vec, graph), given)}
-    distances = {"distance": change(vec.norm(dim=1).to(dtype)), "frequency": change(torch.linspace(3, 9, 5).to(dtype))}
-    constants = bessel_constants(3, 5)
-    found["radial_basis"] = derivatives(lambda *values: ops.radial_basis(*values, *constants, 5.0, 5), distances)
-    found["torsion_reference"] = {"value": ops.torsion_reference(change(vec.to(dtype)), graph)}
-    edges, x = graph.edge_index, {"x": given["x"]}
-    found["segment_sum"] = derivatives(lambda x: ops.segment_sum(x, graph.out_ptr, graph.out_edge), x)
-    per_atom = {"x": change(torch.linspace(-1, 1, 7 * (len(graph.in_ptr) - 1), dtype=dtype).reshape(-1, 7))}
-    found["gather"] = derivatives(lambda x: ops.gather(x, edges[0], graph.out_ptr, graph.out_edge), per_atom)
-    found["silu"] = derivatives(ops.silu, x)
-    gate = {"bessel": change(x["x"][:, :3]), "weight": change(torch.linspace(-1, 1, 21, dtype=dtype).reshape(7, 3))}
-    found["radial_filter"] = derivatives(ops.radial_filter, x | gate)
-    found["outer_sum"] = derivatives(ops.outer_sum, {"a": x["x"], "b": gate["bessel"]})
-    return {f"{operator}: {name}": tensor for operator, results in found.items() for name, tensor in results.items()}
+    found = {}
+    for name in CASES:
+        chosen = case(name, vec, graph, ODD)
+        given = cast(chosen.inputs, dtype)
+        given = {key: None if value is None else change(value) for key, value in given.items()}
+        if chosen.derivatives:
+            results = derivatives(chosen.function(ops), given)
+        else:
+            values = chosen.function(ops)(*given.values())
+            results = dict(enumerate(values if isinstance(values, tuple) else (values,)))
+        found |= {f"{name}: {key}": tensor for key, tensor in results.items()}
+    return found
 
 
 def assert_same_bits(found, expected):
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_layout_of_the_numbers(change, dtype):
 @pytest.mark.parametrize("change", [at_odd_address, strided])
 def test_layout_of_the_indices(change):
     vec, graph = GRAPHS["batch"]
-    names = ("edge_index", "in_ptr", "out_ptr", "out_edge", "rev", "pair_ptr")
+    names = ("edge_index", "in_ptr", "out_ptr", "out_edge", "rev", "triplet_ptr")
     arrays = {name: change(getattr(graph, name)) for name in names}
     assert_same_bits(all_operators(vec, graph._replace(**arrays)), all_operators(vec, graph))
     x, radial, direction, *weights = gated_inputs(vec, **ODD).values()
@@ -118,28 +117,14 @@ def test_inputs_are_left_alone():
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
-def test_autocast_runs_the_operators_in_float32(low):
-    vec, graph = GRAPHS["batch"]
-    given = cast(gated_inputs(vec, **ODD), low)
-    distance, frequency = vec.norm(dim=1).to(low), torch.linspace(3, 9, 5).to(low)
-    constants = bessel_constants(3, 5)
-    per_atom = torch.randn(len(graph.in_ptr) - 1, 7).to(low)
-
-    def results(distance, frequency, per_atom, x, *others):
-        return [
-            gated_function(ops, vec, graph)(x, *others),
-            *ops.radial_basis(distance, frequency, *constants, 5.0, 5),
-            ops.segment_sum(x, graph.in_ptr),
-            ops.gather(per_atom, graph.edge_index[1], graph.in_ptr),
-            ops.silu(x),
-            ops.radial_filter(x, x[:, :2], x[:7, :2]),
-        ]
-
-    inputs = [distance, frequency, per_atom, *given.values()]
-    expected = results(*[value.float() for value in inputs])
+@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if not name.startswith("linear")])
+def test_autocast_runs_the_operators_in_float32(name, low):
+    chosen = case(name, *GRAPHS["batch"], ODD)
+    given, run = cast(chosen.inputs, low), chosen.function(ops)
+    expected = run(*cast(given, torch.float32).values())
     with torch.autocast("cpu", torch.bfloat16):
-        found = results(*inputs)
-    for value, exact in zip(found, expected, strict=True):
+        found = run(*given.values())
+    for value, exact in zip(*(v if isinstance(v, tuple) else (v,) for v in (found, expected)), strict=True):
         assert value.dtype == torch.float32 and torch.equal(value, exact)
 
 
@@ -158,7 +143,7 @@ def test_lopsided_tiles(num_in, num_out):
 def test_no_channels():
     vec, graph = crowd()
     given = gated_inputs(vec, **ODD)
-    given |= {name: given[name][:0] for name in ("angle_up", "torsion_up")} | {"x": given["x"][:, :0]}
+    given |= {name: given[name][:0] for name in ("angle_expand", "torsion_expand")} | {"x": given["x"][:, :0]}
     found = derivatives(gated_function(ops, vec, graph), given)
     assert found["value 0"].shape == (len(vec), 0)
     assert all((tensor == 0).all() for tensor in found.values())

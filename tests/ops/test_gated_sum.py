@@ -19,8 +19,8 @@ from operator_cases import (
 )
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 
 def check(vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
@@ -33,7 +33,7 @@ def check(vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 @pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_every_size(shape, gates, basis, dtype, tolerance):

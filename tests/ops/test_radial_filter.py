@@ -65,3 +65,25 @@ def test_derivatives_by_some_inputs_alone():
             (second,) = torch.autograd.grad(first.square().sum(), leaf)
             loss = loss - second if operators is ops else loss + second
         assert loss.abs().max() < 1e-10 * second.abs().max()  # float64, some ten roundings
+
+
+# as for the other CUDA kernels: sums in orders of their own
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("size", [(70, 128, 6), (33, 130, 3), (1, 1, 1), (0, 8, 2), (32, 64, 16), (5, 65, 9)])
+def test_cuda_kernel(cuda_operators, size, dtype, tolerance):
+    given = cast(inputs(*size), dtype)
+    found = derivatives(cuda_operators.radial_filter, given)
+    assert_close(found, derivatives(reference.radial_filter, cast(given, torch.float64)), tolerance)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(bessel=torch.ones(3, 2)), r"bessel: expected shape \[4, any\], got \[3, 2\]"),
+        (dict(weight=torch.ones(2, 2)), r"weight: expected shape \[3, 2\], got \[2, 2\]"),
+        (dict(bessel=torch.ones(4, 17)), "bessel: expected 1 .. 16 radial functions, got 17"),
+    ],
+)
+def test_errors(changes, message):
+    with pytest.raises(RuntimeError, match=message):
+        ops.radial_filter(**dict(x=torch.ones(4, 3), bessel=torch.ones(4, 2), weight=torch.ones(3, 2)) | changes)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpu import DEVICE
 from molecules import SMALL, as_data, rattled, rotation
-from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_inputs, small_graph
+from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_inputs, on_device
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import build_graph, edge_vectors
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.blocks import fade_out, harmonics_with_cosines
+from spherenet_fast.ops import reference
 
 # Sums over up to some twenty neighbors, each rounded to 6e-8 (float64: 1e-16) and divided by a length across an axis
 # of 0.04 and more, up to three times in a second derivative.
@@ -51,14 +52,18 @@ def test_atoms_on_a_line(even, dtype):
     assert found["value 0"].abs().max() < 1e-6  # a direction is known to 6e-8
 
 
-@pytest.mark.parametrize("even", [False, True], ids=["chiral", "even"])
-def test_derivatives_against_finite_differences(even):
-    vec, graph = small_graph()
-    leaves = tuple(value.requires_grad_() for value in inputs(vec).values())
-    # as in test_gradients.py: what differences of 1e-6 leave
-    options = dict(eps=1e-6, atol=1e-6, rtol=1e-5, fast_mode=False)
-    assert torch.autograd.gradcheck(function(ops, graph, even), leaves, **options)
-    assert torch.autograd.gradgradcheck(function(ops, graph, even), leaves, **options)
+@pytest.mark.cuda
+def test_more_neighbors_than_a_gpu_s_shared_memory_holds():
+    edges = [(k + 1, 0) for k in range(1100)] + [(0, 1), (0, 2)]
+    graph = build_graph(torch.tensor(edges).T, 1101)
+    given = inputs(torch.randn(len(edges), 3, dtype=torch.float64))
+    expected = derivatives(function(ops, graph, False), given)
+    found = [
+        derivatives(function(ops, on_device(graph, DEVICE), False), cast(given, torch.float64, DEVICE))
+        for _ in range(2)
+    ]
+    assert_close(found[0], expected, 1e-11)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in expected)  # the same bits
 
 
 def around_one_edge(*azimuths, tilt=1.2):

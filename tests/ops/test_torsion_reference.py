@@ -8,15 +8,15 @@ from molecules import EXACT, around_one_edge, complete_graph, rattled, rotation
 from operator_cases import GRAPHS, crowd, strided
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
+from spherenet_fast.ops import reference
 
 NO_REFERENCE, VANISHING = -1, -2
 DTYPES = [torch.float64, torch.float32]
 
 
 def pairs(graph):
-    """q, e and centre of every pair [num_pairs]."""
+    """q, e and center of every pair [num_triplets]."""
     found = [
         (q, int(e), j)
         for j in range(len(graph.in_ptr) - 1)
@@ -32,7 +32,7 @@ def test_equals_the_specification(name, dtype):
     vec, graph = GRAPHS[name]
     vec = vec.to(dtype)
     found = ops.torsion_reference(vec, graph)
-    assert found.dtype == torch.int32 and found.shape == (graph.num_pairs,)
+    assert found.dtype == torch.int32 and found.shape == (graph.num_triplets,)
     assert torch.equal(found, reference.torsion_reference(vec, graph))
 
 
@@ -56,18 +56,18 @@ def test_does_not_depend_on_orientation_or_precision(name):
 
 
 def turns(azimuths):
-    """Angle from each neighbour on to each other one, in [DELTA, 2 pi + DELTA): [own, other]."""
+    """Angle from each neighbor on to each other one, in [DELTA, 2 pi + DELTA): [own, other]."""
     angle = torch.remainder(azimuths[None, :] - azimuths[:, None], 2 * math.pi)
     return torch.where(angle < 1e-4, angle + 2 * math.pi, angle)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_clusters_of_azimuths(seed):
-    """Many neighbours a little more and a little less than the margin apart, also across the zero of the azimuth."""
+    """Many neighbors a little more and a little less than the margin apart, also across the zero of the azimuth."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.tensor([0.0, 0.0, 2.0, 3.1415926, 6.2831])[torch.randint(5, (30,), generator=generator)]
+    centers = torch.tensor([0.0, 0.0, 2.0, 3.1415926, 6.2831])[torch.randint(5, (30,), generator=generator)]
     spread = 10.0 ** -torch.randint(3, 7, (30,), generator=generator)
-    azimuths = (centres + spread * torch.randn(30, generator=generator)).double()
+    azimuths = (centers + spread * torch.randn(30, generator=generator)).double()
     vec, graph = around_one_edge(azimuths, seed=seed)
     angle = turns(azimuths).fill_diagonal_(math.inf)
     smallest = angle.amin(dim=1, keepdim=True)
@@ -84,7 +84,7 @@ def test_ties_are_broken_by_the_edge_number():
     assert ops.torsion_reference(vec.float(), graph).tolist() == [1, 4, 4, 4, 0]
 
 
-def test_collinear_neighbours():
+def test_collinear_neighbors():
     # 0.99e-5 and 1.01e-5 lie on either side of the margin
     vec, graph = around_one_edge([0.0, 1.0, 2.0, 3.0, 4.0], across=[1.0, 0.99e-5, 1.0, 1.01e-5, 0.0])
     assert ops.torsion_reference(vec, graph).tolist() == [2, VANISHING, 3, 0, VANISHING]
@@ -100,10 +100,10 @@ def test_never_itself_nor_the_reverse_edge(name):
     vec, graph = GRAPHS[name]
     found = ops.torsion_reference(vec, graph).long()
     q, e, j = pairs(graph)
-    neighbour = torch.where(found >= 0, graph.in_ptr[j] + found, -7)
-    assert (neighbour != q).all() and (neighbour != graph.rev[e]).all()
+    neighbor = torch.where(found >= 0, graph.in_ptr[j] + found, -7)
+    assert (neighbor != q).all() and (neighbor != graph.rev[e]).all()
     assert (found[q == graph.rev[e]] == VANISHING).all()
-    assert (neighbour < graph.in_ptr[j + 1]).all()
+    assert (neighbor < graph.in_ptr[j + 1]).all()
 
 
 def test_torsions_around_an_edge_add_up_to_a_turn():

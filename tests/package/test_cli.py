@@ -208,7 +208,7 @@ def test_wrong_configs_name_the_key(tmp_path, text, message):
         load_config(tmp_path / "c.yaml")
 
 
-@pytest.mark.parametrize("name", ["ethanol", "qm9", "is2re"])
+@pytest.mark.parametrize("name", ["ethanol", "qm9", "slabs"])
 def test_shipped_configs_are_valid_and_survive_a_dictionary(name):
     config = load_config(name, ["training.max_time=20", "data.units={energy: eV}"])
     assert config.training.max_time == 20 and config.data.units == {"energy": "eV"}

@@ -13,9 +13,9 @@ from commands import call
 from training_runs import untrained
 
 from spherenet_fast import ops
-from spherenet_fast.ops import reference
 from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.models import SchNet, SphereNet
+from spherenet_fast.ops import reference
 from spherenet_fast.plots import draw_filters, draw_geometry, surroundings, torsion_filters
 from spherenet_fast.plots.files import save
 
@@ -30,7 +30,7 @@ def rattled(seed=0) -> Atoms:
 
 
 @pytest.mark.parametrize("operators", [ops, reference])
-@pytest.mark.parametrize("basis", ["paper", "released"])
+@pytest.mark.parametrize("basis", ["paper", "dig"])
 def test_filters_are_the_factors_of_the_gated_sum(operators, basis):
     """One message at a time through a block's sum over triplets, at the place that the other picture says it has."""
     torch.manual_seed(0)
@@ -44,8 +44,8 @@ def test_filters_are_the_factors_of_the_gated_sum(operators, basis):
     _, radial = model.emb(vec.norm(dim=1), operators)
     seen = surroundings(atoms, (0, 2), cutoff=5.0)
     edge = int(((graph.edge_index[0] == 0) & (graph.edge_index[1] == 2)).nonzero())
-    assert len(seen.neighbours) == 7
-    for n, k in enumerate(seen.neighbours):
+    assert len(seen.neighbors) == 7
+    for n, k in enumerate(seen.neighbors):
         x = torch.zeros(vec.shape[0], 6, dtype=torch.float64)
         x[(graph.edge_index[0] == k) & (graph.edge_index[1] == 0)] = 1
         block, inputs = model.update_es[1], (x, radial, direction, chosen, graph)
@@ -65,7 +65,7 @@ def test_maps_show_the_filters_on_a_symmetric_scale():
     model = SphereNet(**SMALL)
     figure = draw_filters(model, block=1, channels=[2, 5], points=7)
     maps = [mesh for ax in figure.axes for mesh in ax.collections if mesh.get_cmap().name == "RdBu_r"]
-    maps = [mesh for mesh in maps if mesh.get_array().size == 49]  # not the colour bars'
+    maps = [mesh for mesh in maps if mesh.get_array().size == 49]  # not the color bars'
     assert len(maps) == 16
     distance, theta = torch.linspace(0, 5, 8)[1:], torch.linspace(0, math.pi, 7)
     values = torsion_filters(model, 1, distance, theta, torch.arange(8) * math.pi / 4)
@@ -96,15 +96,15 @@ def test_surroundings_are_ase_s_distances_angles_and_dihedrals(bond):
     atoms = rattled(seed=1)
     j, i = bond
     seen = surroundings(atoms, bond, cutoff=5.0)
-    assert seen.neighbours == [k for k in range(9) if k not in bond]
+    assert seen.neighbors == [k for k in range(9) if k not in bond]
     assert seen.length == pytest.approx(atoms.get_distance(j, i))
-    for n, k in enumerate(seen.neighbours):
+    for n, k in enumerate(seen.neighbors):
         assert seen.distance[n] == pytest.approx(atoms.get_distance(k, j))
         assert math.degrees(seen.theta[n]) == pytest.approx(atoms.get_angle(k, j, i))
-        # ASE's dihedral is clockwise as seen from j to i, so anticlockwise as seen from i
-        torsions = {other: atoms.get_dihedral(k, j, i, other) % 360 for other in seen.neighbours if other != k}
+        # ASE's dihedral is clockwise as seen from j to i, so counterclockwise as seen from i
+        torsions = {other: atoms.get_dihedral(k, j, i, other) % 360 for other in seen.neighbors if other != k}
         nearest = min(torsions, key=torsions.get)
-        assert seen.neighbours[seen.next[n]] == nearest
+        assert seen.neighbors[seen.next[n]] == nearest
         assert math.degrees(seen.phi[n]) == pytest.approx(torsions[nearest])
         assert np.linalg.norm(seen.place[n]) == pytest.approx(seen.distance[n])
         assert seen.place[n, 0] == pytest.approx(seen.distance[n] * math.cos(seen.theta[n]))
@@ -116,21 +116,21 @@ def test_surroundings_are_ase_s_distances_angles_and_dihedrals(bond):
 
 def test_without_a_bond_the_shortest_one_of_heavy_atoms():
     seen = surroundings(molecule("CH3CH2OH"))
-    assert seen.bond == (1, 2)  # C-O, from the carbon, which has more neighbours
-    assert seen.cutoff == pytest.approx(1.3 * seen.length) and len(seen.neighbours) == 3
+    assert seen.bond == (1, 2)  # C-O, from the carbon, which has more neighbors
+    assert seen.cutoff == pytest.approx(1.3 * seen.length) and len(seen.neighbors) == 3
     apart = Atoms("AuHHAu", positions=[[0, 0, 0], [0, 5, 0], [0, 5, 0.7], [0, 0, 2.9]])
     assert set(surroundings(apart).bond) == {0, 3}
 
 
 def test_special_surroundings():
     copper = surroundings(bulk("Cu"))
-    assert copper.bond == (0, 0) and len(copper.neighbours) == 11
+    assert copper.bond == (0, 0) and len(copper.neighbors) == 11
     assert copper.distance == pytest.approx(np.full(11, 3.61 / 2**0.5))
     assert np.isnan(copper.phi).sum() == 1  # the opposite one
     assert math.isnan(surroundings(molecule("C2H2")).phi[0])
     water = surroundings(molecule("H2O"), (0, 1))
     assert water.next == [None] and water.phi[0] == pytest.approx(2 * math.pi)
-    assert surroundings(molecule("H2")).neighbours == []
+    assert surroundings(molecule("H2")).neighbors == []
 
 
 def test_atoms_far_apart_have_no_bond():

@@ -2,13 +2,15 @@
 
 import copy
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from training_runs import untrained
 
-from spherenet_fast.models import MODELS, SphereNet
+from spherenet_fast.models import MODELS, SchNet, SphereNet
 from spherenet_fast.training import Potential
 from spherenet_fast.training.checkpoint import digest
 
@@ -70,7 +72,7 @@ def test_damaged_files_are_refused_or_harmless(tmp_path, potential):
             continue
         again = Potential.load(path).state()
         assert again["digest"] == state["digest"]
-        assert all(again[name] == state[name] for name in state if name not in ("weights", "normalisation"))
+        assert all(again[name] == state[name] for name in state if name not in ("weights", "normalization"))
     assert 120 < refused < 200  # a third of the file is padding
 
 
@@ -107,7 +109,7 @@ def test_changed_entries_are_refused_or_work(tmp_path, potential, molecules):
             continue
         loaded = Potential.load(path)
         assert len(loaded(molecules)) == 2
-        assert loaded.all_units() and loaded.within is None or loaded.within
+        assert loaded.all_units() and loaded.ewt_threshold is None or loaded.ewt_threshold
     assert 120 < refused < 200
 
 
@@ -119,7 +121,7 @@ def test_a_digest_holds_the_weights(tmp_path, potential):
     message = refusal(saved(tmp_path / "p.ckpt", state))
     assert "weights: expected those of the digest beside them, got others" in message
     state = potential.state()
-    state["normalisation"]["scale"] = 2 * state["normalisation"]["scale"]
+    state["normalization"]["scale"] = 2 * state["normalization"]["scale"]
     assert "digest" in refusal(saved(tmp_path / "p.ckpt", state))
 
 
@@ -139,13 +141,32 @@ def test_checkpoints_of_before_have_no_digest(tmp_path, potential, molecules):
     assert torch.equal(again(molecules), potential(molecules))
 
 
+def test_a_checkpoint_with_the_names_of_version_0_1():
+    """fixtures/schnet_0.1.0.ckpt: "normalisation", a buffer "centres", and a digest over these names."""
+    path = Path(__file__).parents[1] / "fixtures/schnet_0.1.0.ckpt"
+    potential = Potential.load(path)
+    water = SimpleNamespace(
+        z=torch.tensor([8, 1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]), batch=None
+    )
+    energy, forces = potential.energy_and_forces(water)
+    # what 0.1.0 computed; the network's part of the energy, 2 eV, and the forces are float32
+    assert abs(energy.item() + 2068.7428086698055) < 1e-6
+    expected = [[0.122782715, 0.158500952, 0], [-0.471443713, 0.238512084, 0], [0.348660976, -0.397013038, 0]]
+    torch.testing.assert_close(forces, torch.tensor(expected), rtol=1e-5, atol=1e-7)
+    state = torch.load(path, weights_only=True)
+    assert "normalisation" in state and "centres" in state["weights"]
+    other = SchNet(**potential.model.hparams)
+    other.load_state_dict(state["weights"])
+    assert torch.equal(other.centers, potential.model.centers)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("group", ["weights", "normalisation"])
+@pytest.mark.parametrize("group", ["weights", "normalization"])
 def test_numbers_that_are_not_finite_are_refused(tmp_path, potential, group, value):
     state = copy.deepcopy(potential.state())
     name, tensor = list(state[group].items())[-1]
     tensor.view(-1)[-1] = value
-    state["digest"] = digest(state["weights"], state["normalisation"])
+    state["digest"] = digest(state["weights"], state["normalization"])
     message = refusal(saved(tmp_path / "p.ckpt", state))
     assert f"{group}: {name}: expected finite numbers, got others" in message
 
@@ -155,7 +176,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, potential, group, val
     [
         ({"weights": None}, "weights: expected a dictionary of tensors, got a NoneType"),
         ({"names": "energy"}, "names: expected a list of names, got a str"),
-        ({"model": "MyNet"}, "model: expected one of SphereNet, .*, or a class that was put in models.MODELS"),
+        ({"model": "MyNet"}, "model: expected one of SphereNet, .*, or the import path of a class"),
         ({"hparams": {"size": 3}}, "does not fit this version of the models: hparams: .*size"),
         ({"units": ["eV", "eV"]}, "units: expected one for each of at least one target, got 2 for 1"),
         ({"elements": [1, 200]}, "elements: expected atomic numbers 1 to 94, got 200"),
@@ -166,12 +187,12 @@ def test_what_is_wrong_is_named(tmp_path, potential, changes, message):
     assert re.search(message, refusal(saved(tmp_path / "p.ckpt", potential.state() | changes)))
 
 
-def test_a_normalisation_of_a_wrong_shape_is_refused(tmp_path, potential):
+def test_a_normalization_of_a_wrong_shape_is_refused(tmp_path, potential):
     state = potential.state()
     del state["digest"]
-    state["normalisation"]["shift"] = torch.zeros(3, dtype=torch.float64)
+    state["normalization"]["shift"] = torch.zeros(3, dtype=torch.float64)
     message = refusal(saved(tmp_path / "p.ckpt", state))
-    assert "normalisation: shift: expected torch.float64 [1], got torch.float64 [3]" in message
+    assert "normalization: shift: expected torch.float64 [1], got torch.float64 [3]" in message
 
 
 def test_hyper_parameters_take_no_memory_before_they_fit(tmp_path, potential):

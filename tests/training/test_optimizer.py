@@ -53,9 +53,10 @@ def test_orthogonalized_leaves_zeros():
 
 def test_muon_takes_the_steps_of_torchs():
     ours, theirs = model(), model()
+    twice = dict(lr=2e-2, weight_decay=0.05)  # torch's steps have the size of AdamW's
     optimizers = [
         Muon(muon_matrices(ours), lr=1e-2, weight_decay=0.1),
-        torch.optim.Muon(muon_matrices(theirs), lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(muon_matrices(theirs), **twice, adjust_lr_fn="match_rms_adamw"),
     ]
     start = [weight.detach().clone() for weight in muon_matrices(ours)]
     for network, optimizer in zip((ours, theirs), optimizers, strict=True):

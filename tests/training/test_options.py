@@ -6,15 +6,16 @@ import re
 from typing import get_args, get_type_hints
 
 import pytest
-from training_runs import tiny_config
+from training_runs import tiny_config, untrained
 
 from spherenet_fast.models import MODELS
-from spherenet_fast.nn.ranges import RANGES
+from spherenet_fast.nn.hparams import arguments
 from spherenet_fast.training import Config, load_config
-from spherenet_fast.training.config.models import MODEL_CONFIGS
+from spherenet_fast.training.config.files import config_from_dict, config_to_dict, run_name
+from spherenet_fast.training.config.models import model_section
 
 SECTIONS = [(section, kind) for section, kind in get_type_hints(Config).items() if section != "model"]
-SECTIONS += [("model", kind) for kind in MODEL_CONFIGS.values()]
+SECTIONS += [("model", model_section(model, name)) for name, model in MODELS.items()]
 
 
 def numbers(kind):
@@ -64,9 +65,8 @@ def test_every_number_of_a_config_has_both_ends(section, kind, field, number):
 def test_every_whole_hyper_parameter_has_both_ends(name):
     defaults = MODELS[name]().hparams
     whole = [key for key, value in defaults.items() if type(value) is int]
-    assert set(whole) <= set(RANGES)
     for key in [*whole, "max_num_neighbors"]:
-        low, high = RANGES.get(key, (1, 2**31 - 1))
+        low, high = arguments(MODELS[name])[key].limits.values()
         for value in (low - 1, high + 1):
             with pytest.raises(ValueError, match=f"^{key}: expected {low} to {high}.*, got {value}$"):
                 MODELS[name](**{key: value})
@@ -78,9 +78,38 @@ def test_every_whole_hyper_parameter_has_both_ends(name):
         ({"loss__energy_weight": 0, "loss__forces_weight": 0}, "'loss.energy_weight', .* expected one above 0"),
         ({"loss__energy_weight": 0, "data__forces": False}, "'loss.energy_weight', .* expected one above 0"),
         ({"data__units": "{energy: parsec}"}, "'data.units.energy': unit: expected one of eV, .* got 'parsec'"),
-        ({"model__use_angle": False}, "'model.use_torsion': expected false where model.use_angle is false, got true"),
+        ({"model__use_angle": False}, "'model.torsion': expected None where use_angle is False, got 'smooth'"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(changes, message):
     with pytest.raises(ValueError, match=f"^config keys? {message}"):
         tiny_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("data.within", "data.ewt_threshold", 0.5), ("training.mirror", "training.augment_reflections", False)],
+)
+def test_old_keys_are_read_and_a_line_says_so(old, new, value, capsys):
+    config = load_config("slabs", [f"{new}={value}"])
+    assert capsys.readouterr().err == ""
+    assert load_config("slabs", [f"{old}={value}"]) == config
+    assert capsys.readouterr().err == f"config key '{old}' is deprecated: '{new}' is its name\n"
+    values = config_to_dict(config)
+    (section, key), new = old.split("."), new.partition(".")[2]
+    values[section][key] = values[section].pop(new)
+    assert config_from_dict(values) == config and capsys.readouterr().err == ""  # of a checkpoint, which stays as it is
+    values[section][new] = value
+    with pytest.raises(ValueError, match=f"config key '{old}': expected its name of today, {new}, alone, got both"):
+        config_from_dict(values)
+
+
+def test_an_old_config_name_is_read_and_a_line_says_so(capsys):
+    assert load_config("is2re") == load_config("slabs") and run_name("slabs") == "slabs"
+    assert capsys.readouterr().err == "config 'is2re' is deprecated: 'slabs' is its name\n"
+
+
+def test_a_potential_of_a_config_with_old_keys_knows_its_threshold():
+    potential = untrained(data__ewt_threshold=0.5)[0]
+    potential.config["data"]["within"] = potential.config["data"].pop("ewt_threshold")
+    assert potential.ewt_threshold == 0.5

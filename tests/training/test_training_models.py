@@ -1,8 +1,5 @@
 """Training runs of every model, chosen by name."""
 
-import inspect
-from dataclasses import asdict
-
 import pytest
 import torch
 from molecules import with_outputs
@@ -11,8 +8,8 @@ from training_runs import settings, tiny_settings
 from spherenet_fast.models import MODELS, SphereNet
 from spherenet_fast.training import Potential, load_config, train
 from spherenet_fast.training.config.files import config_from_dict, config_to_dict
-from spherenet_fast.training.config.models import MODEL_CONFIGS
-from spherenet_fast.training.normalization import Normalisation
+from spherenet_fast.training.config.models import model_section
+from spherenet_fast.training.normalization import Normalization
 from spherenet_fast.training.potential import read_checkpoint
 
 TINY = {
@@ -43,12 +40,11 @@ def test_a_model_is_trained_and_saved_by_name(name, tmp_path):
     assert train(load_config(tmp_path / "run" / "config.yaml", ["training.max_steps=4"]), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("name", MODEL_CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_configs_have_the_arguments_of_the_models(name):
-    assert list(MODEL_CONFIGS) == list(MODELS)
-    arguments = {key: p.default for key, p in inspect.signature(MODELS[name]).parameters.items()}
-    assert arguments.pop("out_channels") == 1  # the number of targets
-    assert asdict(MODEL_CONFIGS[name]()) == arguments | {"name": name}
+    hparams = MODELS[name]().hparams
+    assert hparams.pop("out_channels") == 1  # the number of targets
+    assert vars(model_section(MODELS[name], name)()) == hparams | {"name": name}
 
 
 def test_another_model_starts_from_its_own_defaults():
@@ -110,10 +106,10 @@ def test_a_potential_takes_what_a_model_takes_and_no_class_that_it_could_not_fin
     class Own(SphereNet):
         pass
 
-    normalisation = Normalisation(torch.ones(1, 95).double(), torch.zeros(1).double(), torch.ones(1).double())
+    normalization = Normalization(torch.ones(1, 95).double(), torch.zeros(1).double(), torch.ones(1).double())
     tiny = dict(num_layers=1, hidden_channels=8, int_emb_size=4, out_emb_channels=8, num_spherical=2, num_radial=2)
-    with pytest.raises(ValueError, match="model: expected one of SphereNet, .* got Own"):
-        Potential(Own(**tiny), normalisation, ("energy",), ("eV",))
-    potential = Potential(with_outputs(SphereNet(**tiny)), normalisation, ("energy",), ("eV",))
+    with pytest.raises(ValueError, match="model: expected one of SphereNet, .* or a class of a module, got .*Own"):
+        Potential(Own(**tiny), normalization, ("energy",), ("eV",)).state()
+    potential = Potential(with_outputs(SphereNet(**tiny)), normalization, ("energy",), ("eV",))
     data = dict(z=torch.tensor([8, 1, 1]), pos=torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]))
     assert torch.equal(potential(data), 3 + potential.model(data).double())

@@ -12,8 +12,8 @@ from training_runs import random_molecules, tiny_config, untrained
 from spherenet_fast.training import Potential
 from spherenet_fast.training.callbacks import threads
 from spherenet_fast.training.config import OptimizerConfig
-from spherenet_fast.training.metrics import ErrorSum, spreads, standardised
-from spherenet_fast.training.normalization import composition, fit_elements, fit_normalisation
+from spherenet_fast.training.metrics import ErrorSum, spreads, standardized
+from spherenet_fast.training.normalization import composition, fit_elements, fit_normalization
 from spherenet_fast.training.optimization.ema import WeightAverage
 from spherenet_fast.training.optimization.losses import error_loss
 from spherenet_fast.training.optimization.schedule import learning_rate, progress, shortcoming
@@ -42,35 +42,35 @@ def test_a_single_molecule_shares_its_mean_among_its_elements():
     assert int((elements != 0).sum()) == 3
 
 
-def test_normalisation_suits_the_target():
+def test_normalization_suits_the_target():
     molecules = random_molecules(30)
     train_part = torch.arange(20)
-    energy = fit_normalisation(molecules.choose(["energy"]), train_part)
+    energy = fit_normalization(molecules.choose(["energy"]), train_part)
     assert energy.elements.abs().sum() > 0 and energy.shift.item() == 0
-    gap = fit_normalisation(molecules.choose(["gap"]), train_part)
+    gap = fit_normalization(molecules.choose(["gap"]), train_part)
     labels = molecules.y[:20, 1]
     assert gap.elements.abs().sum() == 0
     assert gap.shift.item() == pytest.approx(labels.mean().item())
     assert gap.scale.item() == pytest.approx(labels.std(correction=0).item())
     chosen = molecules.choose(["energy"], forces=True)
     forces = chosen.forces[chosen.atoms_of(train_part)[0]]
-    scale = fit_normalisation(chosen, train_part).scale.item()
+    scale = fit_normalization(chosen, train_part).scale.item()
     assert scale == pytest.approx(forces.double().square().mean().sqrt().item())
-    plain = fit_normalisation(chosen, train_part, "none", "none")
+    plain = fit_normalization(chosen, train_part, "none", "none")
     assert plain.elements.abs().sum() == 0 and plain.shift.item() == 0 and plain.scale.item() == 1
 
 
-def test_normalisation_sees_training_molecules_only():
+def test_normalization_sees_training_molecules_only():
     molecules = random_molecules(30).choose(["energy"])
-    before = fit_normalisation(molecules, torch.arange(20))
+    before = fit_normalization(molecules, torch.arange(20))
     molecules.y[20:] += 1000
-    assert all(map(torch.equal, before, fit_normalisation(molecules, torch.arange(20))))
+    assert all(map(torch.equal, before, fit_normalization(molecules, torch.arange(20))))
 
 
 def test_identical_labels_have_scale_one():
     molecules = random_molecules(10)
     molecules.y[:] = 3.0
-    assert fit_normalisation(molecules.choose(["gap"]), torch.arange(10)).scale.item() == 1
+    assert fit_normalization(molecules.choose(["gap"]), torch.arange(10)).scale.item() == 1
 
 
 # Schedule, losses, averages, errors
@@ -168,14 +168,14 @@ def test_error_sums_are_the_means_over_everything():
     assert within == {} and total.means() == ({}, {}, {})
 
 
-def test_standardised_errors_of_qm9():
+def test_standardized_errors_of_qm9():
     config = tiny_config("qm9", data__targets="[U0,gap]")
     molecules = prepare_molecules(config.data)
     assert molecules.units == ("meV", "meV")
     spread = spreads(molecules, torch.arange(len(molecules)))
-    # Of all of QM9: atomisation energy 10.3 eV, gap 1.28 eV; these 1,000 molecules have 60 percent of the small ones.
+    # Of all of QM9: atomization energy 10.3 eV, gap 1.28 eV; these 1,000 molecules have 60 percent of the small ones.
     assert 9_000 < spread["U0"] < 12_500 and 1_150 < spread["gap"] < 1_450
-    ratio, log_ratio = standardised({"U0": spread["U0"] / 10, "gap": spread["gap"] / 1000}, spread)
+    ratio, log_ratio = standardized({"U0": spread["U0"] / 10, "gap": spread["gap"] / 1000}, spread)
     assert ratio == pytest.approx((0.1 + 0.001) / 2) and log_ratio == pytest.approx(math.log(0.01))
 
 

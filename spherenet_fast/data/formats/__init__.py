@@ -1,1 +1,7 @@
-"""Readers, one module a format: each returns packed `Molecules`."""
+"""Formats of data, one module each.
+
+To `read_molecules` a format is a module, named in `sources.FORMATS`, with two functions:
+
+    holds(source: str) -> bool                                     whether a path (it exists), or a name, is of it
+    read_source(source: str, options: ReadOptions) -> Molecules    all structures there, with every label
+"""

@@ -11,8 +11,10 @@ import torch
 
 from ...nn.ranges import MAX_ATOMIC_NUMBER
 from ..centering import centered
+from ..file_units import in_stated_units
 from ..labels import Labels, find_labels, missing_label
 from ..molecules import Molecules, Origin
+from ..reading import ReadOptions
 from .relaxations import RELAXATION_TARGETS
 from .structures import read_structures, structure_format
 
@@ -92,6 +94,16 @@ def _fixed(atoms: Atoms) -> np.ndarray:
         if isinstance(constraint, FixAtoms):
             mask[constraint.index] = True
     return mask
+
+
+def holds(source: str) -> bool:
+    """Any file or folder."""
+    return True
+
+
+def read_source(source: str, options: ReadOptions) -> Molecules:
+    molecules = read_ase(source, options.dtype, options.relaxations, dict(options.keys), options.forces)
+    return in_stated_units(molecules, dict(options.file_units))
 
 
 def read_ase(

@@ -18,6 +18,7 @@ import torch
 
 from ..centering import centered
 from ..molecules import Molecules
+from ..reading import ReadOptions, as_stated
 from .archives import truth_values, whole_numbers
 from .lmdb_file import LmdbFile
 from .relaxations import RELAXATION_TARGETS
@@ -129,8 +130,9 @@ class _Unpickler(pickle.Unpickler):
         return _ADMITTED[module, name]
 
 
-def holds_lmdb(path: Path) -> bool:
-    """Whether `path` is an LMDB, a file or a folder with data.mdb, or a folder of LMDBs."""
+def holds(source: str) -> bool:
+    """Whether `source` is an LMDB, a file or a folder with data.mdb, or a folder of LMDBs."""
+    path = Path(source)
     return path.suffix == ".lmdb" or path.name == "data.mdb" or (path.is_dir() and bool(_files(path)))
 
 
@@ -141,6 +143,10 @@ def _files(path: Path) -> list[Path]:
     if (path / "data.mdb").is_file():
         return [path / "data.mdb"]
     return [file for inside in sorted(path.glob("*.lmdb")) for file in _files(inside)]
+
+
+def read_source(source: str, options: ReadOptions) -> Molecules:
+    return as_stated(read_lmdb(source, options.dtype, options.relaxations), options)
 
 
 def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = False) -> Molecules:

@@ -27,6 +27,7 @@ import torch
 from ..centering import centered
 from ..file_units import in_stated_units
 from ..molecules import Molecules
+from ..reading import ReadOptions, as_stated
 from ..targets import QM9_TARGETS, canonical_target
 from ..units import force_units, is_energy, unit_name
 from .archives import Archive
@@ -62,6 +63,16 @@ def read_npz(
     """
     molecules, units = read_stored(path, labels, dtype, relaxations)
     return in_stated_units(molecules, units)
+
+
+def holds(source: str) -> bool:
+    return source.endswith(".npz")
+
+
+def read_source(source: str, options: ReadOptions) -> Molecules:
+    corrected = {options.keys.get(name, name) for name in options.file_units}
+    molecules, units = read_stored(source, options.labels, options.dtype, options.relaxations, corrected)
+    return as_stated(molecules, options, units)
 
 
 def read_stored(path, labels, dtype, relaxations, corrected=()) -> tuple[Molecules, dict[str, str]]:

@@ -6,11 +6,24 @@ import torch
 
 from ..centering import centered
 from ..molecules import Molecules
+from ..reading import ReadOptions, as_stated
 from ..targets import QM9_TARGETS
 from .npz import read_npz
 
 # The order of the columns of PyTorch Geometric's QM9, which converts all energies to eV.
 _QM9_COLUMNS = "mu alpha homo lumo gap r2 zpve U0 U H G Cv U0_atom U_atom H_atom G_atom A B C".split()
+
+
+def holds(source: str) -> bool:
+    return source.startswith("pyg:")
+
+
+def read_source(source: str, options: ReadOptions) -> Molecules:
+    """The data set after the colon. Raises ValueError without a folder for it, or as `read_pyg`."""
+    if options.root is None:
+        raise ValueError(f"data.root: expected the folder of PyTorch Geometric's data sets for {source!r}, got none")
+    root = Path(options.root).expanduser()
+    return as_stated(read_pyg(source.removeprefix("pyg:"), root, options.dtype), options)
 
 
 def read_pyg(name: str, root, dtype: torch.dtype = torch.float32) -> Molecules:

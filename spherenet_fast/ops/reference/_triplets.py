@@ -4,16 +4,16 @@ import torch
 from torch import Tensor
 
 
-def pairs(graph) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """All pairs (q, e), q in in(j), e in out(j), of all centres j, in the order of `torsion_reference`.
+def triplet_slots(graph) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All (q, e), q in in(j), e in out(j), of all centers j, in the order of `torsion_reference`.
 
-    Returns int64 tensors [num_pairs]: q, e, j, the number of q within in(j), |out(j)|.
+    Returns int64 tensors [num_triplets]: q, e, j, the number of q within in(j), |out(j)|.
     """
     n_in, n_out = graph.in_ptr.diff(), graph.out_ptr.diff()
     atoms = torch.arange(n_in.shape[0], device=n_in.device)
-    j = torch.repeat_interleave(atoms, n_in * n_out, output_size=graph.num_pairs)
+    j = torch.repeat_interleave(atoms, n_in * n_out, output_size=graph.num_triplets)
     n_out = n_out.clamp(min=1)  # where there are pairs it is; compiled code divides in unused lanes too
-    within_tile = torch.arange(graph.num_pairs, device=n_in.device) - graph.pair_ptr[j]
+    within_tile = torch.arange(graph.num_triplets, device=n_in.device) - graph.triplet_ptr[j]
     q_local = within_tile // n_out[j]
     e = graph.out_edge[graph.out_ptr[j] + within_tile % n_out[j]]
     return graph.in_ptr[j] + q_local, e, j, q_local, n_out[j]

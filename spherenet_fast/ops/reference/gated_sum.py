@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._precision import full_precision
-from ._triplets import across, pairs
+from ._triplets import across, triplet_slots
 
 
 @full_precision
@@ -17,23 +17,23 @@ def gated_sum(
     torsion: Tensor | None,
     graph,
     angle_weight: Tensor | None,
-    angle_up: Tensor | None,
+    angle_expand: Tensor | None,
     torsion_weight: Tensor | None,
-    torsion_up: Tensor | None,
+    torsion_expand: Tensor | None,
     basis: str = "paper",
     angle_at: str = "sender",
 ) -> Tensor:
-    """M[e, c] = sum over q of x[q, c] (angle_up a)[c] (torsion_up t)[c], q running over the triplets (q, e).
+    """M[e, c] = sum over q of x[q, c] (angle_expand a)[c] (torsion_expand t)[c], q running over the triplets (q, e).
 
     The two factors are `angle_filter` and `torsion_filter`; that of a pair of weights that is None is 1.
     angle_at "receiver": theta is the angle at i between i->j and i->k instead of the one at j between j->i and j->k,
     there is no torsion, and direction is vec itself.
 
-    x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; torsion: [num_pairs] of `torsion_reference`, or
-    [2, num_pairs] of `smooth_torsion`; angle_weight [P, L K]; angle_up [C, P];
-    torsion_weight [Q, L^2 K]; torsion_up [C, Q]. Returns M [E, C].
+    x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; torsion: [num_triplets] of `torsion_reference`, or
+    [2, num_triplets] of `smooth_torsion`; angle_weight [P, L K]; angle_expand [C, P];
+    torsion_weight [Q, L^2 K]; torsion_expand [C, Q]. Returns M [E, C].
     """
-    q, e, *_ = pairs(graph)
+    q, e, *_ = triplet_slots(graph)
     message = x[q]
     if angle_weight is not None or torsion_weight is not None:
         smooth = torsion_weight is not None and torsion.is_floating_point()
@@ -50,9 +50,9 @@ def gated_sum(
             re, im = torsion
         harmonics = spherical_harmonics(z, re, im, radial.shape[1])
     if angle_weight is not None:
-        message = message * angle_filter(radial[q], harmonics, angle_weight, angle_up)
+        message = message * angle_filter(radial[q], harmonics, angle_weight, angle_expand)
     if torsion_weight is not None:
-        message = message * torsion_filter(radial[q], harmonics, torsion_weight, torsion_up, basis)
+        message = message * torsion_filter(radial[q], harmonics, torsion_weight, torsion_expand, basis)
     is_triplet = q != graph.rev[e]
     return torch.zeros_like(x).index_add(0, e, torch.where(is_triplet[:, None], message, 0.0))
 
@@ -82,16 +82,16 @@ def spherical_harmonics(z: Tensor, re: Tensor, im: Tensor, num_spherical: int) -
 
 
 def triplet_geometry(direction: Tensor, reference: Tensor, graph) -> tuple[Tensor, Tensor, Tensor]:
-    """z = cos(theta) and re + i im = sin(theta) e^(i phi) of every pair, without ever computing an angle.
+    """z = cos(theta) and re + i im = sin(theta) e^(i phi) of every triplet, without ever computing an angle.
 
-    direction [E, 3]; reference [num_pairs] of `torsion_reference`. Returns z, re, im [num_pairs].
+    direction [E, 3]; reference [num_triplets] of `torsion_reference`. Returns z, re, im [num_triplets].
     """
-    q, e, j, _, _ = pairs(graph)
+    q, e, j, _, _ = triplet_slots(graph)
     a = direction[e]
     z, p = across(-direction[q], a)
     has_reference = reference >= 0
-    neighbour = torch.where(has_reference, graph.in_ptr[j] + reference, q)
-    _, p_next = across(-direction[neighbour], a)
+    neighbor = torch.where(has_reference, graph.in_ptr[j] + reference, q)
+    _, p_next = across(-direction[neighbor], a)
     length = torch.where(has_reference, p_next.square().sum(-1), 1.0).sqrt()
     own_square = p.square().sum(-1)
     measurable = (reference == -1) & (own_square > 0)
@@ -101,29 +101,29 @@ def triplet_geometry(direction: Tensor, reference: Tensor, graph) -> tuple[Tenso
     return z, re, torch.where(has_reference, im, 0.0)
 
 
-def angle_filter(radial: Tensor, harmonics: Tensor, angle_weight: Tensor, angle_up: Tensor) -> Tensor:
-    """angle_up a, a_p = sum_ln angle_weight[p, l K + n] radial[t, l, n] Y_l0(t) of triplets t   (Eq. 5 of the paper).
+def angle_filter(radial: Tensor, harmonics: Tensor, angle_weight: Tensor, angle_expand: Tensor) -> Tensor:
+    """angle_expand a, a_p = sum_ln angle_weight[p, l K + n] radial[t, l, n] Y_l0(t) of triplets t           (Eq. 5).
 
     radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2], whose torsion may be any;
-    angle_weight [P, L K]; angle_up [C, P]. Returns [T, C].
+    angle_weight [P, L K]; angle_expand [C, P]. Returns [T, C].
     """
     order = torch.arange(radial.shape[1], device=radial.device)
-    return (radial * harmonics[:, order * order, None]).flatten(1) @ angle_weight.T @ angle_up.T
+    return (radial * harmonics[:, order * order, None]).flatten(1) @ angle_weight.T @ angle_expand.T
 
 
 def torsion_filter(
-    radial: Tensor, harmonics: Tensor, torsion_weight: Tensor, torsion_up: Tensor, basis: str = "paper"
+    radial: Tensor, harmonics: Tensor, torsion_weight: Tensor, torsion_expand: Tensor, basis: str = "paper"
 ) -> Tensor:
-    """torsion_up t, t_p = sum_hn torsion_weight[p, h K + n] radial[t, o(h), n] Y_h(t) of triplets t          (Eq. 4).
+    """torsion_expand t, t_p = sum_hn torsion_weight[p, h K + n] radial[t, o(h), n] Y_h(t) of triplets t     (Eq. 4).
 
-    With h = l^2 + (m if m >= 0 else 2l + 1 + m); o(h) = l in basis "paper" and h mod L in basis "released".
-    radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2]; torsion_weight [Q, L^2 K]; torsion_up [C, Q].
-    Returns [T, C].
+    With h = l^2 + (m if m >= 0 else 2l + 1 + m); o(h) = l in basis "paper" and h mod L in basis "dig".
+    radial [T, L, K], of the edge q of each triplet; harmonics [T, L^2]; torsion_weight [Q, L^2 K];
+    torsion_expand [C, Q]. Returns [T, C].
     """
     order = torch.arange(radial.shape[1], device=radial.device)
     number = torch.arange(len(order) ** 2, device=radial.device)
-    paired = number % len(order) if basis == "released" else torch.repeat_interleave(order, 2 * order + 1)
-    return (radial[:, paired] * harmonics[:, :, None]).flatten(1) @ torsion_weight.T @ torsion_up.T
+    paired = number % len(order) if basis == "dig" else torch.repeat_interleave(order, 2 * order + 1)
+    return (radial[:, paired] * harmonics[:, :, None]).flatten(1) @ torsion_weight.T @ torsion_expand.T
 
 
 def _receiver_cosine(vec_q: Tensor, vec_e: Tensor, is_triplet: Tensor) -> Tensor:

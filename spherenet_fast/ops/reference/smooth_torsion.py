@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from ._precision import full_precision
-from ._triplets import across, pairs
+from ._triplets import across, triplet_slots
 
 BLEND_EPSILON, BLEND_ETA_SQUARE, BLEND_KAPPA = 1e-3, 1e-2, 2.0
 
 
 @full_precision
 def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -> Tensor:
-    """re + i im = sin(theta) e^(i phi) of every pair with a torsion measured to a blend of all neighbors.
+    """re + i im = sin(theta) e^(i phi) of every triplet with a torsion measured to a blend of all neighbors.
 
     For q = k->j about e = j->i, over the neighbors n of j but k and i, p the components across e:
 
@@ -19,9 +19,9 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
         w_n = fade_n |p_n|^2 (1 - x) exp(kappa (y - 1)), or of x - 1 if even                   kappa = BLEND_KAPPA
         re + i im = sqrt(|p_q|^2 + eta^2) sum_n w_n (x + i y) / (epsilon + sum_n w_n)          epsilon = BLEND_EPSILON
 
-    direction [E, 3]; fade [E]. Returns [2, num_pairs], 0 where q is the reverse of e.
+    direction [E, 3]; fade [E]. Returns [2, num_triplets], 0 where q is the reverse of e.
     """
-    q, e, j, q_local, n_out = pairs(graph)
+    q, e, j, q_local, n_out = triplet_slots(graph)
     if len(q) == 0:
         return (direction.sum() + fade.sum()) * direction.new_zeros(2, 0)
     n_local = torch.arange(int(graph.in_ptr.diff().max()), device=q.device)

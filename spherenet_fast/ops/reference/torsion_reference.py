@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._triplets import across, pairs
+from ._triplets import across, triplet_slots
 
 DELTA = 1e-4  # radian: azimuths closer than this coincide
 COLLINEAR = 1e-5  # a unit direction whose part across the edge is shorter than this has no azimuth
@@ -13,27 +13,27 @@ COLLINEAR = 1e-5  # a unit direction whose part across the edge is shorter than 
 
 @torch.no_grad()
 def torsion_reference(vec: Tensor, graph) -> Tensor:
-    """For every pair (q, e), the neighbour from which the torsion of q about e is measured.
+    """For every triplet (q, e), the neighbor from which the torsion of q about e is measured.
 
-    Turning about e = j->i by the right-hand rule, the next neighbour of j after q is the reference. Not a candidate: q
-    itself, the reverse of e (both by index), and neighbours collinear with e. An angle below DELTA counts as a full
+    Turning about e = j->i by the right-hand rule, the next neighbor of j after q is the reference. Not a candidate: q
+    itself, the reverse of e (both by index), and neighbors collinear with e. An angle below DELTA counts as a full
     turn more, and among candidates within DELTA of the smallest angle the smallest edge number wins.
 
-    vec [E, 3], any floating dtype (computed in float64). Returns int32 [num_pairs], at pair_ptr[j] + q_local * |out(j)|
-    + e_local: the number of the reference within in(j); -1 if no candidate is left (torsion 2 pi); -2 if q is collinear
-    with e or is its reverse, so that there is no torsion. Not differentiable.
+    vec [E, 3], any floating dtype (computed in float64). Returns int32 [num_triplets], at
+    triplet_ptr[j] + q_local * |out(j)| + e_local: the number of the reference within in(j); -1 if no candidate is left
+    (torsion 2 pi); -2 if q is collinear with e or is its reverse, so that there is no torsion. Not differentiable.
     """
-    reference = torch.empty(graph.num_pairs, dtype=torch.int32, device=vec.device)
-    if graph.num_pairs == 0:
+    reference = torch.empty(graph.num_triplets, dtype=torch.int32, device=vec.device)
+    if graph.num_triplets == 0:
         return reference
     vec = vec.detach().double()
     direction = vec / vec.norm(dim=-1, keepdim=True)
-    q, e, j, q_local, n_out = pairs(graph)
+    q, e, j, q_local, n_out = triplet_slots(graph)
     azimuth, has_azimuth = _azimuths(direction, q, e)
     has_azimuth &= q != graph.rev[e]
     n_in = graph.in_ptr.diff()[j]
-    slot = torch.arange(int(n_in.max()), device=vec.device)  # the candidates of every pair, padded to the largest
-    everything = torch.arange(graph.num_pairs, device=vec.device)
+    slot = torch.arange(int(n_in.max()), device=vec.device)  # the candidates of every triplet, padded to the largest
+    everything = torch.arange(graph.num_triplets, device=vec.device)
     for rows in everything.split(max(1, 2**22 // len(slot))):  # bounds the memory, not the result
         pair = (rows - q_local[rows] * n_out[rows])[:, None] + slot * n_out[rows, None]  # (candidate, e)
         exists = slot < n_in[rows, None]
@@ -50,7 +50,7 @@ def torsion_reference(vec: Tensor, graph) -> Tensor:
 
 
 def _azimuths(direction: Tensor, q: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """Azimuth about e, from an arbitrary zero for each e, of the neighbour at the far end of q, and whether it has one.
+    """Azimuth about e, from an arbitrary zero for each e, of the neighbor at the far end of q, and whether it has one.
 
     direction [E, 3]; q, e [T]. Returns angle [T] in radian, |p| >= COLLINEAR [T] bool.
     """

@@ -74,9 +74,7 @@ def _run_checkpoint(path: Path) -> dict:
     if not missing and "best" not in (checkpoint["callbacks"].get("RunControl") or ()):
         missing = ["callbacks"]
     if missing:
-        raise ValueError(
-            f"{path}: expected the checkpoint of a training run, got one without {', '.join(missing)}"
-        )
+        raise ValueError(f"{path}: expected the checkpoint of a training run, got one without {', '.join(missing)}")
     try:
         check_state(checkpoint["potential"])
     except ValueError as error:

@@ -12,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from ...data.units import unit_name
-from .models import MODEL_CONFIGS
+from ...models import find_model
+from .models import model_section
+from .old_names import renamed_config, renamed_keys
 from .sections import Config
 
-CONFIGS = ("ethanol", "qm9", "is2re", "oc20", "paper_qm9", "paper_md17", "ablation")
+CONFIGS = ("ethanol", "qm9", "slabs", "oc20", "paper_qm9", "paper_md17", "ablation")
 
 
 def load_config(source, overrides: list[str] | None = None) -> Config:
@@ -34,7 +36,7 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
         ValueError: the file is no YAML mapping, the variant is unknown or missing, or a key is unknown, missing, of
             another type or out of range; the message names the key, what was expected and what came.
     """
-    path, variant = _find(str(source))
+    path, variant = _find(str(source), tell=True)
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
@@ -50,7 +52,7 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
     for number, part in enumerate(sections, 1):
         if _model_name(sections[:number]) != name:
             part.pop("model", None)
-    return _checked(*sections, *changes)
+    return _checked(*sections, *changes, tell=True)
 
 
 def run_name(source) -> str:
@@ -64,10 +66,11 @@ def variants(source) -> list[str]:
     return list(OmegaConf.load(_find(str(source))[0]).get("variants", {}))
 
 
-def _find(source: str) -> tuple[Path, str | None]:
+def _find(source: str, tell: bool = False) -> tuple[Path, str | None]:
     """The file of a config, and the variant after the colon if there is one."""
     before, _, variant = source.rpartition(":")
     for name, chosen in ((source, None), (before, variant)):
+        name = name if Path(name).is_file() else renamed_config(name, tell)
         path = Path(str(files("spherenet_fast") / "configs" / f"{name}.yaml")) if name in CONFIGS else Path(name)
         if path.is_file():
             return path, chosen
@@ -115,25 +118,34 @@ def _model_name(parts) -> Any:
     return names[-1] if names else Config().model.name
 
 
-def _checked(*parts) -> Config:
-    plain = [OmegaConf.to_container(part, resolve=False) for part in parts]
+def _checked(*parts, tell: bool = False) -> Config:
+    plain = [renamed_keys(OmegaConf.to_container(part, resolve=False), tell) for part in parts]
     name = _model_name(plain)
-    if name not in MODEL_CONFIGS:
-        raise ValueError(f"config key 'model.name': expected one of {', '.join(MODEL_CONFIGS)}, got {name!r}")
-    sections = get_type_hints(Config) | {"model": MODEL_CONFIGS[name]}
+    try:
+        model = find_model(name)
+    except ValueError as error:
+        raise ValueError(f"config key 'model.name': {error}") from error
+    sections = get_type_hints(Config) | {"model": model_section(model, name)}
     _check_containers(plain, sections)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config(model=MODEL_CONFIGS[name]())), *parts)
+        merged = OmegaConf.merge(OmegaConf.structured(Config(model=sections["model"]())), *plain)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error, plain, sections)) from error
     if OmegaConf.is_missing(merged.data, "source"):
         raise ValueError("config key 'data.source': expected a sample's name or a path, got nothing")
+    for key in OmegaConf.missing_keys(merged):
+        raise ValueError(f"config key {key!r}: expected a value, as it has no default, got nothing")
     config = OmegaConf.to_object(merged)
     for section in sections:
         values = getattr(config, section)
         for option in dataclasses.fields(values):
             _check_limits(f"{section}.{option.name}", getattr(values, option.name), option.metadata)
+    try:
+        model.check_hparams({key: value for key, value in vars(config.model).items() if key != "name"})
+    except (TypeError, ValueError) as error:
+        key, _, what = str(error).partition(": ")
+        raise ValueError(f"config key 'model.{key}': {what}") from error
     _check_together(config)
     return config
 
@@ -205,9 +217,6 @@ def _check_together(config: Config) -> None:
     weights = [config.loss.energy_weight, config.loss.forces_weight if data.forces else 0]
     if not any(weights):
         raise ValueError("config keys 'loss.energy_weight', 'loss.forces_weight': expected one above 0, got 0 for all")
-    torsion = getattr(config.model, "use_torsion", False) and config.model.torsion is not None
-    if torsion and not config.model.use_angle:
-        raise ValueError("config key 'model.use_torsion': expected false where model.use_angle is false, got true")
     for target, unit in data.units.items():
         try:
             unit_name(unit)

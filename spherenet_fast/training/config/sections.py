@@ -1,10 +1,14 @@
 """The configuration of a training run: one dataclass per section, with the limits of every number."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+import torch
 from omegaconf import MISSING
 
-from .models import ModelConfig, SphereNetConfig
+from ...data.reading import ReadOptions
+from ...models import SphereNet
+from .models import ModelConfig, model_section
 from .option import LARGEST_SEED, count, option
 
 
@@ -24,7 +28,7 @@ class DataConfig:
     # Of relaxations, learn from the initial structure alone: targets relaxed_energy, initial_energy; else every frame.
     relaxations: bool = False
     # Report the share of errors up to this one, in the unit of the target (EwT is that of 0.02 eV).
-    within: float | None = option(None, above=0, high=1e9)
+    ewt_threshold: float | None = option(None, above=0, high=1e9)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
     # What the file does not say, or says wrongly: target -> unit, length -> unit of positions and cells (else Ang),
     # forces -> unit, as eV/Ang (else that of the energy over that of the length).
@@ -38,6 +42,12 @@ class DataConfig:
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
 
 
+    def read_options(self) -> dict[str, Any]:
+        """The options of `read_molecules`."""
+        options = {option.name: getattr(self, option.name) for option in fields(ReadOptions)}
+        return options | {"dtype": getattr(torch, self.dtype)}
+
+
 @dataclass
 class LossConfig:
     """sum of weight * loss, of errors divided by the scale of the labels."""
@@ -46,7 +56,7 @@ class LossConfig:
     forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
     energy_weight: float = option(1.0, low=0, high=1e9)
     forces_weight: float = option(100.0, low=0, high=1e9)
-    # What is subtracted from the labels before training: see `references.fit_normalisation`.
+    # What is subtracted from the labels before training: see `normalization.fit_normalization`.
     references: str = option("auto", choices=("auto", "elements", "mean", "none"))
     scale: str = option("auto", choices=("auto", "none"))
 
@@ -80,7 +90,7 @@ class TrainingConfig:
     log_every: int = count(20)  # steps
     seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
-    mirror: bool = False
+    augment_reflections: bool = False
     device: str = option("auto", choices=("auto", "cpu", "gpu"))
     threads: int | None = count(None, high=1024)  # of PyTorch on the CPU; none: PyTorch's choice
     tensorboard: bool = True
@@ -91,7 +101,7 @@ class Config:
     """Everything that `train` needs."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=SphereNetConfig)
+    model: ModelConfig = field(default_factory=model_section(SphereNet, "SphereNet"))
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

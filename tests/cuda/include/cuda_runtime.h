@@ -1,5 +1,5 @@
 // Stands in for CUDA's header of this name: csrc/cuda/*.cu then compiles as C++, and the threads of a block run as
-// fibres on the CPU, one at a time, each until its next barrier or shuffle (blocks.cpp).
+// fibers on the CPU, one at a time, each until its next barrier or shuffle (blocks.cpp).
 //
 // It has what the kernels use and no more. A __shared__ variable is one static variable, since blocks run one after
 // another; unlike the dynamic shared memory, which every block finds full of NaN, it keeps what the last block left.

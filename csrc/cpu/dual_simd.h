@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "lanes.h"
+#include "simd.h"
 
 namespace spherenet {
 namespace SN_ISA {
@@ -13,7 +13,7 @@ constexpr int kRow = 8;  // basis channels (P, Q) are handled in rows of eight
 // The number types of one pass: T, or Dual<T> when derivatives of the vector-Jacobian product are wanted.
 template <class T, bool kDual>
 struct Numbers {
-  using V = Lanes<T, kLanes<T>>;  // over channels, or over the edges out of a centre
+  using V = Lanes<T, kLanes<T>>;  // over channels, or over the edges out of a center
   using V8 = Lanes<T, kRow>;      // over basis channels
   using N = std::conditional_t<kDual, Dual<T>, T>;
   using S = std::conditional_t<kDual, Dual<V>, V>;

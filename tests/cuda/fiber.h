@@ -1,4 +1,4 @@
-// Fibres: stacks that take turns on one thread of the operating system, known to the sanitizers where these watch.
+// Fibers: stacks that take turns on one thread of the operating system, known to the sanitizers where these watch.
 //
 // This file and blocks.cpp are compiled without instrumentation, so a sanitizer sees what the kernels do and not how
 // they are run; HARNESS_ASAN and HARNESS_TSAN say which one is linked.
@@ -63,17 +63,17 @@ harness_switch_stack:
 )");
 #endif
 
-class Fibre {
+class Fiber {
  public:
   // The stack that is running now.
-  Fibre() {
+  Fiber() {
 #if defined(HARNESS_TSAN)
     sanitizer_ = __tsan_get_current_fiber();
 #endif
   }
 
   // One that runs entry(), which never returns, when it is first switched to.
-  explicit Fibre(void (*entry)()) : entry_(entry) {
+  explicit Fiber(void (*entry)()) : entry_(entry) {
     void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     bottom_ = static_cast<unsigned char*>(memory);
@@ -96,11 +96,11 @@ class Fibre {
     makecontext(&context_, &start, 0);
 #endif
   }
-  Fibre(const Fibre&) = delete;
-  Fibre& operator=(const Fibre&) = delete;
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
 
   // It must not be the one that runs; what it was doing is forgotten.
-  ~Fibre() {
+  ~Fiber() {
     if (!entry_) return;
 #if defined(HARNESS_TSAN)
     __tsan_destroy_fiber(sanitizer_);
@@ -112,7 +112,7 @@ class Fibre {
   }
 
   // Stops this one, which runs, and goes on with another; returns when someone switches back.
-  void switch_to(Fibre& other) {
+  void switch_to(Fiber& other) {
     previous_ = this;
     running_ = &other;
 #if defined(HARNESS_TSAN)
@@ -147,12 +147,12 @@ class Fibre {
 #endif
   }
 
-  static inline Fibre *running_ = nullptr, *previous_ = nullptr;
+  static inline Fiber *running_ = nullptr, *previous_ = nullptr;
 
   void (*entry_)() = nullptr;
   unsigned char* bottom_ = nullptr;
   size_t size_ = 0;
-  void* sanitizer_ = nullptr;  // TSan's fibre, or ASan's saved stack
+  void* sanitizer_ = nullptr;  // TSan's fiber, or ASan's saved stack
 #if defined(__x86_64__)
   void* stack_ = nullptr;
 #else

@@ -3,17 +3,17 @@
 #include <cstdlib>
 #include <new>
 
-#include "lanes.h"
+#include "simd.h"
 
 namespace spherenet {
 namespace SN_ISA {
 
-class Arena {
+class ScratchMemory {
  public:
-  Arena() = default;
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-  ~Arena() { std::free(base_); }
+  ScratchMemory() = default;
+  ScratchMemory(const ScratchMemory&) = delete;
+  ScratchMemory& operator=(const ScratchMemory&) = delete;
+  ~ScratchMemory() { std::free(base_); }
 
   template <class T>
   T* take(int64_t count) {
@@ -22,7 +22,7 @@ class Arena {
     return piece;
   }
 
-  // layout(arena) calls take for every piece; it runs twice and leaves valid pointers.
+  // layout(memory) calls take for every piece; it runs twice and leaves valid pointers.
   template <class Layout>
   void build(const Layout& layout) {
     layout(*this);

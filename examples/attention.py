@@ -1,20 +1,23 @@
-"""A new model in 50 lines: atoms pay attention to their neighbours, the more the better both and their distance fit.
+"""A new model in 50 lines: atoms pay attention to their neighbors, the more the better both and their distance fit.
+
+    spherenet-fast train ethanol --set model.name=examples.attention.AttentionNet --set model.hidden_channels=32
 
     rho^{p->e} = Psi(d), Bessel functions of the distance with an envelope
     phi^e:  e'_k = sigmoid(Q v_{r_k} . K v_{s_k} / sqrt(H)) (A v_{s_k}) * W Psi
     phi^v:  v'_i = v_i + silu(B sum over the edges into i of e'_k)
     phi^u:  u = sum over the atoms of MLP(v_i)
 
-What is not written here comes from `GraphNetwork3D`: reading data, neighbours, periodic cells, forces and stress, the
-sums over edges and atoms. W Psi is 0 at the cutoff, so energy and forces are continuous.
+What is not written here comes from `GraphNetwork3D`: reading data, neighbors, periodic cells, forces and stress, the
+sums over edges and atoms, hyper-parameters from the constructor. W Psi is 0 at the cutoff, so energy and forces are
+continuous.
 """
 
 import torch
 from torch import Tensor, nn
 
-from ..nn.blocks import Dense, RadialBasis
-from ..nn.framework import GraphNetwork3D, System
-from ..nn.ranges import NUM_ELEMENTS
+from spherenet_fast.nn.blocks import Dense, RadialBasis
+from spherenet_fast.nn.framework import GraphNetwork3D, System
+from spherenet_fast.nn.ranges import NUM_ELEMENTS
 
 
 class AttentionLayer(nn.Module):
@@ -28,8 +31,7 @@ class AttentionNet(GraphNetwork3D):
     """cutoff in Å; hidden_channels: H, width of all features; num_radial: Bessel functions, up to 16."""
 
     def __init__(self, cutoff: float = 5.0, num_layers: int = 3, hidden_channels: int = 64, num_radial: int = 8):
-        hparams = dict(cutoff=cutoff, num_layers=num_layers, hidden_channels=hidden_channels, num_radial=num_radial)
-        super().__init__(hparams, num_layers)
+        super().__init__(cutoff, num_layers)
         self.emb = nn.Embedding(NUM_ELEMENTS, hidden_channels)
         self.basis = RadialBasis(1, num_radial, cutoff, envelope_exponent=5, basis="paper")
         self.layers = nn.ModuleList(AttentionLayer(hidden_channels, num_radial) for _ in range(num_layers))

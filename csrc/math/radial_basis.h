@@ -1,6 +1,7 @@
 // Functions of an edge's length: spherical Bessel functions and the enveloped sines of the distance basis.
 // Everything is in double: an edge costs little beside its triplets, and float inputs then lose nothing.
 #pragma once
+#include "../kernels.h"
 #include "dual.h"
 
 namespace spherenet {
@@ -204,5 +205,36 @@ struct RadialBasis {
     return grad_x * (1 / cutoff);
   }
 };
+
+// ---- the kernel's arguments: pointers and sizes ---------------------------------------------------------------------
+
+template <class T>
+struct RadialBasisCall {
+  int64_t num_edges;
+  int num_spherical, num_radial, envelope_exponent;
+  double cutoff;
+  const T* distance;           // [E]
+  const T* frequency;          // [K]
+  const double* roots;         // [L, K]
+  const double* scale;         // [L, K]
+  const T* grad_bessel;        // [E, K]
+  const T* grad_radial;        // [E, L, K]
+  const T* distance_tangent;   // [E]  or null, which is 0
+  const T* frequency_tangent;  // [K]  or null
+  T* bessel;                   // [E, K]     the value, or its tangent
+  T* radial;                   // [E, L, K]
+  T* grad_distance;            // [E]
+  T* grad_frequency;           // [chunks, K]
+};
+constexpr int64_t kRadialBasisChunk = 128;  // edges
+template <class T>
+void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk);
+
+namespace cuda {
+
+template <class T>
+void radial_basis(const RadialBasisCall<T>& call, Pass pass, Stream stream);  // grad_frequency [chunks, K] as above
+
+}  // namespace cuda
 
 }  // namespace spherenet

@@ -195,7 +195,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
   SN_DEVICE N* gradient_slot(int q, int e, int group) const {
     return memory_.grad_coefficients + (q * kEdges + e) * sizes_.slot + group * kCoefficients;
   }
-  // Nine numbers in place of a pair's coefficients: the gradients of its neighbour, reference and axis.
+  // Nine numbers in place of a pair's coefficients: the gradients of its neighbor, reference and axis.
   SN_DEVICE T* direction_slot(int q, int e, int group) const {
     return reinterpret_cast<T*>(gradient_slot(q, e, group));
   }
@@ -211,7 +211,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     store(to + 6, triplet.axis);
     if (call_.grads.point) {
       add_group(group, call_.grads.point[this->pair(q, e)], output_of(grad.re));
-      add_group(group, call_.grads.point[call_.num_pairs + this->pair(q, e)], output_of(grad.im));
+      add_group(group, call_.grads.point[call_.num_triplets + this->pair(q, e)], output_of(grad.im));
     }
   }
   static SN_DEVICE void add_group(int group, T& to, T value) { to = group ? to + value : value; }
@@ -221,7 +221,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     to[2] = output_of(v.z);
   }
 
-  // Sums of the chunk's direction gradients, added to direction_in and direction_out. A neighbour n collects over its
+  // Sums of the chunk's direction gradients, added to direction_in and direction_out. A neighbor n collects over its
   // own pairs and over all pairs of which it is the reference: 16 lanes take it, a lane for each e.
   SN_DEVICE void direction_gradients(int group) {
     const int lane = threadIdx.x % kEdges;
@@ -237,7 +237,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
       for (int mask = kEdges / 2; mask > 0; mask /= 2)
 #pragma unroll
         for (int i = 0; i < 3; ++i) sum[i] += shuffle_xor(sum[i], mask);
-      // Directions point to the centre, neighbours' vectors away from it: hence the sign.
+      // Directions point to the center, neighbors' vectors away from it: hence the sign.
       if (lane == 0 && n < num_in_)
 #pragma unroll
         for (int i = 0; i < 3; ++i) call_.grads.direction_in[3 * (first_in_ + n) + i] -= sum[i];
@@ -262,26 +262,26 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     if (geometry_) radial_gradients(group, add);
   }
 
-  // A thread takes a row and a radial function, for eight basis channels: neighbouring threads meet neighbouring
+  // A thread takes a row and a radial function, for eight basis channels: neighboring threads meet neighboring
   // weights.
   SN_DEVICE void weight_gradients(int group) {
     const int K = shape_.num_radial;
     for (int item = threadIdx.x; item < sizes_.rows * K; item += kThreads) {
       const int row = item / K, n = item % K;
-      const FactorRow<T> factor = this->factor_row(row);
+      const FilterRow<T> filter = this->filter_row(row);
       T sum[kRow] = {};
       for (int q = 0; q < nq_; ++q) {
-        const N radial = memory_.radial[(factor.order * K + n) * Num::kRadialStride + q];
+        const N radial = memory_.radial[(filter.order * K + n) * Num::kRadialStride + q];
         N grad[kRow];
         load_row(grad, memory_.grad_rows + q * sizes_.row_stride + row * kRow);
 #pragma unroll
         for (int p = 0; p < kRow; ++p) add_output(sum[p], grad[p], radial);
       }
       const bool angle = row < shape_.num_spherical;
-      T* to = weights_ + (angle ? 0 : shape_.angle_weight() + shape_.angle_up()) + factor.row * K + n;
+      T* to = weights_ + (angle ? 0 : shape_.angle_weight() + shape_.angle_expand()) + filter.row * K + n;
 #pragma unroll
       for (int p = 0; p < kRow; ++p)
-        if (group * kRow + p < factor.size) to[int64_t(group * kRow + p) * factor.rows * K] += sum[p];
+        if (group * kRow + p < filter.size) to[int64_t(group * kRow + p) * filter.rows * K] += sum[p];
     }
   }
 
@@ -295,9 +295,9 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
       T sum[2][kStep] = {};
       add_radial(q, order, first, group, sum);
       if (shape_.torsion_size) {
-        const int begin = shape_.released ? order : order * order;
-        const int end = shape_.released ? L * L : (order + 1) * (order + 1);
-        for (int h = begin; h < end; h += shape_.released ? L : 1) add_radial(q, L + h, first, group, sum);
+        const int begin = shape_.dig ? order : order * order;
+        const int end = shape_.dig ? L * L : (order + 1) * (order + 1);
+        for (int h = begin; h < end; h += shape_.dig ? L : 1) add_radial(q, L + h, first, group, sum);
       }
 #pragma unroll
       for (int half = 0; half < 2; ++half)
@@ -310,7 +310,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     }
   }
   SN_DEVICE void add_radial(int q, int row, int first, int group, T (&sum)[2][3]) {
-    const FactorRow<T> factor = this->factor_row(row);
+    const FilterRow<T> filter = this->filter_row(row);
     const int K = shape_.num_radial, other = min(q + Num::kNeighbors / 2, nq_ - 1);
     N grad[2][kRow];
     load_row(grad[0], memory_.grad_rows + q * sizes_.row_stride + row * kRow);
@@ -319,9 +319,9 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     for (int p = 0; p < kRow; ++p)
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
-        if (group * kRow + p >= factor.size || first + i >= K) continue;
-        const N weight = Num::number(factor.weight, factor.tangent,
-                                     (int64_t(group * kRow + p) * factor.rows + factor.row) * K + first + i);
+        if (group * kRow + p >= filter.size || first + i >= K) continue;
+        const N weight = Num::number(filter.weight, filter.tangent,
+                                     (int64_t(group * kRow + p) * filter.rows + filter.row) * K + first + i);
         add_output(sum[0][i], grad[0][p], weight);
         add_output(sum[1][i], grad[1][p], weight);
       }

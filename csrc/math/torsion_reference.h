@@ -1,8 +1,9 @@
-// The torsion rule: which neighbour a torsion is measured to.
+// The torsion rule: which neighbor a torsion is measured to.
 //
-// Going anticlockwise about an edge's axis, the torsion of a neighbour is the angle from its component across the axis
-// to the next neighbour's, in (0, 2 pi]. Decided by index or with a margin, never by rounding.
+// Going anticlockwise about an edge's axis, the torsion of a neighbor is the angle from its component across the axis
+// to the next neighbor's, in (0, 2 pi]. Decided by index or with a margin, never by rounding.
 #pragma once
+#include "../kernels.h"
 #include "vec3.h"
 
 namespace spherenet {
@@ -38,7 +39,7 @@ SN_HD double azimuth(const AxisFrame& frame, const Vec3<double>& direction) {
   return angle < 0 ? angle + kTwoPi : angle;
 }
 
-// A neighbour that has an azimuth: its number in in(j).
+// A neighbor that has an azimuth: its number in in(j).
 struct Azimuth {
   double angle;
   int32_t neighbor;
@@ -80,5 +81,19 @@ SN_HD int32_t torsion_reference(const Azimuth* sorted, int64_t count, int64_t ow
     if (!consider(i, turn(i) + kTwoPi)) return reference;
   return reference;
 }
+
+// ---- the kernel's arguments: pointers and sizes ---------------------------------------------------------------------
+
+// Reference neighbors of the tiles [begin, end); see torsion_reference.cpp.
+template <class T>
+void torsion_reference(const TileGraph& graph, const T* vec /* [E,3] */, int32_t* reference /* [triplets] */,
+                       int64_t begin, int64_t end);
+
+namespace cuda {
+
+template <class T>
+void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace spherenet

@@ -1,0 +1,104 @@
+// The gated sum's arguments: pointers and sizes.
+#pragma once
+#include "../kernels.h"
+
+namespace spherenet {
+
+struct GatedSumShape {
+  int channels;       // C
+  int num_spherical;  // L, at most 8; 0 without angle
+  int num_radial;     // K
+  int angle_size;     // P; 0 without angle
+  int torsion_size;   // Q; 0 without torsion
+  bool dig;      // harmonic h meets radial order h mod L instead of its own l
+  bool angle_at_receiver;  // of e = j->i: between i->j and i->k; needs `direction` to hold vectors, and Q = 0
+
+  SN_HD int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
+  SN_HD int64_t angle_weight() const { return int64_t(angle_size) * num_spherical * num_radial; }
+  SN_HD int64_t angle_expand() const { return int64_t(channels) * angle_size; }
+  SN_HD int64_t torsion_weight() const { return torsion_size * harmonics() * num_radial; }
+  SN_HD int64_t torsion_expand() const { return int64_t(channels) * torsion_size; }
+  SN_HD int64_t weights() const { return angle_weight() + angle_expand() + torsion_weight() + torsion_expand(); }
+};
+
+// The differentiable inputs, or one tangent of each. Pointers of absent inputs are null; so are tangents that are 0.
+template <class T>
+struct GatedSumInputs {
+  const T* x;               // [E, C]
+  const T* radial;          // [E, L, K]
+  const T* direction;       // [E, 3]  unit vectors, sender to receiver (with angle_at_receiver: of any length)
+  const T* angle_weight;    // [P, L, K]
+  const T* angle_expand;        // [C, P]
+  const T* torsion_weight;  // [Q, L*L, K]
+  const T* torsion_expand;      // [C, Q]
+  const T* point;           // [2, triplets]  re and im of the torsions; null where `reference` says what they are
+};
+
+// Gradients are null where nobody asks. Everything else is written in full.
+template <class T>
+struct GatedSumGradients {
+  T* x;              // [E, C]
+  T* radial;         // [E, L, K]
+  T* direction_in;   // [E, 3]  an edge as neighbor or reference, in its receiver's tile
+  T* direction_out;  // [E, 3]  the same edge as axis, in its sender's tile
+  T* weights;        // [chunks, shape.weights()]  angle_weight, angle_expand, torsion_weight, torsion_expand of a chunk
+  T* point;          // [2, triplets]
+};
+
+template <class T>
+struct GatedSumCall {
+  TileGraph graph;
+  GatedSumShape shape;
+  int64_t num_triplets;         // columns of point
+  const int32_t* reference;  // [triplets]  see torsion_reference; null without torsion, or where there is a point
+  GatedSumInputs<T> inputs;
+  GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone
+  const T* grad_out;           // [E, C]; null in the forward pass
+  T* out;                      // [E, C]  the sum, or its tangent; null in the backward pass
+  GatedSumGradients<T> grads;
+};
+
+// Work is cut into chunks of whole tiles that depend on the graph alone, so results do not depend on the thread count.
+struct Chunks {
+  int64_t count;
+  int64_t total;  // triplets + atoms, the measure of work
+};
+SN_HD Chunks gated_sum_chunks(const TileGraph& graph) {
+  // Small enough to balance a few dozen threads, large enough that a chunk's weight gradients cost little beside it.
+  constexpr int64_t kWork = 4096, kMost = 64;
+  const int64_t total = graph.num_nodes ? graph.triplet_ptr[graph.num_nodes] + graph.num_nodes : 0;
+  const int64_t count = (total + kWork - 1) / kWork;
+  return {count < 1 ? 1 : count > kMost ? kMost : count, total};
+}
+
+// Prepares weights once, then lets run(chunk) be called for every chunk in any order and from any thread.
+struct GatedSumHandle {
+  void* state;
+  void (*run)(const void* state, int64_t chunk);
+  void (*destroy)(void* state);
+};
+template <class T>
+GatedSumHandle prepare_gated_sum(const GatedSumCall<T>& call, Pass pass);
+
+template <class T>
+class GatedSum {
+ public:
+  GatedSum(const GatedSumCall<T>& call, Pass pass) : handle_(prepare_gated_sum(call, pass)) {}
+  ~GatedSum() { handle_.destroy(handle_.state); }
+  GatedSum(const GatedSum&) = delete;
+  GatedSum& operator=(const GatedSum&) = delete;
+  void run(int64_t chunk) const { handle_.run(handle_.state, chunk); }
+
+ private:
+  const GatedSumHandle handle_;
+};
+
+namespace cuda {
+
+constexpr int kGatedSumChunks = 256;  // rows of GatedSumGradients::weights; constant, so that sums have the same bits
+template <class T>
+void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream);
+
+}  // namespace cuda
+
+}  // namespace spherenet

@@ -1,1 +1,0 @@
-"""Models that show how one is written."""

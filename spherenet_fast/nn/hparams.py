@@ -1,0 +1,123 @@
+"""Hyper-parameters: the arguments of a model's constructor, whose names, types and defaults are stated nowhere else."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from .ranges import Range
+
+NEEDED = inspect.Parameter.empty  # the default of an argument without one
+_KINDS = {int: "an int", float: "a number", bool: "True or False", str: "a string"}
+OLD_VALUES = {("basis", "released"): "dig"}  # {(name, what it once was called): its name}
+_VARIABLE = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
+
+class Argument(NamedTuple):
+    """What a constructor says of an argument."""
+
+    default: Any  # or NEEDED
+    kind: Any  # int, float, bool, str, another type, or Any
+    optional: bool  # may be None
+    limits: dict[str, Any]  # "low" and "high" of an annotation with a `Range`, "choices" of a Literal, or none
+
+
+@cache
+def arguments(model: type) -> dict[str, Argument]:
+    """{name: argument} of the constructor of `model`, and of its base's where it has **kwargs to pass on."""
+    found: dict[str, Argument] = {}
+    for base in model.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        _, *parameters = inspect.signature(base.__init__).parameters.values()
+        hints = _hints(base.__init__)
+        for parameter in parameters:
+            if parameter.kind not in _VARIABLE:
+                found.setdefault(parameter.name, _argument(parameter.default, hints.get(parameter.name, Any)))
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def check_arguments(model: type, hparams: Mapping[str, Any]) -> None:
+    """Raise ValueError, or TypeError for a wrong type, naming the first of `hparams` that its annotation excludes."""
+    for name, argument in arguments(model).items():
+        if name in hparams and not (argument.optional and hparams[name] is None):
+            _check(name, hparams[name], argument)
+
+
+def recorded(model: type, constructor: Callable) -> Callable:
+    """`constructor` of `model` with its arguments checked; the outermost class keeps its own as `self.hparams`."""
+    signature = inspect.signature(constructor)
+
+    @wraps(constructor)
+    def construct(self, *given, **named):
+        for (name, old), value in OLD_VALUES.items():
+            if named.get(name) == old:
+                warnings.warn(f'{name}="{old}" is deprecated: use "{value}"', DeprecationWarning, stacklevel=2)
+                named[name] = value
+        try:
+            bound = signature.bind(self, *given, **named)
+        except TypeError:
+            bound = None  # the constructor itself says what is wrong
+        if bound is not None:
+            bound.apply_defaults()
+            hparams = {}
+            for parameter in list(signature.parameters.values())[1:]:
+                value = bound.arguments[parameter.name]
+                if parameter.kind not in _VARIABLE:
+                    hparams[parameter.name] = value
+                elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                    hparams |= value
+            model.check_hparams(hparams)
+            if "hparams" not in vars(self):
+                self.hparams = hparams
+        constructor(self, *given, **named)
+
+    return construct
+
+
+def _hints(constructor: Callable) -> dict[str, Any]:
+    try:
+        return get_type_hints(constructor, include_extras=True)
+    except NameError:  # of a type that is imported for type checkers alone
+        return {}
+
+
+def _argument(default: Any, hint: Any) -> Argument:
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    optional = default is None or NoneType in kinds
+    kinds = [kind for kind in kinds if kind is not NoneType]
+    kind, limits = (kinds[0] if len(kinds) == 1 else Any), {}
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+        limits = next((note._asdict() for note in notes if isinstance(note, Range)), {})
+    if get_origin(kind) is Literal:
+        limits = {"choices": get_args(kind)}
+        kind = type(limits["choices"][0])
+    return Argument(default, kind, optional, limits)
+
+
+def _check(name: str, value: Any, argument: Argument) -> None:
+    or_none = " or None" if argument.optional else ""
+    low, high = (argument.limits.get(end) for end in ("low", "high"))
+    if "choices" in argument.limits:
+        if value not in argument.limits["choices"]:
+            *words, last = [f'"{choice}"' for choice in argument.limits["choices"]] + ["None"] * argument.optional
+            raise ValueError(f"{name}: expected {', '.join(words)} or {last}, got {value!r}")
+        return
+    if argument.kind in _KINDS:
+        kinds = (int, float) if argument.kind is float else argument.kind
+        if not isinstance(value, kinds) or isinstance(value, bool) is not (argument.kind is bool):
+            raise TypeError(f"{name}: expected {_KINDS[argument.kind]}{or_none}, got {value!r}")
+    if low is None:
+        return
+    if argument.kind is float and low > 0 and not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value}")
+    if argument.kind is float and value > high:
+        raise ValueError(f"{name}: expected at most {high:g}, got {value}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high}{or_none}, got {value}")
