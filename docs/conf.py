@@ -42,4 +42,5 @@ html_theme_options = {"navigation_with_keys": True}
 
 def setup(app):
     app.connect("builder-inited", lambda app: generate.write(HERE / "generated"))
+    app.connect("autodoc-process-signature", docstrings.without_ranges)
     app.connect("autodoc-process-docstring", docstrings.as_restructured_text, priority=100)  # before napoleon

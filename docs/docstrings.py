@@ -12,6 +12,11 @@ def as_restructured_text(app, what, name, obj, options, lines: list[str]) -> Non
     lines[:] = converted(lines)
 
 
+def without_ranges(app, what, name, obj, options, signature: str, returns: str):
+    """For the event autodoc-process-signature: Annotated[int, Range(low=1, high=8)] as int."""
+    return (signature and re.sub(r"Annotated\[(\w+), \w+\([^)]*\)\]", r"\1", signature)), returns
+
+
 def converted(lines: list[str]) -> list[str]:
     """Blocks that are indented below a paragraph become literal; elsewhere characters with a meaning are escaped.
 
