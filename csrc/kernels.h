@@ -10,10 +10,10 @@ namespace spherenet {
 // The graph, in tiles: everything around center atom j is in(j) x out(j).  N atoms, E edges.
 struct TileGraph {
   int64_t num_nodes;
-  const int64_t* in_ptr;    // [N+1]  in(j) = edges in_ptr[j] .. in_ptr[j+1], those that end at j
-  const int64_t* out_ptr;   // [N+1]
-  const int64_t* out_edge;  // [E]    out(j) = out_edge[out_ptr[j] .. out_ptr[j+1]], those that start at j
-  const int64_t* rev;       // [E]    the opposite edge, or -1
+  const int64_t* in_ptr;       // [N+1]  in(j) = edges in_ptr[j] .. in_ptr[j+1], those that end at j
+  const int64_t* out_ptr;      // [N+1]
+  const int64_t* out_edge;     // [E]    out(j) = out_edge[out_ptr[j] .. out_ptr[j+1]], those that start at j
+  const int64_t* rev;          // [E]    the opposite edge, or -1
   const int64_t* triplet_ptr;  // [N+1]  cumulative |in(j)| * |out(j)|
 };
 

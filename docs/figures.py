@@ -1,7 +1,7 @@
 """Draws the figures of the site: `python docs/figures.py`, into docs/figures.
 
-    torsion.svg   what a neighbor's torsion does while another neighbor turns past it, or leaves through the cutoff
-    tile.svg      the triplets around one atom as a dense tile
+torsion.svg   what a neighbor's torsion does while another neighbor turns past it, or leaves through the cutoff
+tile.svg      the triplets around one atom as a dense tile
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
 """The parts of the site that are made when it is built: `write(folder)`.
 
-    configuration.md      every key of a config, from the dataclasses of its sections and the constructors of the models
-    benchmarks.md         the tables of bench/results/*.csv, with their figures
-    ablation.md           the ablation's table, from bench/results/training/ablation.csv
-    minutes.md            runs of ethanol with equal budgets, from bench/results/training/md17.csv
-    experiments.md        bench/results/experiments.md
-    changelog.md          CHANGELOG.md, where there is one
+configuration.md      every key of a config, from the dataclasses of its sections and the constructors of the models
+benchmarks.md         the tables of bench/results/*.csv, with their figures
+ablation.md           the ablation's table, from bench/results/training/ablation.csv
+minutes.md            runs of ethanol with equal budgets, from bench/results/training/md17.csv
+experiments.md        bench/results/experiments.md
+changelog.md          CHANGELOG.md, where there is one
 """
 
 import shutil

@@ -20,7 +20,7 @@ def calls(dtype, device="cpu"):
     together, and of an operator's first case for each alone.
     """
     vec, graph = small_graph()
-    found = {name: {} for name in REGISTERED}
+    found = {name: {} for name in sorted(REGISTERED)}
 
     def recorder(name, operator):
         def call(*arguments):

@@ -20,10 +20,10 @@ struct TileLimits {
 template <class T, bool kDual>
 struct FilterScratch {
   using Num = Numbers<T, kDual>;
-  typename Num::S8* rows;   // [rows, chunks]                 sum over n of weight times radial, for the current q
-  typename Num::S* lanes;   // [8 chunks, out blocks]         a or t of the pairs (q, e), lanes over e
-  typename Num::S8* grad_rows;   // [rows, chunks]            cotangents of the same
-  typename Num::S* grad_lanes;   // [8 chunks, out blocks]
+  typename Num::S8* rows;       // [rows, chunks]                 sum over n of weight times radial, for the current q
+  typename Num::S* lanes;       // [8 chunks, out blocks]         a or t of the pairs (q, e), lanes over e
+  typename Num::S8* grad_rows;  // [rows, chunks]            cotangents of the same
+  typename Num::S* grad_lanes;  // [8 chunks, out blocks]
   typename Num::S8* grad_filters;  // [out padded, chunks]      grad_lanes with lanes over basis channels
   typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
   typename Num::V8* grad_weight;   // [rows, K, chunks]       summed over the chunk of tiles
@@ -54,26 +54,26 @@ class GatedSumTile {
 
   ScratchMemory memory_;
   FilterScratch<T, kDual> angle_, torsion_;
-  Vec3<S>* axis_;                 // [out blocks]
-  Triplet<S>* triplet_;           // [out blocks]  of the current q
-  TorsionKind<V>* kind_;          // [out blocks]
-  HarmonicState<S>* harmonic_;    // [out blocks]
-  S* y_;                          // [out blocks, H]
-  N* neighbor_;                   // [3, in]       unit vectors from j
-  S* x_;                          // [channel blocks]  of the current q
-  V* out_;                        // [out, channel blocks]
-  V* grad_out_;                   // [out, channel blocks]
-  T* grad_neighbor_;              // [3, in]
-  Vec3<V>* grad_axis_;            // [out blocks]
-  V8* grad_radial_;               // [L, K]        lanes still to be summed
+  Vec3<S>* axis_;               // [out blocks]
+  Triplet<S>* triplet_;         // [out blocks]  of the current q
+  TorsionKind<V>* kind_;        // [out blocks]
+  HarmonicState<S>* harmonic_;  // [out blocks]
+  S* y_;                        // [out blocks, H]
+  N* neighbor_;                 // [3, in]       unit vectors from j
+  S* x_;                        // [channel blocks]  of the current q
+  V* out_;                      // [out, channel blocks]
+  V* grad_out_;                 // [out, channel blocks]
+  T* grad_neighbor_;            // [3, in]
+  Vec3<V>* grad_axis_;          // [out blocks]
+  V8* grad_radial_;             // [L, K]        lanes still to be summed
 
   // The current tile.
-  int64_t first_in_, num_in_;     // edges first_in_ .. first_in_ + num_in_ end at j
-  const int64_t* out_edges_;      // [num_out_]
+  int64_t first_in_, num_in_;  // edges first_in_ .. first_in_ + num_in_ end at j
+  const int64_t* out_edges_;   // [num_out_]
   int64_t num_out_, out_blocks_;
-  const int32_t* reference_;      // [num_in_, num_out_]
+  const int32_t* reference_;  // [num_in_, num_out_]
   int64_t first_triplet_;
-  int64_t skip_;                  // position of the current q's opposite edge in out(j), or -1
+  int64_t skip_;  // position of the current q's opposite edge in out(j), or -1
 
   void layout_filter(ScratchMemory& memory, FilterScratch<T, kDual>& s, const FilterWeights<T, kDual>& w,
                      const TileLimits& most) {
@@ -97,7 +97,10 @@ class GatedSumTile {
  public:
   GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
                const TileLimits& most)
-      : call_(call), weights_(weights), table_(table), shape_(call.shape),
+      : call_(call),
+        weights_(weights),
+        table_(table),
+        shape_(call.shape),
         max_m_(weights.torsion.size ? call.shape.num_spherical - 1 : 0) {
     const int64_t blocks = (most.out + W - 1) / W;
     memory_.build([&](ScratchMemory& memory) {
@@ -281,9 +284,7 @@ class GatedSumTile {
       }
     }
   }
-  void store_channels(const V* from, T* to) const {
-    std::memcpy(to, from, sizeof(T) * shape_.channels);
-  }
+  void store_channels(const V* from, T* to) const { std::memcpy(to, from, sizeof(T) * shape_.channels); }
 
  public:
   void run(int64_t j) {

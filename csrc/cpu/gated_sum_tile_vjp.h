@@ -228,8 +228,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       S grad_y[kMaxHarmonics] = {};
       add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
       if (kTorsion && max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
-      const SphericalPoint<S> grad =
-          harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
+      const SphericalPoint<S> grad = harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
       if (kTorsion && call_.grads.point) store_point_gradient(q, b, grad);
       const Triplet<S> t = triplet_point_vjp(shape_.angle_at_receiver, this->triplet_[b], this->kind_[b], grad);
       grad_axis_[b] = grad_axis_[b] + Vec3<V>{output_of(t.axis.x), output_of(t.axis.y), output_of(t.axis.z)};

@@ -14,12 +14,12 @@ struct FilterWeights {
   using S = typename Num::S;
   using S8 = typename Num::S8;
 
-  int size = 0;       // P; 0: the filter is absent, and is 1
-  int chunks = 0;     // rows of eight basis channels
-  int rows = 0;       // L or L*L
-  S8* weight = nullptr;     // [rows, K, chunks]
-  S* up = nullptr;          // [channel blocks, 8 chunks]   lanes over channels
-  S8* up_rows = nullptr;    // [channels padded, chunks]    lanes over basis channels
+  int size = 0;           // P; 0: the filter is absent, and is 1
+  int chunks = 0;         // rows of eight basis channels
+  int rows = 0;           // L or L*L
+  S8* weight = nullptr;   // [rows, K, chunks]
+  S* up = nullptr;        // [channel blocks, 8 chunks]   lanes over channels
+  S8* up_rows = nullptr;  // [channels padded, chunks]    lanes over basis channels
 
   void layout(ScratchMemory& memory, int num_radial, int blocks) {
     weight = memory.take<S8>(int64_t(rows) * num_radial * chunks);
@@ -46,7 +46,7 @@ struct FilterWeights {
 template <class T, bool kDual>
 struct PackedWeights {
   FilterWeights<T, kDual> angle, torsion;
-  int blocks;  // of kLanes channels
+  int blocks;                       // of kLanes channels
   int radial_order[kMaxHarmonics];  // o(h): the radial order that harmonic h meets
 
   explicit PackedWeights(const GatedSumCall<T>& call) {

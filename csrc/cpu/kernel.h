@@ -14,8 +14,8 @@
   template <class T>                                       \
   Result name(const Call<T>& call, SN_LIST parameters)
 
-#define SN_KERNEL_INSTANCES(Result, name, Call, parameters)           \
-  template Result name(const Call<float>& call, SN_LIST parameters);  \
+#define SN_KERNEL_INSTANCES(Result, name, Call, parameters)          \
+  template Result name(const Call<float>& call, SN_LIST parameters); \
   template Result name(const Call<double>& call, SN_LIST parameters);
 
 #if !defined(SN_DISPATCH)
@@ -34,36 +34,34 @@ enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
 InstructionSet instruction_set();
 }  // namespace spherenet
 
-#define SN_KERNEL(Result, name, Call, parameters, arguments)   \
-  namespace spherenet {                                        \
-  namespace avx2 {                                             \
-  SN_KERNEL_TEMPLATE(Result, name, Call, parameters);          \
-  }                                                            \
-  namespace avx512 {                                           \
-  SN_KERNEL_TEMPLATE(Result, name, Call, parameters);          \
-  }                                                            \
-  SN_KERNEL_TEMPLATE(Result, name, Call, parameters) {         \
-    switch (instruction_set()) {                               \
-      case InstructionSet::kAvx512:                            \
-        return avx512::name(call, SN_LIST arguments);          \
-      case InstructionSet::kAvx2:                              \
-        return avx2::name(call, SN_LIST arguments);            \
-      case InstructionSet::kBaseline:                          \
-        break;                                                 \
-    }                                                          \
-    return baseline::name(call, SN_LIST arguments);            \
-  }                                                            \
-  SN_KERNEL_INSTANCES(Result, name, Call, parameters)          \
+#define SN_KERNEL(Result, name, Call, parameters, arguments) \
+  namespace spherenet {                                      \
+  namespace avx2 {                                           \
+  SN_KERNEL_TEMPLATE(Result, name, Call, parameters);        \
+  }                                                          \
+  namespace avx512 {                                         \
+  SN_KERNEL_TEMPLATE(Result, name, Call, parameters);        \
+  }                                                          \
+  SN_KERNEL_TEMPLATE(Result, name, Call, parameters) {       \
+    switch (instruction_set()) {                             \
+      case InstructionSet::kAvx512:                          \
+        return avx512::name(call, SN_LIST arguments);        \
+      case InstructionSet::kAvx2:                            \
+        return avx2::name(call, SN_LIST arguments);          \
+      case InstructionSet::kBaseline:                        \
+        break;                                               \
+    }                                                        \
+    return baseline::name(call, SN_LIST arguments);          \
+  }                                                          \
+  SN_KERNEL_INSTANCES(Result, name, Call, parameters)        \
   }
 
 #else  // other processors have the baseline alone
 
-#define SN_KERNEL(Result, name, Call, parameters, arguments) \
-  namespace spherenet {                                      \
-  SN_KERNEL_TEMPLATE(Result, name, Call, parameters) {       \
-    return baseline::name(call, SN_LIST arguments);          \
-  }                                                          \
-  SN_KERNEL_INSTANCES(Result, name, Call, parameters)        \
+#define SN_KERNEL(Result, name, Call, parameters, arguments)                                             \
+  namespace spherenet {                                                                                  \
+  SN_KERNEL_TEMPLATE(Result, name, Call, parameters) { return baseline::name(call, SN_LIST arguments); } \
+  SN_KERNEL_INSTANCES(Result, name, Call, parameters)                                                    \
   }
 
 #endif

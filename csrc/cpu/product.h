@@ -1,7 +1,7 @@
 // Products of linear layers, out = x weight^T + bias. For one instruction set.
 //
-// A tile of the result stays in registers while the inner dimension runs past it. Every element is the sum, in the order
-// of the inner dimension, that starts with the bias: the same bits whatever the number of threads.
+// A tile of the result stays in registers while the inner dimension runs past it. Every element is the sum, in the
+// order of the inner dimension, that starts with the bias: the same bits whatever the number of threads.
 #pragma once
 #include <algorithm>
 #include <cstring>

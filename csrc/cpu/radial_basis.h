@@ -15,8 +15,8 @@ class RadialBasisRun {
 
  public:
   static void run(const RadialBasisCall<T>& call, int64_t chunk) {
-    const RadialBasis basis{call.num_spherical, call.num_radial, call.cutoff, {call.envelope_exponent + 1},
-                            call.roots, call.scale};
+    const RadialBasis basis{call.num_spherical,           call.num_radial, call.cutoff,
+                            {call.envelope_exponent + 1}, call.roots,      call.scale};
     const int K = call.num_radial, LK = call.num_spherical * K;
     N frequency[kMaxRadial];
     S grad_frequency[kMaxRadial];

@@ -1,7 +1,7 @@
 // Sums of rows over segments, edges to atoms in the order of the edges; their transpose; sums over chunks of work.
-#include <algorithm>
-
 #include "../math/segment_sum.h"
+
+#include <algorithm>
 
 namespace spherenet {
 

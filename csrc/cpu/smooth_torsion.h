@@ -23,15 +23,15 @@ class SmoothTorsionTile {
 
   const SmoothTorsionCall<T>& call_;
   ScratchMemory memory_;
-  Vec3<N>* direction_;             // [in]  unit vectors from j
-  N* fade_;                        // [in]
-  T* grad_direction_;              // [in, 3]
-  T* grad_fade_;                   // [in]
-  V* present_;                     // [in]  1 where the neighbor is not the other end of the lane's edge, else 0
-  AcrossComponents<S>* across_;    // [in]  about the axes of the present block of edges, as all that follows
-  BlendNeighbor<S>* neighbor_;     // [in]
-  BlendNeighbor<S>* grad_;         // [in]
-  BlendTerm<S>* term_;             // [in]  of the present q
+  Vec3<N>* direction_;           // [in]  unit vectors from j
+  N* fade_;                      // [in]
+  T* grad_direction_;            // [in, 3]
+  T* grad_fade_;                 // [in]
+  V* present_;                   // [in]  1 where the neighbor is not the other end of the lane's edge, else 0
+  AcrossComponents<S>* across_;  // [in]  about the axes of the present block of edges, as all that follows
+  BlendNeighbor<S>* neighbor_;   // [in]
+  BlendNeighbor<S>* grad_;       // [in]
+  BlendTerm<S>* term_;           // [in]  of the present q
 
   // The current tile.
   int64_t first_in_, num_in_, first_triplet_, num_out_;

@@ -1,8 +1,8 @@
 // Reference neighbors of all triplets, tile by tile.
+#include "../math/torsion_reference.h"
+
 #include <algorithm>
 #include <vector>
-
-#include "../math/torsion_reference.h"
 
 namespace spherenet {
 

@@ -83,8 +83,8 @@ __global__ void find_kernel(NeighborCall<T> call) {
   int64_t edge = call.in_ptr[atom];
   for (int64_t first = molecule.begin; first < molecule.end && edge < last; first += kWarp) {
     const int64_t other = first + lane;
-    const bool near = other < molecule.end && other != atom &&
-                      distance(call.pos + 3 * atom, call.pos + 3 * other) < call.cutoff;
+    const bool near =
+        other < molecule.end && other != atom && distance(call.pos + 3 * atom, call.pos + 3 * other) < call.cutoff;
     int up_to = near;  // neighbors among the lanes up to this one
     for (int back = 1; back < kWarp; back *= 2) {
       const int before = __shfl_sync(kAllLanes, up_to, (lane - back) & (kWarp - 1));

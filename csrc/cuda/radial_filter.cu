@@ -33,7 +33,7 @@ template <class S, class T, int kRadial>
 struct Tile {
   static constexpr int kRow = kThreads<T> + 1;  // odd: threads of different edges hit different banks
   S* bessel;                                    // [kEdges, kRadial]
-  S* grad_filter;                                 // [kEdges, kRow]    x times the cotangent
+  S* grad_filter;                               // [kEdges, kRow]    x times the cotangent
   S* weight;                                    // [kRadial, kRow]
 
   SN_HD Tile(SharedPieces& pieces, bool with_gradients)

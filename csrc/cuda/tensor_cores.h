@@ -25,11 +25,12 @@ __device__ __forceinline__ float round_to_tf32(float x) {
 //   sum[g, 2t], sum[g, 2t + 1], sum[g + 8, 2t], sum[g + 8, 2t + 1].
 __device__ __forceinline__ void add_product(float (&sum)[4], const float (&a)[4], const float (&b)[2]) {
 #if defined(__CUDA_ARCH__)
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
-        "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 #else
   const int lane = int(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   for (int k = 0; k < 8; ++k) {

@@ -5,12 +5,12 @@
 namespace spherenet {
 
 struct GatedSumShape {
-  int channels;       // C
-  int num_spherical;  // L, at most 8; 0 without angle
-  int num_radial;     // K
-  int angle_size;     // P; 0 without angle
-  int torsion_size;   // Q; 0 without torsion
-  bool dig;      // harmonic h meets radial order h mod L instead of its own l
+  int channels;            // C
+  int num_spherical;       // L, at most 8; 0 without angle
+  int num_radial;          // K
+  int angle_size;          // P; 0 without angle
+  int torsion_size;        // Q; 0 without torsion
+  bool dig;                // harmonic h meets radial order h mod L instead of its own l
   bool angle_at_receiver;  // of e = j->i: between i->j and i->k; needs `direction` to hold vectors, and Q = 0
 
   SN_HD int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
@@ -28,9 +28,9 @@ struct GatedSumInputs {
   const T* radial;          // [E, L, K]
   const T* direction;       // [E, 3]  unit vectors, sender to receiver (with angle_at_receiver: of any length)
   const T* angle_weight;    // [P, L, K]
-  const T* angle_expand;        // [C, P]
+  const T* angle_expand;    // [C, P]
   const T* torsion_weight;  // [Q, L*L, K]
-  const T* torsion_expand;      // [C, Q]
+  const T* torsion_expand;  // [C, Q]
   const T* point;           // [2, triplets]  re and im of the torsions; null where `reference` says what they are
 };
 
@@ -49,7 +49,7 @@ template <class T>
 struct GatedSumCall {
   TileGraph graph;
   GatedSumShape shape;
-  int64_t num_triplets;         // columns of point
+  int64_t num_triplets;      // columns of point
   const int32_t* reference;  // [triplets]  see torsion_reference; null without torsion, or where there is a point
   GatedSumInputs<T> inputs;
   GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone

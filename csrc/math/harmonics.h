@@ -54,9 +54,9 @@ struct LegendreColumn {
 // What the vector-Jacobian product needs again of one evaluation; entries past num_spherical stay unwritten.
 template <class S>
 struct HarmonicState {
-  S legendre[kMaxLegendre];   // Q_lm
-  S cosine[kMaxSpherical];    // Re (re + i im)^m
-  S sine[kMaxSpherical];      // Im (re + i im)^m
+  S legendre[kMaxLegendre];  // Q_lm
+  S cosine[kMaxSpherical];   // Re (re + i im)^m
+  S sine[kMaxSpherical];     // Im (re + i im)^m
 };
 
 // y [num_spherical^2], or with max_m = 0 only y[l*l] = Y_l0 (the others stay unwritten).

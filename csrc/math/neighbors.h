@@ -87,7 +87,7 @@ struct NeighborCall {
   int64_t* in_ptr;  // [N+1]
   // count_neighbors
   int64_t edge_capacity, triplet_capacity;  // -1: no limit
-  int32_t* degree;       // [N]  scratch: neighbors of each atom, -1 where something is wrong with it
+  int32_t* degree;                          // [N]  scratch: neighbors of each atom, -1 where something is wrong with it
   int64_t* triplet_ptr;  // [N+1]  all 0, as in_ptr, where more is found than fits or anything is wrong
   int64_t* status;  // [3]  edges found, triplets found, and atoms where a coordinate is not finite, molecule numbers
                     //      fall or are negative, or another atom is at the same place

@@ -26,7 +26,7 @@ SN_HD V exponential(const V& unbounded) {
   using Integer = typename Bits<V>::Integer;
   constexpr bool kFloat = sizeof(T) == 4;
   constexpr T kBound = 87;
-  constexpr T kRound = kFloat ? T(12582912.0) : T(6755399441055744.0);  // 1.5 * 2^23, 1.5 * 2^52
+  constexpr T kRound = kFloat ? T(12582912.0) : T(6755399441055744.0);             // 1.5 * 2^23, 1.5 * 2^52
   constexpr T kHigh = kFloat ? T(0.693145751953125) : T(0.693147180369123816490);  // log(2), trailing zeros
   constexpr T kLow = kFloat ? T(1.42860682030941723e-6) : T(1.90821492927058770002e-10);
   const V lifted = unbounded > V{} - kBound ? unbounded : V{} - kBound;

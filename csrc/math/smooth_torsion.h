@@ -8,8 +8,8 @@
 //   w_n = fade_n s_n^2 (1 - x_n) exp(kappa (lead_n - 1))
 //
 // over n neither q nor the reverse of e; lead = y, or x for a torsion that is even under reflection.
-// x + i y is exp(i (alpha_n - alpha_q)) but near the axis, where eta makes it go to 0: no angle, no pole, no choice, and
-// derivatives of all orders.
+// x + i y is exp(i (alpha_n - alpha_q)) but near the axis, where eta makes it go to 0: no angle, no pole, no choice,
+// and derivatives of all orders.
 #pragma once
 #include "../kernels.h"
 #include "silu.h"
@@ -183,7 +183,7 @@ SN_HD void blend_term_vjp(bool even, const BlendNeighbor<S>& q, const BlendNeigh
 template <class T>
 struct SmoothTorsionCall {
   TileGraph graph;
-  int64_t num_triplets;           // columns of point and grad_point
+  int64_t num_triplets;        // columns of point and grad_point
   bool even;                   // under reflection
   const T* direction;          // [E, 3]  unit vectors, sender to receiver
   const T* fade;               // [E]     weight of the edge's sender as a neighbor of its receiver

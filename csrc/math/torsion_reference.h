@@ -8,8 +8,8 @@
 
 namespace spherenet {
 
-constexpr double kTieAngle = 1e-4;    // radians: azimuths this close count as one
-constexpr double kCollinear = 1e-5;   // |component across the axis| of a unit vector below which it has no azimuth
+constexpr double kTieAngle = 1e-4;   // radians: azimuths this close count as one
+constexpr double kCollinear = 1e-5;  // |component across the axis| of a unit vector below which it has no azimuth
 constexpr double kTwoPi = 6.283185307179586476925286766559;
 
 // A right-handed frame across a unit axis: u, v, axis.

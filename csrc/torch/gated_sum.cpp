@@ -1,7 +1,8 @@
 // gated_sum: the sum over triplets of one interaction block. Derivatives are registered in Python.
+#include "../math/gated_sum.h"
+
 #include <algorithm>
 
-#include "../math/gated_sum.h"
 #include "graph_tensors.h"
 #include "stream.h"
 
@@ -22,17 +23,23 @@ struct GatedSumTensors {
 
   template <class T>
   GatedSumInputs<T> pointers() const {
-    return {data<T>(x),        data<T>(radial),         data<T>(direction),  data<T>(angle_weight),
-            data<T>(angle_expand), data<T>(torsion_weight), data<T>(torsion_expand), data<T>(point)};
+    return {data<T>(x),
+            data<T>(radial),
+            data<T>(direction),
+            data<T>(angle_weight),
+            data<T>(angle_expand),
+            data<T>(torsion_weight),
+            data<T>(torsion_expand),
+            data<T>(point)};
   }
 };
 using Inputs = GatedSumTensors<Tensor, OptionalTensor>;
 using Tangents = GatedSumTensors<OptionalTensor, OptionalTensor>;
 using Gradients = GatedSumTensors<Tensor, Tensor>;
-#define SN_GATED_SUM_TENSORS(x_type, type, prefix)                                                               \
-  x_type " " prefix "x, " type " " prefix "radial, " type " " prefix "direction, " type " " prefix "point, "       \
-  type " " prefix "angle_weight, " type " " prefix "angle_expand, " type " " prefix "torsion_weight, " type " " prefix \
-  "torsion_expand"
+#define SN_GATED_SUM_TENSORS(x_type, type, prefix)                                                                \
+  x_type " " prefix "x, " type " " prefix "radial, " type " " prefix "direction, " type " " prefix "point, " type \
+         " " prefix "angle_weight, " type " " prefix "angle_expand, " type " " prefix "torsion_weight, " type     \
+         " " prefix "torsion_expand"
 
 struct GatedSumArguments {
   Inputs inputs;
@@ -46,8 +53,8 @@ struct GatedSumArguments {
     f(inputs, reference, graph, dig, angle_at_receiver, tf32);
   }
 };
-#define SN_GATED_SUM_SCHEMA                                                                    \
-  SN_GATED_SUM_TENSORS("Tensor", "Tensor?", "")                                                \
+#define SN_GATED_SUM_SCHEMA                     \
+  SN_GATED_SUM_TENSORS("Tensor", "Tensor?", "") \
   ", Tensor? reference, " SN_GRAPH_SCHEMA ", bool dig, bool angle_at_receiver, bool tf32"
 
 struct CheckedGatedSum {
@@ -276,9 +283,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def("gated_sum(" SN_GATED_SUM_SCHEMA ") -> Tensor");
   m.def("gated_sum_backward(Tensor grad_out, " SN_GATED_SUM_SCHEMA
         ", bool geometry, bool weights) -> (" SN_GATED_SUM_GRADIENTS ")");
-  m.def("gated_sum_double_backward(" SN_GATED_SUM_TENSORS("Tensor?", "Tensor?", "grad_grad_")
-        ", Tensor grad_out, " SN_GATED_SUM_SCHEMA
-        ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
+  m.def("gated_sum_double_backward(" SN_GATED_SUM_TENSORS(
+      "Tensor?", "Tensor?",
+      "grad_grad_") ", Tensor grad_out, " SN_GATED_SUM_SCHEMA
+                    ", bool geometry, bool weights) -> (Tensor grad_grad_out, " SN_GATED_SUM_GRADIENTS ")");
 }
 SN_IMPLEMENT(implement)
 

@@ -1,6 +1,7 @@
 // Neighbors in a batch of open molecules, in two steps: between them the number of edges becomes known, or, where the
 // arrays have a fixed capacity, is never asked for.
 #include "../math/neighbors.h"
+
 #include "checks.h"
 #include "stream.h"
 
@@ -16,8 +17,7 @@ struct NeighborTensors {
   double cutoff;
 
   NeighborTensors(const Tensor& pos_, const OptionalTensor& batch_, double cutoff_)
-      : pos(dense(pos_)), batch(dense(batch_)), check("pos", pos), dtype(floating_dtype("pos", pos)),
-        cutoff(cutoff_) {
+      : pos(dense(pos_)), batch(dense(batch_)), check("pos", pos), dtype(floating_dtype("pos", pos)), cutoff(cutoff_) {
     check("pos", pos, dtype, {-1, 3});
     N = pos.size(0);
     if (batch) check("batch", *batch, ScalarType::Long, {N});
@@ -56,9 +56,8 @@ std::tuple<Tensor, Tensor, Tensor> neighbor_pointers(Tensor pos, OptionalTensor 
     run_where(
         in.pos,
         [&] {
-          torch::stable::parallel_for(0, in.N, 64, [&](int64_t begin, int64_t end) {
-            spherenet::count_neighbors(call, begin, end);
-          });
+          torch::stable::parallel_for(
+              0, in.N, 64, [&](int64_t begin, int64_t end) { spherenet::count_neighbors(call, begin, end); });
           spherenet::neighbor_pointers(call);
         },
         [&](auto stream) { cuda::count_neighbors(call, stream); });
@@ -86,12 +85,10 @@ std::tuple<Tensor, Tensor, Tensor> neighbor_edges(Tensor pos, OptionalTensor bat
     run_where(
         in.pos,
         [&] {
-          torch::stable::parallel_for(0, in.N, 64, [&](int64_t begin, int64_t end) {
-            spherenet::find_neighbors(call, begin, end);
-          });
-          torch::stable::parallel_for(0, num_edges, 4096, [&](int64_t begin, int64_t end) {
-            spherenet::mirror_neighbors(call, begin, end);
-          });
+          torch::stable::parallel_for(0, in.N, 64,
+                                      [&](int64_t begin, int64_t end) { spherenet::find_neighbors(call, begin, end); });
+          torch::stable::parallel_for(
+              0, num_edges, 4096, [&](int64_t begin, int64_t end) { spherenet::mirror_neighbors(call, begin, end); });
         },
         [&](auto stream) { cuda::find_neighbors(call, stream); });
   });

@@ -1,7 +1,8 @@
 // outer_sum: a^T b, the gradient of a linear layer's weight. Its derivatives are linear layers again.
+#include "../math/outer_sum.h"
+
 #include <algorithm>
 
-#include "../math/outer_sum.h"
 #include "checks.h"
 
 namespace spherenet::ops {

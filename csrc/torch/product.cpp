@@ -1,7 +1,8 @@
 // product: x weight^T + bias, a linear layer on the CPU. Its derivatives are made of products and of outer_sum.
+#include "../math/product.h"
+
 #include <algorithm>
 
-#include "../math/product.h"
 #include "checks.h"
 
 namespace spherenet::ops {
@@ -23,8 +24,8 @@ Tensor product(Tensor x_, Tensor weight_, OptionalTensor bias_) {
   Tensor out = empty(x, {x.size(0), weight.size(0)});
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
-    ProductCall<T> call{x.size(1), weight.size(0), transposed, data<T>(x), data<T>(weight), data<T>(bias), nullptr,
-                        mutable_data<T>(out)};
+    ProductCall<T> call{x.size(1),       weight.size(0), transposed, data<T>(x),
+                        data<T>(weight), data<T>(bias),  nullptr,    mutable_data<T>(out)};
     const int64_t rows = x.size(0);
     const Tensor packed = empty(x, {pack_product(call, false)});
     if (packed.numel()) {
@@ -41,9 +42,7 @@ Tensor product(Tensor x_, Tensor weight_, OptionalTensor bias_) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) { m.def("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor"); }
 
 STABLE_TORCH_LIBRARY_IMPL(spherenet_fast, CPU, m) { m.impl("product", TORCH_BOX(&product)); }
 

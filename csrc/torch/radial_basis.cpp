@@ -1,5 +1,6 @@
 // radial_basis: distance basis and radial functions of edge lengths. Derivatives are registered in Python.
 #include "../math/radial_basis.h"
+
 #include "checks.h"
 #include "stream.h"
 
@@ -14,8 +15,12 @@ struct RadialBasisTensors {
 
   RadialBasisTensors(const Tensor& distance_, const Tensor& frequency_, const Tensor& roots_, const Tensor& scale_,
                      double cutoff, int64_t envelope_exponent)
-      : distance(dense(distance_)), frequency(dense(frequency_)), roots(dense(roots_)), scale(dense(scale_)),
-        check("distance", distance), dtype(floating_dtype("distance", distance_)) {
+      : distance(dense(distance_)),
+        frequency(dense(frequency_)),
+        roots(dense(roots_)),
+        scale(dense(scale_)),
+        check("distance", distance),
+        dtype(floating_dtype("distance", distance_)) {
     check("distance", distance, dtype, {-1});
     check("frequency", frequency, dtype, {-1});
     E = distance.size(0);
@@ -26,8 +31,8 @@ struct RadialBasisTensors {
     STD_TORCH_CHECK(K >= 1 && K <= kMaxRadial, "frequency: expected 1 .. ", kMaxRadial, " radial functions, got ", K);
     STD_TORCH_CHECK(L >= 1 && L <= 8, "roots: expected 1 .. 8 orders, got ", L);
     STD_TORCH_CHECK(cutoff > 0 && cutoff < 1e300, "cutoff: expected a positive finite number, got ", cutoff);
-    STD_TORCH_CHECK(envelope_exponent >= 0 && envelope_exponent < 64,
-                    "envelope_exponent: expected 0 .. 63, got ", envelope_exponent);
+    STD_TORCH_CHECK(envelope_exponent >= 0 && envelope_exponent < 64, "envelope_exponent: expected 0 .. 63, got ",
+                    envelope_exponent);
   }
 
   template <class T>

@@ -1,5 +1,6 @@
 // radial_filter: messages times a linear function of the distance basis. Derivatives are registered in Python.
 #include "../math/radial_filter.h"
+
 #include "checks.h"
 #include "stream.h"
 
@@ -105,17 +106,17 @@ RadialFilterOutputs radial_filter_vjp(const RadialFilterTensors& in, const Tenso
 }
 
 std::tuple<Tensor, Tensor, Tensor> radial_filter_backward(Tensor grad_out, Tensor x, Tensor bessel, Tensor weight,
-                                                        bool for_bessel, bool for_weight) {
+                                                          bool for_bessel, bool for_weight) {
   auto [none, grad_x, grad_bessel, grad_weight] = radial_filter_vjp(
       RadialFilterTensors(x, bessel, weight), grad_out, {}, {}, {}, for_bessel, for_weight, Pass::kBackward);
   return {grad_x, grad_bessel, grad_weight};
 }
 
 RadialFilterOutputs radial_filter_double_backward(OptionalTensor grad_grad_x, OptionalTensor grad_grad_bessel,
-                                              OptionalTensor grad_grad_weight, Tensor grad_out, Tensor x, Tensor bessel,
-                                              Tensor weight, bool for_bessel, bool for_weight) {
+                                                  OptionalTensor grad_grad_weight, Tensor grad_out, Tensor x,
+                                                  Tensor bessel, Tensor weight, bool for_bessel, bool for_weight) {
   return radial_filter_vjp(RadialFilterTensors(x, bessel, weight), grad_out, grad_grad_x, grad_grad_bessel,
-                         grad_grad_weight, for_bessel, for_weight, Pass::kDoubleBackward);
+                           grad_grad_weight, for_bessel, for_weight, Pass::kDoubleBackward);
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {

@@ -1,5 +1,6 @@
 // segment_sum and gather: sums of rows over segments, and their transpose. Each is the other's derivative.
 #include "../math/segment_sum.h"
+
 #include "checks.h"
 #include "stream.h"
 
@@ -23,8 +24,7 @@ Tensor segment_sum(Tensor x_, Tensor ptr_, OptionalTensor index_, OptionalTensor
     check_pointers("ptr", offsets, rows);
     std::optional<IndexValues<>> order;
     if (index) check_permutation("index", order.emplace(*index), offsets[N]);
-    if (segment && check.compare_values())
-      check_transpose("segment", IndexValues<>(dense(*segment)), offsets, order);
+    if (segment && check.compare_values()) check_transpose("segment", IndexValues<>(dense(*segment)), offsets, order);
   }
   Tensor out = empty(x, {N, C});
   dispatch(dtype, [&](auto zero) {
@@ -74,9 +74,8 @@ Tensor gather(Tensor x_, Tensor index_, Tensor ptr, OptionalTensor perm) {
     run_where(
         x,
         [&] {
-          torch::stable::parallel_for(0, E, 64, [&](int64_t begin, int64_t end) {
-            spherenet::gather(from, row, C, to, begin, end);
-          });
+          torch::stable::parallel_for(
+              0, E, 64, [&](int64_t begin, int64_t end) { spherenet::gather(from, row, C, to, begin, end); });
         },
         [&](auto stream) { cuda::gather(from, row, E, C, to, stream); });
   });

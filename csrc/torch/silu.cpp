@@ -1,5 +1,6 @@
 // silu: the activation, with both derivatives in one pass over memory each. They are registered in Python.
 #include "../math/silu.h"
+
 #include "checks.h"
 #include "stream.h"
 
@@ -24,9 +25,8 @@ std::tuple<Tensor, Tensor> silu_pass(const Tensor& x_, const OptionalTensor& gra
     run_where(
         x,
         [&] {
-          torch::stable::parallel_for(0, x.numel(), 16384, [&](int64_t begin, int64_t end) {
-            spherenet::silu(call, pass, begin, end);
-          });
+          torch::stable::parallel_for(0, x.numel(), 16384,
+                                      [&](int64_t begin, int64_t end) { spherenet::silu(call, pass, begin, end); });
         },
         [&](auto stream) { cuda::silu(call, pass, x.numel(), stream); });
   });

@@ -1,7 +1,8 @@
 // smooth_torsion: re and im of every triplet, blended from all neighbors. Derivatives are registered in Python.
+#include "../math/smooth_torsion.h"
+
 #include <algorithm>
 
-#include "../math/smooth_torsion.h"
 #include "graph_tensors.h"
 #include "stream.h"
 
@@ -146,8 +147,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
         ") -> (Tensor grad_direction, Tensor grad_fade)");
   m.def(
       "smooth_torsion_double_backward(Tensor? grad_grad_direction, Tensor? grad_grad_fade, Tensor "
-      "grad_point, " SN_SMOOTH_TORSION_SCHEMA
-      ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
+      "grad_point, " SN_SMOOTH_TORSION_SCHEMA ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
 }
 SN_IMPLEMENT(implement)
 

@@ -52,8 +52,7 @@ void sum_chunks(const Tensor& parts, const std::vector<Tensor>& sums) {
     call.sizes[k] = sums[k].numel();
     call.sums[k] = static_cast<T*>(sums[k].mutable_data_ptr());
   }
-  run_where(
-      parts, [&] { spherenet::sum_chunks(call); }, [&](auto stream) { cuda::sum_chunks(call, stream); });
+  run_where(parts, [&] { spherenet::sum_chunks(call); }, [&](auto stream) { cuda::sum_chunks(call, stream); });
 }
 
 // One implementation serves every device that has kernels: void implement(torch::stable::detail::StableLibrary&).

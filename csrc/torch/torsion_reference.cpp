@@ -1,5 +1,6 @@
 // torsion_reference: the neighbor that each triplet's torsion is measured to. No derivative.
 #include "../math/torsion_reference.h"
+
 #include "graph_tensors.h"
 #include "stream.h"
 
@@ -31,9 +32,7 @@ Tensor torsion_reference(const Tensor& vec_, const GraphTensors& graph_, int64_t
   return reference;
 }
 
-void implement(torch::stable::detail::StableLibrary& m) {
-  m.impl("torsion_reference", SN_BOX(torsion_reference));
-}
+void implement(torch::stable::detail::StableLibrary& m) { m.impl("torsion_reference", SN_BOX(torsion_reference)); }
 
 }  // namespace
 

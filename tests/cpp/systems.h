@@ -142,14 +142,10 @@ inline std::vector<System> systems() {
     if ((edge.first + 2 * edge.second) % 3) directed.push_back(edge);
   for (int k = 0; k < 4; ++k) line.push_back({1.1 * k, 0, 0});
   return {
-      make_system("molecule", pos, within(pos, 3.0)),
-      make_system("isolated atom", isolated, within(isolated, 3.0)),
-      make_system("not symmetric", pos, directed),
-      star(19),
-      make_system("line", line, within(line, 3.5)),
-      make_system("one edge", {pos[0], pos[1]}, Pairs{{0, 1}}),
-      make_system("no edges", {pos[0], pos[1]}, Pairs{}),
-      make_system("no atoms", {}, Pairs{}),
+      make_system("molecule", pos, within(pos, 3.0)),     make_system("isolated atom", isolated, within(isolated, 3.0)),
+      make_system("not symmetric", pos, directed),        star(19),
+      make_system("line", line, within(line, 3.5)),       make_system("one edge", {pos[0], pos[1]}, Pairs{{0, 1}}),
+      make_system("no edges", {pos[0], pos[1]}, Pairs{}), make_system("no atoms", {}, Pairs{}),
   };
 }
 

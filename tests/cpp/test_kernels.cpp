@@ -142,7 +142,8 @@ void check_gated_sum(const System& system, const GatedSumShape& shape, const std
   }
 }
 
-// ---- radial_basis, silu, radial_filter, sums --------------------------------------------------------------------------
+// ---- radial_basis, silu, radial_filter, sums
+// --------------------------------------------------------------------------
 
 // inputs: distance, frequency
 template <class T>
@@ -221,7 +222,7 @@ void check_silu(int64_t size) {
 // inputs: x, bessel, weight
 template <class T>
 Result<T> radial_filter(int64_t num_edges, Pass pass, const Arrays<T>& inputs, const Arrays<T>& cotangents,
-                      const Arrays<T>& tangents) {
+                        const Arrays<T>& tangents) {
   const int64_t chunks = (num_edges + kRadialFilterChunk - 1) / kRadialFilterChunk, weights = int64_t(inputs[2].size());
   const bool vjp = pass != Pass::kForward, values = pass != Pass::kBackward;
   auto out = unwritten<T>(values ? inputs[0].size() : 0), grad_x = unwritten<T>(vjp ? inputs[0].size() : 0);

@@ -8,10 +8,14 @@ namespace {
 
 template <class T>
 GatedSumInputs<T> inputs_of(const py::dict& a) {
-  return {at<const T>(a, "x"),          at<const T>(a, "radial"),
-          at<const T>(a, "direction"),  at<const T>(a, "angle_weight"),
-          at<const T>(a, "angle_expand"),   at<const T>(a, "torsion_weight"),
-          at<const T>(a, "torsion_expand"), at<const T>(a, "point")};
+  return {at<const T>(a, "x"),
+          at<const T>(a, "radial"),
+          at<const T>(a, "direction"),
+          at<const T>(a, "angle_weight"),
+          at<const T>(a, "angle_expand"),
+          at<const T>(a, "torsion_weight"),
+          at<const T>(a, "torsion_expand"),
+          at<const T>(a, "point")};
 }
 
 void gated_sum(const py::kwargs& a) {

@@ -23,8 +23,9 @@ struct Arrays {
 
   GatedSumInputs<T> pointers() const {
     const auto at = [](const std::vector<T>& array) { return array.empty() ? nullptr : array.data(); };
-    return {at(x),        at(radial),         at(direction),  at(angle_weight),
-            at(angle_expand), at(torsion_weight), at(torsion_expand), at(point)};
+    return {
+        at(x),    at(radial), at(direction), at(angle_weight), at(angle_expand), at(torsion_weight), at(torsion_expand),
+        at(point)};
   }
 };
 

@@ -68,9 +68,9 @@ void radial_filter(const System& system, int H, int K) {
     auto out = unwritten<T>(pass != Pass::kBackward ? E * H : 0), grad_x = unwritten<T>(vjp ? E * H : 0);
     auto grad_bessel = unwritten<T>(vjp ? E * K : 0), parts = unwritten<T>(vjp ? chunks * H * K : 0);
     cuda::radial_filter<T>({E, H, K, x.data(), bessel.data(), weight.data(), vjp ? grad.data() : nullptr,
-                          pass == Pass::kDoubleBackward ? x_tangent.data() : nullptr, nullptr, nullptr, out.data(),
-                          grad_x.data(), grad_bessel.data(), parts.data()},
-                         pass, nullptr);
+                            pass == Pass::kDoubleBackward ? x_tangent.data() : nullptr, nullptr, nullptr, out.data(),
+                            grad_x.data(), grad_bessel.data(), parts.data()},
+                           pass, nullptr);
     for (const auto& written : {out, grad_x, grad_bessel, parts}) check_written("radial_filter", written);
   }
 }

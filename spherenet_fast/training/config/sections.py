@@ -41,7 +41,6 @@ class DataConfig:
     held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
 
-
     def read_options(self) -> dict[str, Any]:
         """The options of `read_molecules`."""
         options = {option.name: getattr(self, option.name) for option in fields(ReadOptions)}
