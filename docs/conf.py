@@ -24,9 +24,8 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "generated"]
 root_doc = "index"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.strikethrough"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -43,4 +42,5 @@ html_theme_options = {"navigation_with_keys": True}
 
 def setup(app):
     app.connect("builder-inited", lambda app: generate.write(HERE / "generated"))
+    app.connect("autodoc-process-signature", docstrings.without_ranges)
     app.connect("autodoc-process-docstring", docstrings.as_restructured_text, priority=100)  # before napoleon

@@ -3,6 +3,7 @@
 import re
 
 _SECTION = re.compile(r"(Args|Returns|Raises|Attributes|Example|Examples|Note|Yields)::?$")
+_ENTRY = re.compile(r" {4}(?! )[\w*, ]+(\(.*\))?: ")
 _CODE = re.compile(r"(``.*?``|`[^`]*`)")
 
 
@@ -11,17 +12,28 @@ def as_restructured_text(app, what, name, obj, options, lines: list[str]) -> Non
     lines[:] = converted(lines)
 
 
+def without_ranges(app, what, name, obj, options, signature: str, returns: str):
+    """For the event autodoc-process-signature: Annotated[int, Range(low=1, high=8)] as int."""
+    return (signature and re.sub(r"Annotated\[(\w+), \w+\([^)]*\)\]", r"\1", signature)), returns
+
+
 def converted(lines: list[str]) -> list[str]:
     """Blocks that are indented below a paragraph become literal; elsewhere characters with a meaning are escaped.
 
-    The sections that napoleon knows, their indented entries, and lists and doctests stay what they are.
+    The sections that napoleon knows and their entries, lists and doctests stay what they are. A sentence among the
+    arguments that is no entry becomes a paragraph below them.
     """
     out: list[str] = []
-    inside, literal, before = False, False, ""  # inside a section; inside a formula; the last line that is not empty
+    inside, literal, before = "", False, ""  # the section, inside a formula, the last line that is not empty
     for number, line in enumerate(lines):
         indented = line.startswith(" ")
         if line and not indented:
-            inside, literal = bool(_SECTION.match(line)), False
+            section = _SECTION.match(line)
+            inside, literal = section[1] if section else "", False
+        elif inside == "Args" and re.match(r" {4}\S", line) and not _ENTRY.match(line):
+            inside, line = "", line.strip()
+            out.append("")
+            indented = False
         after_gap = number > 0 and not lines[number - 1].strip()
         if indented and not inside and not literal and after_gap and not before.endswith("::"):
             literal = True

@@ -48,7 +48,7 @@ def benchmarks(folder: Path) -> str:
         if picture.exists():
             shutil.copy(picture, folder / picture.name)
             text = f"![One training step and a growing liquid on {title}](generated/{picture.name})\n\n{text}"
-        parts.append(f"## {rows[0]['device']}\n\n{text}")
+        parts.append(f"## {path.stem}\n\n{text}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -153,6 +153,6 @@ def entries(docstring: str) -> dict[str, str]:
         if match:
             names = [name.strip() for name in match.group(1).split(",")]
             found |= {name: match.group(2) for name in names}
-        else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+        elif line.startswith("     "):
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
     return found

@@ -77,9 +77,10 @@ def test_results_are_shown(parts):
 
 def test_docstrings_keep_formulas_and_escape_the_rest():
     text = ["A product x * y of |x|, `a*b`, train_:", "", "    m_ij = x * y", "", "Args:", "    x: a * b", "        c."]
+    text += ["    Others as there."]
     assert docstrings.converted(text) == [
         r"A product x \* y of \|x\|, `a*b`, train\_:", "", ".. code-block:: text", "", "    m_ij = x * y", "",
-        "Args:", r"    x: a \* b", "        c.",
+        "Args:", r"    x: a \* b", "        c.", "", "Others as there.",
     ]  # fmt: skip
 
 
