@@ -2,7 +2,7 @@
 
 Reads bench/results/training/*.csv, one row for each error on test data, and bench/paper.csv, the numbers of the paper;
 and of bench/results/potentials what smoothness.py and dynamics.py have found of trained models; writes
-bench/results/experiments.md and what stands between the markers "experiments" in README.md.
+bench/results/experiments.md.
 
 The paper's Tables 1 to 5 have two versions: `value` is the number in the `version` named beside it, "Spherical Message
 Passing for 3D Graph Networks"; `iclr_2022` that of the later one, known for SphereNet on QM9 alone. Of our models
@@ -19,7 +19,7 @@ import datetime
 import json
 from pathlib import Path
 
-from report import pipes, replaced
+from report import pipes
 from table import Row
 
 HERE = Path(__file__).parent
@@ -53,7 +53,6 @@ def main() -> None:
     )
     parser.add_argument("--paper", type=Path, default=HERE / "paper.csv", help="the paper's numbers")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "experiments.md", help="table to write")
-    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md", help="file with markers to rewrite")
     parser.add_argument("--add", type=Path, nargs="+", metavar="RUN", help="first add these finished runs to --results")
     for name, text in {
         "experiment": "ablation, md17, qm9 or another name: the CSV file",
@@ -72,9 +71,6 @@ def main() -> None:
         parser.error(f"--results: expected a folder with CSV files of results, found none in {arguments.results}")
     paper = read(arguments.paper, PAPER_COLUMNS)
     arguments.out.write_text(markdown(rows, paper, of_trained_models(arguments.potentials)))
-    if arguments.readme.exists():
-        document = arguments.readme.read_text()
-        arguments.readme.write_text(replaced(document, summary(rows, paper), "experiments"))
 
 
 def read(path: Path, columns: list[str]) -> list[Row]:
@@ -193,18 +189,6 @@ def of_trained_models(folder: Path) -> list[str]:
                 head, *lines = csv.reader(file)
             parts += [f"## {text}", pipes([column.replace("_", " ") for column in head], lines)]
     return parts
-
-
-def summary(rows: list[Row], paper: list[Row]) -> str:
-    """The ablation, and of all else the newest run where there is a number of the paper's beside it."""
-    studied = [row for row in rows if row["experiment"] == "ablation"]
-    parts = [ablation(studied, paper), verdict(studied)] if studied else []
-    newest = {}
-    for row in (row for row in rows if row["experiment"] != "ablation" and of_paper(row, paper)):
-        newest[tuple(row[name] for name in ("experiment", "model", "data", "target", "metric"))] = row
-    if newest:
-        parts.append(results(list(newest.values()), paper))
-    return "\n\n".join(filter(None, parts))
 
 
 def of_paper(row: Row, paper: list[Row], column: str = "value") -> str:

@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=table.RESULTS, help="folder of the result files")
     parser.add_argument(
-        "--readme", type=Path, nargs="+", default=[HERE / "README.md", HERE.parent / "README.md"],
+        "--readme", type=Path, nargs="+", default=[HERE / "README.md"],
         help="files to rewrite between the markers; those without markers are left alone",
     )  # fmt: skip
     arguments = parser.parse_args()
@@ -37,10 +37,10 @@ def main() -> None:
         draw(rows, path.with_suffix(".png"))
 
 
-def replaced(document: str, text: str, name: str = "bench") -> str:
-    """The document with `text` between its markers `name`; unchanged without them."""
-    before, begin, rest = document.partition(f"<!-- {name}:begin -->")
-    _, end, after = rest.partition(f"<!-- {name}:end -->")
+def replaced(document: str, text: str) -> str:
+    """The document with `text` between its markers "bench"; unchanged without them."""
+    before, begin, rest = document.partition("<!-- bench:begin -->")
+    _, end, after = rest.partition("<!-- bench:end -->")
     return f"{before}{begin}\n{text}\n{end}{after}" if end else document
 
 
