@@ -21,9 +21,7 @@ import pytest
 from commands import call
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), README]
-UNFINISHED = pytest.mark.xfail(strict=True, reason="the README's blocks are excerpts that do not run")
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 PYTHON, SHELL = ("python",), ("sh", "bash", "console", "shell")
 # Blocks that nothing runs, all pages together: a new one has to be counted here.
 NOT_RUN = 9
@@ -121,7 +119,7 @@ def prepared(runs, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # a training of two steps has much to warn of
-@pytest.mark.parametrize("page", [*PAGES[:-1], pytest.param(README, marks=UNFINISHED)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_blocks(page, prepared, pytestconfig):
     text = page.read_text()
     chosen = [block for block in blocks(text) if block.mark != "not run"]
