@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import dig_models
 import model_zoo
 import pyg_models
 import torch
 from floor import Floor
 from model_zoo import SPHERENETS
 from operators import OPERATORS, OperatorUse
-from periodic import graph_by_images, liquid, slab
+from periodic import droplet, graph_by_images, liquid, slab
 from replay import captured, recorded
 from table import CAPTURED, REPLAY
 from torch import nn
@@ -144,12 +145,14 @@ MODEL_CASES = {
     "aspirin-1": (aspirin, ("energy_and_forces",), 7, (1,)),
     "aspirin": (aspirin, ("energy_and_forces", "energy_and_forces_step"), 7, (8,)),
     "slab": (slab, ("energy_and_forces",), 3, (185,)),
+    "droplet": (droplet, ("inference",), 3, LIQUID_ATOMS[:1]),
     "liquid": (liquid, ("inference",), 3, LIQUID_ATOMS),
     "models": (qm9, ("energy_step",), 7, (32,)),
 }
 ON_GPU = ("qm9-128", "qm9-512", "aspirin-1", "slab")  # cases that are measured there alone by default
 CASES = ("build", *MODEL_CASES, "graph", *OPERATORS)
-PROVIDERS = ("ours", "floor", "reference", *model_zoo.OWN, *pyg_models.NEEDS)
+PROVIDERS = ("ours", "floor", "reference", *dig_models.NEEDS, *model_zoo.OWN, *pyg_models.NEEDS)
+WEIGHED = (*SPHERENETS, *dig_models.NEEDS, "pyg_dimenet++")  # whose memory is measured; in "models", that of all
 
 
 def workloads(case: str, providers: list[str], device: str, quick: bool, dry_run: bool = False) -> Iterator[Workload]:
@@ -183,16 +186,16 @@ def _model_workloads(
         modes = [mode + way for mode in modes for way in ("", REPLAY, CAPTURED)]
         sizes = LIQUID_ATOMS_ON_GPU if case == "liquid" else sizes
     if dry_run:
-        sizes = sizes[:1] if case in ("liquid", "slab") else (1,)
+        sizes = sizes[:1] if case in ("droplet", "liquid", "slab") else (1,)
     for size in sizes[:2] if quick else sizes:
         data = system(size).to(device)
         for mode in modes:
             chosen = [name for name in providers if _takes_part(name, case, size, mode)]
             prepare = {name: partial(model_call, name, mode, data, num_spherical, device) for name in chosen}
             plain = not mode.endswith((REPLAY, CAPTURED))
-            weighed = (mode.endswith("step") or case == "liquid" and plain) and (not quick or size == LIQUID_ATOMS[0])
-            weighed = weighed and not dry_run
-            memory = tuple(name for name in chosen if (name in SPHERENETS or case == "models") and weighed)
+            weighed = mode.endswith("step") or case in ("droplet", "liquid") and plain
+            weighed = weighed and (not quick or size == LIQUID_ATOMS[0]) and not dry_run
+            memory = tuple(name for name in chosen if (name in WEIGHED or case == "models") and weighed)
             parameters = tuple(chosen) if case == "models" else ()
             yield Workload(case, mode, len(data.z), prepare, memory=memory, size=size, parameters=parameters)
 
@@ -200,20 +203,23 @@ def _model_workloads(
 def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
     """Whether a provider is measured on a system.
 
-    PyTorch Geometric's models stop at 32 neighbors, which is no comparison in a liquid or a metal. The reference keeps
-    hundreds of floats for each triplet, so it sees only the smallest systems; and it asks the GPU for sizes on its way,
-    so it cannot be recorded. Only this package has steps of fixed size.
+    PyTorch Geometric's models stop at 32 neighbors, which is no comparison in a liquid or a metal. The reference and
+    DIG's SphereNet keep hundreds of floats for each triplet, so they see only the smallest systems; and they ask the
+    GPU for sizes on their way, so they cannot be recorded. DIG's knows no periodic systems. Only this package has steps
+    of fixed size.
     """
     if case == "models":
         return model_zoo.takes_part(provider) and not mode.endswith(CAPTURED)
     if provider in model_zoo.OWN or provider == "pyg_dimenet":
         return False
     periodic = case in ("liquid", "slab")
+    if provider in dig_models.NEEDS and periodic:
+        return False
     if mode.endswith(CAPTURED):
         return provider == "ours" and not periodic
-    if provider == "reference":
+    if provider == "reference" or provider in dig_models.NEEDS:
         return not mode.endswith(REPLAY) and case != "qm9-512" and (not periodic or size == LIQUID_ATOMS[0])
-    return not periodic or provider not in pyg_models.NEEDS
+    return not (periodic or case == "droplet") or provider not in pyg_models.NEEDS
 
 
 def _graph_workloads(providers: list[str], device: str) -> Iterator[Workload]:

@@ -1,4 +1,8 @@
-"""One figure of a result file: the procedures on molecules, and how time and memory grow with a liquid."""
+"""Figures of a result file.
+
+`draw`: the procedures on molecules, and how time and memory grow with a liquid. `draw_steps`: training steps of the
+released code, PyTorch Geometric's DimeNet++ and this package.
+"""
 
 from pathlib import Path
 
@@ -9,9 +13,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  after the choice of a backend without a screen
 
 COLORS = {
-    "ours": "#0b62a4", "floor": "#7f7f7f", "reference": "#d08a2e", "pyg_schnet": "#57a05a", "pyg_dimenet++": "#9a5fb0",
+    "ours": "#0b62a4", "floor": "#7f7f7f", "reference": "#d08a2e", "dig_spherenet": "#b5483a", "pyg_schnet": "#57a05a",
+    "pyg_dimenet++": "#9a5fb0",
 }  # fmt: skip
 MOLECULES = ("qm9", "ethanol", "aspirin")
+STEPS = {
+    "dig_spherenet": "SphereNet, released code (DIG)", "pyg_dimenet++": "DimeNet++, PyTorch Geometric",
+    "ours": "SphereNet, spherenet_fast",
+}  # fmt: skip
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -36,6 +45,45 @@ def draw(rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_steps(rows: list[Row], path: Path) -> None:
+    """Bars for each training step on molecules: time and memory, and how many times ours they are.
+
+    Nothing is drawn where no step of the released code was measured.
+    """
+    rows = [row for row in _of_one_way(rows) if row["case"] in MOLECULES and row["mode"].endswith("_step")]
+    measured = {(row["case"], row["provider"], row["metric"]): row for row in rows if row["median"] != "oom"}
+    cases = [case for case in MOLECULES if (case, "dig_spherenet", "time") in measured]
+    if not cases:
+        return
+    figure, panels = plt.subplots(1, 2, figsize=(11, 0.5 + 1.15 * len(cases)), sharey=True, layout="constrained")
+    for axes, metric, unit in zip(panels, ("time", "memory"), ("ms", "MB")):
+        for number, case in enumerate(cases):
+            for place, provider in enumerate(STEPS):
+                if (case, provider, metric) in measured:
+                    value = float(measured[case, provider, metric]["median"])
+                    own = measured.get((case, "ours", metric))
+                    _bar(axes, number + 0.27 * (place - 1), value, own and float(own["median"]), provider, unit)
+        axes.margins(x=0.35)
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel({"time": "one training step, ms", "memory": "memory of the step, MB"}[metric], fontsize=9)
+    procedures = {row["case"]: row["mode"].removesuffix("_step").replace("_", " ") for row in rows}
+    panels[0].set_yticks(range(len(cases)), [f"{CASES[case]}\n{procedures[case]}" for case in cases], fontsize=9)
+    panels[0].invert_yaxis()
+    bars = [plt.Rectangle((0, 0), 1, 1, color=COLORS[provider]) for provider in STEPS]
+    figure.legend(bars, STEPS.values(), loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    figure.supxlabel(heading(rows), fontsize=7, color="gray")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _bar(axes, y: float, value: float, own: float | None, provider: str, unit: str) -> None:
+    axes.barh(y, value, 0.25, color=COLORS[provider])
+    times = f", {value / own:.1f}× ours" if own and provider != "ours" else ""
+    axes.text(value, y, f" {value:,.0f} {unit}{times}", va="center", fontsize=8)
+
+
 def _of_one_way(rows: list[Row]) -> list[Row]:
     """Of a GPU, where calls are measured in several ways: those replayed as CUDA graph, and memory."""
     if not any(row["mode"].endswith(REPLAY) for row in rows):
@@ -54,7 +102,8 @@ def _procedures(axes, rows: list[Row]) -> None:
     """One column of points for each procedure on molecules."""
     groups = list(dict.fromkeys((row["case"], row["mode"]) for row in rows))
     for provider, own in _by_provider(rows):
-        x = [groups.index((row["case"], row["mode"])) + 0.08 * (list(TITLES).index(provider) - 2) for row in own]
+        aside = 0.08 * (list(TITLES).index(provider) - (len(TITLES) - 1) / 2)
+        x = [groups.index((row["case"], row["mode"])) + aside for row in own]
         _points(axes, provider, x, own, "o")
     axes.set_xticks(range(len(groups)), [_label(case, mode) for case, mode in groups], fontsize=7)
     axes.set_yscale("log")

@@ -1,7 +1,9 @@
-"""All models that are compared, by provider: this package's and PyTorch Geometric's."""
+"""All models that are compared, by provider: this package's, PyTorch Geometric's and DIG's."""
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
 
+import dig_models
 import pyg_models
 from table import COMPARED
 from torch import nn
@@ -22,12 +24,27 @@ OWN: dict[str, Callable[[], nn.Module]] = {
 
 
 def build(provider: str, num_spherical: int) -> nn.Module:
-    """A model with random weights; num_spherical is obeyed by the full SphereNet alone."""
+    """A model with random weights; num_spherical is obeyed by the full SphereNet, ours and DIG's, alone."""
+    if provider in dig_models.NEEDS:
+        return dig_models.build(num_spherical)
     if provider in pyg_models.NEEDS:
         return pyg_models.build(provider)
     if provider in OWN:
         return OWN[provider]()
     return SphereNet(num_spherical=num_spherical, kernels=provider != "reference")
+
+
+def missing(provider: str) -> list[str]:
+    """The packages that a provider needs and that are not installed here."""
+    return [name for name in (pyg_models.NEEDS | dig_models.NEEDS).get(provider, ()) if not _is_installed(name)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def takes_part(provider: str) -> bool:

@@ -40,6 +40,12 @@ def liquid(num_atoms: int) -> Batch:
     return _crystal(torch.from_numpy(z), torch.from_numpy(pos).float(), side * torch.eye(3)[None], (True, True, True))
 
 
+def droplet(num_atoms: int) -> Batch:
+    """The atoms of the cube of `liquid`, in free space, for models without periodic systems."""
+    data = liquid(num_atoms)
+    return Batch(data.z, data.pos, data.batch, 1)
+
+
 def slab(num_atoms: int) -> Batch:
     """A molecule of CH4 on copper: six by six atoms, five layers of the (111) surface, rattled by 0.1 Å."""
     if num_atoms != 185:

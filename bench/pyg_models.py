@@ -6,7 +6,6 @@ provider, and the DimeNets their triplets from a few lines of PyTorch.
 """
 
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,6 @@ WIDTHS = {
     "pyg_dimenet++": dict(num_blocks=4, int_emb_size=64, basis_emb_size=8, out_emb_channels=256),
     "pyg_dimenet": dict(num_blocks=6, num_bilinear=8),
 }
-
-
-def installed() -> list[str]:
-    """The providers of this module that can be built here."""
-    return [name for name, packages in NEEDS.items() if all(find_spec(package) for package in packages)]
 
 
 def build(provider: str) -> nn.Module:

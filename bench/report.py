@@ -1,7 +1,7 @@
 """Makes tables and figures of all result files: `python bench/report.py`.
 
 Rewrites what stands between the markers in bench/README.md and in the README.md above it, and draws
-bench/results/<device>.png.
+bench/results/<device>.png and, where the released code was measured, <device>-steps.png.
 """
 
 import argparse
@@ -12,6 +12,9 @@ from table import CASES, COMPARED, MODELS, REPLAY, TITLES, Row, heading
 
 HERE = Path(__file__).parent
 EPOCH, STEP = 110_000, 32  # molecules: those that the paper trains on, those of the measured steps
+WEIGHED = {  # in the columns of memory
+    "ours": "ours", "reference": "plain PyTorch", "dig_spherenet": "released code", "pyg_dimenet++": "PyG DimeNet++",
+}  # fmt: skip
 Values = dict[tuple[str, str], str]  # (provider, metric) -> median
 
 
@@ -31,10 +34,11 @@ def main() -> None:
     for readme in arguments.readme:
         if readme.exists():
             readme.write_text(replaced(readme.read_text(), text))
-    from figure import draw  # here, because a measurement imports this module and has no use for matplotlib
+    from figure import draw, draw_steps  # here, because a measurement imports this module and has no use for matplotlib
 
     for path, rows in devices.items():
         draw(rows, path.with_suffix(".png"))
+        draw_steps(rows, path.with_name(f"{path.stem}-steps.png"))
 
 
 def replaced(document: str, text: str) -> str:
@@ -65,12 +69,13 @@ def markdown(rows: list[Row]) -> str:
     operators = {key: values for key, values in groups.items() if key[3] != "ms"}
     parts = [f"**{heading(rows)}**"]
     if models:
-        head = ["ms", "atoms", *(TITLES[name] for name in providers), "ours / floor", "MB, ours", "MB, plain PyTorch"]
+        head = ["ms", "atoms", *(TITLES[name] for name in providers), "ours / floor", "released code / ours"]
+        head += [f"MB, {name}" for name in WEIGHED.values()]
         lines = [
             [title(case, mode), f"{atoms:,}" if atoms else ""]
             + [number(values.get((provider, "time"))) for provider in providers]
-            + [ratio(values, "ours", "floor"), number(values.get(("ours", "memory")))]
-            + [number(values.get(("reference", "memory")))]
+            + [ratio(values, "ours", "floor"), ratio(values, "dig_spherenet", "ours")]
+            + [number(values.get((provider, "memory"))) for provider in WEIGHED]
             for (case, mode, atoms, _), values in models.items()
         ]
         parts.append(pipes(head, lines))

@@ -12,8 +12,8 @@ import torch
 COLUMNS = "case provider mode metric unit x median p20 p80 device torch threads commit".split()
 RESULTS = Path(__file__).with_name("results")
 TITLES = {
-    "ours": "spherenet_fast", "floor": "linear floor", "reference": "plain PyTorch", "pyg_schnet": "PyG SchNet",
-    "pyg_dimenet++": "PyG DimeNet++",
+    "ours": "spherenet_fast", "floor": "linear floor", "reference": "plain PyTorch",
+    "dig_spherenet": "released code (DIG)", "pyg_schnet": "PyG SchNet", "pyg_dimenet++": "PyG DimeNet++",
 }  # fmt: skip
 # The case "models", in which each is beside the other implementation of the same model.
 COMPARED = {
@@ -27,7 +27,7 @@ MODELS = {
 CASES = {
     "build": "building the model", "qm9": "QM9, 32 molecules", "qm9-128": "QM9, 128 molecules",
     "qm9-512": "QM9, 512 molecules", "ethanol": "ethanol, 16 frames", "aspirin-1": "aspirin, 1 frame",
-    "aspirin": "aspirin, 8 frames", "slab": "slab", "liquid": "liquid", "graph": "neighbors",
+    "aspirin": "aspirin, 8 frames", "slab": "slab", "droplet": "droplet", "liquid": "liquid", "graph": "neighbors",
     "models": "all models, QM9, 32 molecules",
 }  # fmt: skip
 REPLAY, CAPTURED = "_replay", "_captured"  # behind a procedure's name: recorded as CUDA graph
