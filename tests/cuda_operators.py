@@ -240,8 +240,8 @@ class Operators:
             lambda inputs, cotangents: run("backward", inputs, *cotangents)[1],
             lambda inputs, cotangents, tangents: sum(run("double backward", inputs, *cotangents, tangents), ()),
         )
-        point, weights = torsion if smooth else None, (angle_weight, angle_expand, torsion_weight, torsion_expand)
-        inputs = (x, radial, direction, point, *weights)
+        point = torsion if smooth else None
+        inputs = (x, radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand)
         return differentiable(kernel, inputs)[0]
 
     def sum_chunks(self, parts, sizes=None):
