@@ -26,11 +26,11 @@ def _batch():
 
 
 def _star():
-    """One atom with 60 neighbours that do not see each other."""
+    """One atom with 60 neighbors that do not see each other."""
     leaves = torch.randn(60, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     pos = torch.cat([torch.zeros(1, 3).double(), 2 * leaves / leaves.norm(dim=1, keepdim=True)])
-    leaf, centre = torch.arange(1, 61), torch.zeros(60, dtype=torch.int64)
-    graph = build_graph(torch.stack([torch.cat([leaf, centre]), torch.cat([centre, leaf])]), 61)
+    leaf, center = torch.arange(1, 61), torch.zeros(60, dtype=torch.int64)
+    graph = build_graph(torch.stack([torch.cat([leaf, center]), torch.cat([center, leaf])]), 61)
     return edge_vectors(pos, graph), graph
 
 
@@ -56,7 +56,7 @@ def _periodic():
     """Two atoms in a cell so small that both see several images of themselves."""
     cell = torch.tensor([[2.6, 0.2, -0.1], [0.5, 2.9, 0.3], [-0.4, 0.6, 3.1]], dtype=torch.float64)
     pos = torch.tensor([[0.1, 0.2, 0.3], [1.4, 1.1, 1.9]], dtype=torch.float64)
-    # by all distances, because the search for periodic neighbours needs a package that a GPU's machine may lack
+    # by all distances, because the search for periodic neighbors needs a package that a GPU's machine may lack
     shift = torch.cartesian_prod(*[torch.arange(-2, 3)] * 3)
     vec = pos[:, None, None] - pos[None, :, None] + shift.double() @ cell  # [receiver, sender, image, 3]
     length = vec.norm(dim=-1)

@@ -1,7 +1,7 @@
 // The torsion rule: which neighbor a torsion is measured to.
 //
-// Going anticlockwise about an edge's axis, the torsion of a neighbor is the angle from its component across the axis
-// to the next neighbor's, in (0, 2 pi]. Decided by index or with a margin, never by rounding.
+// Going counterclockwise about an edge's axis, the torsion of a neighbor is the angle from its component across the
+// axis to the next neighbor's, in (0, 2 pi]. Decided by index or with a margin, never by rounding.
 #pragma once
 #include "../kernels.h"
 #include "vec3.h"

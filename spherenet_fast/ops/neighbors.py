@@ -9,9 +9,9 @@ from ._register import compiled, fake
 def neighbor_pointers(
     pos: Tensor, batch: Tensor | None, cutoff: float, edge_capacity: int = -1, triplet_capacity: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """First step of the search for neighbours in molecules without periodic images; `neighbor_edges` is the second.
+    """First step of the search for neighbors in molecules without periodic images; `neighbor_edges` is the second.
 
-    Every two atoms of one molecule that are closer than the cutoff are neighbours, judged in float64.
+    Every two atoms of one molecule that are closer than the cutoff are neighbors, judged in float64.
 
     pos [N, 3]; batch [N] int64, ascending, or None: one molecule; capacities: the most edges and triplets to be stored,
     -1: no limit. Returns in_ptr and triplet_ptr [N+1] of the graph (its out_ptr is in_ptr), and status [3]: the number

@@ -7,10 +7,10 @@ from ._register import compiled, fake, graph_arrays
 
 
 def torsion_reference(vec: Tensor, graph) -> Tensor:
-    """The neighbour that each triplet's torsion is measured to.
+    """The neighbor that each triplet's torsion is measured to.
 
-    For the edge e = j->i and a neighbour q = k->j it is the next neighbour of j anticlockwise about e; never q itself
-    nor the reverse of e (both by index), nor a neighbour collinear with e (|component across e| < 1e-5).
+    For the edge e = j->i and a neighbor q = k->j it is the next neighbor of j counterclockwise about e; never q itself
+    nor the reverse of e (both by index), nor a neighbor collinear with e (|component across e| < 1e-5).
     Azimuths within 1e-4 rad count as one, and among those tied the smallest edge number wins, so rounding decides
     nothing.
 
