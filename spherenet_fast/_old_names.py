@@ -23,15 +23,17 @@ OLD_NAMES = {
     "reference": "ops.reference",
 }
 
+OLD_PATHS = {f"{PACKAGE}.{old}": f"{PACKAGE}.{new}" for old, new in OLD_NAMES.items()}
+
 
 class OldNames(MetaPathFinder, Loader):
     """The first of Python's finders, as a file found through the path of a moved package would be imported twice."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        return ModuleSpec(name, self) if name.removeprefix(f"{PACKAGE}.") in OLD_NAMES else None
+        return ModuleSpec(name, self) if name in OLD_PATHS else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        path = f"{PACKAGE}.{OLD_NAMES[spec.name.removeprefix(f'{PACKAGE}.')]}"
+        path = OLD_PATHS[spec.name]
         module = import_module(path)
         _warn(f"{spec.name} is deprecated: import {path} instead")
         spec.loader_state = module.__spec__

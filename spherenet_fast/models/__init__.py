@@ -38,7 +38,7 @@ def find_model(name: str) -> type[GraphNetwork3D]:
         found = import_module(path)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # a module raises whatever it comes across
+    except (Exception, SystemExit) as error:  # a module raises whatever it comes across
         why = f"{type(error).__name__}: {error}"
         raise ValueError(f"expected a class that can be imported, got {name!r}: {why}") from error
     if not (isinstance(found, type) and issubclass(found, GraphNetwork3D)):

@@ -29,7 +29,7 @@ from ..graph.given import check_graph, checks_are_on
 from ..ops import reference
 from . import derivatives
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
-from .hparams import check_arguments, recorded
+from .hparams import check_arguments, checked, hparams_of
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
 
@@ -89,7 +89,12 @@ class GraphNetwork3D(nn.Module):
     def __init_subclass__(cls, **named: Any):
         super().__init_subclass__(**named)
         if "__init__" in vars(cls):
-            cls.__init__ = recorded(cls, cls.__init__)
+            cls.__init__ = checked(cls, cls.__init__)
+
+    def __new__(cls, *given: Any, **named: Any):
+        module = super().__new__(cls)
+        vars(module)["hparams"] = hparams_of(cls, given, named)  # here, where no subclass or mixin can be forgotten
+        return module
 
     def __init__(self, cutoff: Cutoff, num_layers: Layers):
         super().__init__()

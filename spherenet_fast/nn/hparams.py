@@ -4,6 +4,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -49,35 +50,65 @@ def check_arguments(model: type, hparams: Mapping[str, Any]) -> None:
             _check(name, hparams[name], argument)
 
 
-def recorded(model: type, constructor: Callable) -> Callable:
-    """`constructor` of `model` with its arguments checked; the outermost class keeps its own as `self.hparams`."""
-    signature = inspect.signature(constructor)
+def hparams_of(model: type, given: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `model` by name, with defaults: `model(**hparams)` is that call again.
+
+    Empty where the call does not fit the constructor, which then says what is wrong. Raises TypeError for arguments
+    that have no name.
+    """
+    kinds = [parameter.kind for parameter in inspect.signature(model.__init__).parameters.values()]
+    if inspect.Parameter.POSITIONAL_ONLY in kinds:
+        raise TypeError(f"{model.__name__}: expected a constructor whose arguments all have names, got positional ones")
+    hparams, nameless = _by_name(model.__init__, given, _renamed(named))
+    if nameless:
+        raise TypeError(f"{model.__name__}: expected arguments by name, as they go to its *args, got {nameless}")
+    return {name: copy(value) if isinstance(value, list | dict | set) else value for name, value in hparams.items()}
+
+
+def checked(model: type, constructor: Callable) -> Callable:
+    """`constructor` of `model`, which takes values of earlier versions, too, and checks its arguments."""
 
     @wraps(constructor)
     def construct(self, *given, **named):
         for (name, old), value in OLD_VALUES.items():
-            if named.get(name) == old:
+            if _is(named.get(name), old):
                 warnings.warn(f'{name}="{old}" is deprecated: use "{value}"', DeprecationWarning, stacklevel=2)
-                named[name] = value
-        try:
-            bound = signature.bind(self, *given, **named)
-        except TypeError:
-            bound = None  # the constructor itself says what is wrong
-        if bound is not None:
-            bound.apply_defaults()
-            hparams = {}
-            for parameter in list(signature.parameters.values())[1:]:
-                value = bound.arguments[parameter.name]
-                if parameter.kind not in _VARIABLE:
-                    hparams[parameter.name] = value
-                elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                    hparams |= value
-            model.check_hparams(hparams)
-            if "hparams" not in vars(self):
-                self.hparams = hparams
+        named = _renamed(named)
+        model.check_hparams(_by_name(constructor, given, named)[0])
         constructor(self, *given, **named)
 
     return construct
+
+
+def _by_name(constructor: Callable, given: tuple, named: Mapping[str, Any]) -> tuple[dict[str, Any], tuple]:
+    """Arguments of a call by name, with defaults, and those that went to its *args; none where it does not fit."""
+    signature = inspect.signature(constructor)
+    try:
+        bound = signature.bind(None, *given, **named)  # None: self
+    except TypeError:
+        return {}, ()
+    bound.apply_defaults()
+    hparams, nameless = {}, ()
+    for name, parameter in list(signature.parameters.items())[1:]:
+        value = bound.arguments[name]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            nameless = value
+        else:
+            hparams |= value if parameter.kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return hparams, nameless
+
+
+def _is(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def _renamed(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with the values of today."""
+    found = dict(named)
+    for (name, old), value in OLD_VALUES.items():
+        if _is(found.get(name), old):
+            found[name] = value
+    return found
 
 
 def _hints(constructor: Callable) -> dict[str, Any]:

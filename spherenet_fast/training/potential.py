@@ -80,6 +80,8 @@ class Potential(nn.Module):
         """
         weight = next(model.parameters())
         if isinstance(data, list | tuple):
+            if not data:
+                raise ValueError("data: expected structures, got none")
             data = from_atoms(list(data), weight.dtype, forces=True)
         elif not isinstance(data, Molecules):
             data = read_molecules(data, dtype=weight.dtype, forces=True)
@@ -97,7 +99,8 @@ class Potential(nn.Module):
                     found.append(part.cpu())
         y = torch.cat(y).double()
         if y.shape[1] != len(names):
-            raise ValueError(f"data: expected {y.shape[1]} labels, as the model has outputs, got {', '.join(names)}")
+            found = ", ".join(names) or "none"
+            raise ValueError(f"data: expected {y.shape[1]} labels, as the model has outputs, got {found}")
         normalization = fit_to_predictions(molecules, y, torch.cat(forces) if forces else None)
         elements = molecules.z.unique().tolist()
         potential = cls(model, normalization, names, molecules.units, bool(forces), elements)
@@ -108,10 +111,16 @@ class Potential(nn.Module):
         """energy = shift + scale * model(data), for a model trained so; `model` itself is put in evaluation mode.
 
         shift: of a structure, or {symbol: energy of an atom}, which also says which elements the model knows; scale:
-        positive; unit: of both. Raises ValueError for another scale, unit or symbol.
+        positive; unit: of both. Raises ValueError or TypeError for another one, and for a model of several outputs.
         """
         from ase.data import atomic_numbers
 
+        outputs = model.hparams.get("out_channels", 1)
+        if outputs != 1:
+            raise ValueError(f"model: expected one with one output, the energy, got {outputs}")
+        for name, value in (("shift", shift), ("scale", scale)):
+            if not isinstance(value, int | float | Mapping) or isinstance(value, bool):
+                raise TypeError(f"{name}: expected a number, got {value!r}")
         elements, known = torch.zeros(1, MAX_ATOMIC_NUMBER + 1, dtype=torch.float64), None
         if isinstance(shift, Mapping):
             if unknown := shift.keys() - atomic_numbers.keys():

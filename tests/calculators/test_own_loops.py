@@ -104,6 +104,12 @@ def test_wrong_arguments_are_named(model):
         SphereNetCalculator(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="shift: expected symbols of elements, got Xy"):
         SphereNetCalculator(model, shift={"Xy": 1.0})
+    with pytest.raises(TypeError, match="shift: expected a number, got 'a'"):
+        SphereNetCalculator(model, shift="a")
+    with pytest.raises(ValueError, match="model: expected one with one output, the energy, got 2"):
+        SphereNetCalculator(SphereNet(**TINY_MODEL, out_channels=2))
+    with pytest.raises(ValueError, match="data: expected structures, got none"):
+        Potential.fit(model, [])
     with pytest.raises(ValueError, match="scale: expected positive numbers, got -1"):
         SphereNetCalculator(model, scale=-1.0)
     with pytest.raises(ValueError, match="unit: expected one of eV"):

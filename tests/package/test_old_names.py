@@ -38,3 +38,12 @@ def test_the_warning_is_for_the_line_that_imports(not_imported):
     with pytest.warns(DeprecationWarning, match="import spherenet_fast.graph.padding instead") as seen:
         from spherenet_fast import padding
     assert [one.filename for one in seen] == [__file__] and padding.__name__ == "spherenet_fast.graph.padding"
+
+
+@pytest.mark.parametrize("old", [old for old in OLD_NAMES if "." not in old])
+def test_modules_of_users_with_an_old_name_are_theirs(old, tmp_path, monkeypatch):
+    (tmp_path / f"{old}.py").write_text("mine = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    assert import_module(old).mine
+    del sys.modules[old]

@@ -1,6 +1,7 @@
 """Muon for wide weight matrices, AdamW for all else, as one optimizer."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -137,3 +138,41 @@ def test_steps_do_not_depend_on_threads():
         torch.set_num_threads(threads)
     for network in networks[1:]:
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), networks[0].parameters(), strict=True))
+
+
+def test_shared_and_computed_weights():
+    """A shared weight takes one step; one that a parametrization computes has its parts with AdamW."""
+    network = model()
+    network[4] = nn.Linear(48, 64)
+    network[4].weight = network[2].weight
+    assert len(muon_matrices(network)) == 1
+    network = model()
+    nn.utils.parametrizations.weight_norm(network[2])
+    assert [weight.shape for weight in muon_matrices(network)] == [network[4].weight.shape]
+    train(network, make_optimizer(network, OptimizerConfig()), steps=1)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_copies_step_alike(copied):
+    network = model()
+    optimizer = make_optimizer(network, OptimizerConfig())
+    train(network, optimizer, steps=2)
+    both = [(network, optimizer), copied((network, optimizer))]
+    for each, its_optimizer in both:
+        train(each, its_optimizer, steps=2, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(*(each.parameters() for each, _ in both), strict=True))
+
+
+def test_later_groups_are_stepped():
+    network, later = model(), nn.Parameter(torch.ones(3))
+    optimizer = make_optimizer(network, OptimizerConfig())
+    optimizer.add_param_group({"params": [later]})
+    later.grad = torch.ones(3)
+    with torch.no_grad():
+        optimizer.step(lambda: later.sum())
+    assert (later < 1).all() and len(optimizer.param_groups) == 3
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="name: expected muon or adamw, got 'sgd'"):
+        make_optimizer(model(), OptimizerConfig(name="sgd"))

@@ -32,8 +32,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 def orthogonalized(matrices: Tensor) -> Tensor:
     """Roughly U V^T of every matrix U S V^T. [M, m, n] -> [M, m, n].
 
-    Five quintic Newton-Schulz iterations bring the singular values near 1, to about 0.7 to 1.2, so bfloat16 is enough;
-    matrices of zeros stay so.
+    Five quintic Newton-Schulz iterations bring singular values above some thousandths of the matrix' norm to 0.7 to 1.2
+    and smaller ones nearer to 1 than they were, so bfloat16 is enough; matrices of zeros stay so.
     """
     transposed = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if transposed else matrices
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
         m <- momentum m + g,    w <- (1 - lr weight_decay) w - 0.4 lr sqrt(max(shape)) orthogonalized(g + momentum m)
 
-    The factor makes steps of one size, whatever the shape, and twice as large as AdamW's, so that one learning rate
+    The factor makes the largest steps the same for all shapes, and twice as large as AdamW's, so that one learning rate
     serves both.
 
     Args:
@@ -94,12 +94,25 @@ class Together(torch.optim.Optimizer):
     """Several optimizers, each with parameters of its own, as one. Their parameter groups are its groups."""
 
     def __init__(self, *optimizers: torch.optim.Optimizer):
-        self.optimizers = optimizers
         super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
+        self.optimizers = optimizers
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"optimizers": self.optimizers}
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Later ones go to the last optimizer."""
+        if "optimizers" in vars(self):
+            self.optimizers[-1].add_param_group(param_group)
+            param_group = self.optimizers[-1].param_groups[-1]
+        super().add_param_group(param_group)
 
     def step(self, closure=None):
         """One step of each. Returns the closure's loss, or None."""
-        loss = None if closure is None else closure()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for optimizer in self.optimizers:
             optimizer.step()
         return loss
@@ -125,13 +138,16 @@ class Together(torch.optim.Optimizer):
 
 
 def muon_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear layers between wide features, in the model's order."""
+    """The weights of linear layers between wide features, each once, in the model's order."""
     weights = (module.weight for module in model.modules() if isinstance(module, nn.Linear))
-    return [weight for weight in weights if min(weight.shape) >= SMALLEST_SIDE and weight.requires_grad]
+    wide = (weight for weight in weights if min(weight.shape) >= SMALLEST_SIDE and weight.requires_grad)
+    return list({id(weight): weight for weight in wide if isinstance(weight, nn.Parameter)}.values())
 
 
 def make_optimizer(model: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer of the model's parameters that the config names."""
+    """The optimizer of the model's parameters that the config names. Raises ValueError for an unknown name."""
+    if options.name not in ("muon", "adamw"):
+        raise ValueError(f"name: expected muon or adamw, got {options.name!r}")
     matrices = muon_matrices(model) if options.name == "muon" else []
     taken = {id(matrix) for matrix in matrices}
     others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
