@@ -63,8 +63,19 @@ def send(*numbers):
     return lambda: [os.kill(os.getpid(), number) for number in numbers]
 
 
+@pytest.fixture
+def not_ignored():
+    """What nohup, or a shell that runs the tests in the background, has ignored is not while a test runs."""
+    ignored = [n for n in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
-def test_signals_save_and_give_their_exit_code(tmp_path, monkeypatch, name):
+def test_signals_save_and_give_their_exit_code(tmp_path, monkeypatch, name, not_ignored):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     # Schedulers may send a signal more than once.
