@@ -258,8 +258,11 @@ class Potential(nn.Module):
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is empty, truncated, damaged, or no checkpoint of this package, or one of a model that
-                cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite.
+                cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite; or `device`
+                is a GPU that PyTorch does not find.
         """
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device: expected cpu where PyTorch finds no GPU, got {str(device)!r}")
         state = read_checkpoint(path)
         state = state.get("potential", state)
         if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -123,3 +123,10 @@ def test_load_gives_what_predicts_in_real_units(tmp_path):
     assert not loaded.training and next(loaded.parameters()).device.type == "cpu"
     assert torch.equal(loaded(molecules[:3]), potential(molecules[:3]))
     assert loaded.energy_and_forces(molecules[:3])[1].isfinite().all()
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
+    untrained()[0].save(tmp_path / "best.ckpt")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device: expected cpu where PyTorch finds no GPU, got 'cuda'"):
+        spherenet_fast.load(tmp_path / "best.ckpt", device="cuda")

@@ -25,8 +25,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where `device` multiplies it faster than float32, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    native = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.bfloat16 if native else torch.float32
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch from 2.11 on
+    return torch.bfloat16 if device.type == "cpu" and capabilities.get("avx512_bf16") else torch.float32
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
