@@ -1,4 +1,4 @@
-"""SphereNet (Liu et al., "Spherical Message Passing for 3D Graph Networks", ICLR 2022)."""
+"""SphereNet (Liu et al., "Spherical Message Passing for 3D Molecular Graphs", ICLR 2022)."""
 
 import warnings
 from collections.abc import Mapping

@@ -77,8 +77,8 @@ class GraphNetwork3D(nn.Module):
     `float`, `bool`, `str`, a Literal, or one of `spherenet_fast.nn.ranges`). `spherenet-fast train` takes them, and no
     others, as the keys of the config's section model.
 
-    An untrained model of this package predicts 0, so that training starts with the errors of the mean: its last layers
-    have no weights yet. Let one of yours start so, too.
+    An untrained model of this package predicts 0, so that training starts with the errors of the mean: the weights of
+    its last layers start at 0. Let one of yours start so, too.
 
     Raises ValueError or TypeError, naming the argument, for hyper-parameters out of range.
     """

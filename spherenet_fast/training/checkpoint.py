@@ -49,7 +49,7 @@ def read_checkpoint(path) -> dict:
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected a checkpoint of spherenet_fast, got a {type(state).__name__}")
     for part in (state, state.get("potential")):
-        if isinstance(part, dict) and "normalisation" in part:  # as version 0.1.0 spelled it
+        if isinstance(part, dict) and "normalisation" in part:  # as checkpoints from before the release spell it
             part["normalization"] = part.pop("normalisation")
     return state
 

@@ -46,7 +46,6 @@ IMPORTS = {module: imported(module, path) for module, path in FILES.items()}
 
 def floor(module):
     top = module.partition(".")[0]
-    top = {"reference": "ops"}.get(top, top)
     return FLOORS.index("_" if top.startswith("_") else top)
 
 

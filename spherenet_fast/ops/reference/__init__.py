@@ -1,8 +1,9 @@
 """The operators in readable PyTorch: the specification that the fused kernels are tested against.
 
-Same names, signatures and results as in `spherenet_fast.ops`. Every function follows its formula line by line, keeps
-whatever it likes per triplet, and is differentiated by plain autograd, twice where the fused operator is. Square roots
-and quotients are guarded where an atom, its neighbor and the next one lie on a line, so no derivative is ever NaN.
+Same names, signatures and results as in `spherenet_fast.ops`, which has the search for neighbors as well. Every
+function follows its formula line by line, keeps whatever it likes per triplet, and is differentiated by plain autograd,
+twice where the fused operator is. Square roots and quotients are guarded where an atom, its neighbor and the next one
+lie on a line, so no derivative is ever NaN.
 Under autocast everything runs in float32.
 """
 

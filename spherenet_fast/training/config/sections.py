@@ -91,7 +91,7 @@ class TrainingConfig:
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     augment_reflections: bool = False
     device: str = option("auto", choices=("auto", "cpu", "gpu"))
-    threads: int | None = count(None, high=1024)  # of PyTorch on the CPU; none: PyTorch's choice
+    threads: int | None = count(None, high=1024)  # on the CPU; none: all or one, whichever is faster
     tensorboard: bool = True
 
 
