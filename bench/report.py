@@ -1,7 +1,7 @@
 """Makes tables and figures of all result files: `python bench/report.py`.
 
-Rewrites what stands between the markers in bench/README.md and in the README.md above it, and draws
-bench/results/<device>.png and, where the released code was measured, <device>-steps.png.
+Rewrites what stands between the markers in bench/README.md, and draws bench/results/<device>.png and, where the
+released code was measured, <device>-steps.png.
 """
 
 import argparse

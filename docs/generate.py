@@ -64,22 +64,21 @@ def ablation() -> str:
 def minutes(path: Path) -> str:
     """One line for each run: its settings and budget, and its errors of forces and energy."""
     import experiments
+    import report
 
     rows = experiments.read(path, experiments.COLUMNS)
     runs: dict[tuple, dict[str, str]] = {}
     names = ("data", "settings", "train", "batch", "minutes", "steps", "hardware", "threads")
     for row in rows:
         runs.setdefault(tuple(row[name] for name in names), {})[row["target"]] = experiments.digits(row["value"])
-    lines = [
-        "| data | settings | training frames | batch | minutes | steps | forces, kcal/mol/Å | energy, kcal/mol | on |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---|",
-    ]
+    head = ["data", "settings", "training frames", "batch", "minutes", "steps"]
+    head += ["forces, kcal/mol/Å", "energy, kcal/mol", "on"]
+    lines = []
     for run, errors in sorted(runs.items(), key=lambda item: -float(item[0][4])):
         data, settings, train, batch, spent, steps, hardware, threads = run
         cells = [data, settings, train, batch, f"{float(spent):g}", f"{int(steps):,}", errors.get("forces", "")]
-        cells += [errors.get("energy", ""), f"{hardware}, {threads} threads"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([*cells, errors.get("energy", ""), f"{hardware}, {threads} threads"])
+    return report.pipes(head, lines) + "\n"
 
 
 def changelog() -> str:

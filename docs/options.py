@@ -5,8 +5,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 TECHNICAL_LIMITS = (2**31 - 1, 2**64 - 1)  # ranges that end there are open
 FROM_TARGETS = "out_channels"  # no key: the number of targets
@@ -51,18 +50,15 @@ def section_table(name: str, section: type) -> str:
 def model_table(model: type) -> str:
     """A line for each argument of a model's constructor, with its entry in the docstring."""
     from spherenet_fast.models import MODELS
-    from spherenet_fast.nn import ranges
 
     # a model refers to another one for arguments of the same name
     notes = {name: text for other in (*MODELS.values(), model) for name, text in entries(inspect.getdoc(other)).items()}
-    known, hints = getattr(ranges, "RANGES", {}), get_type_hints(model.__init__, include_extras=True)
+    hints = get_type_hints(model.__init__, include_extras=True)
     lines = []
     for name, argument in inspect.signature(model).parameters.items():
         if name == FROM_TARGETS:
             continue
         type_name, found = stated(hints[name])
-        if name in known:
-            found = dict(zip(("low", "high"), known[name], strict=True))
         cells = f"`model.{name}`", type_name, f"`{yaml(argument.default)}`", limits(found), notes.get(name, "")
         lines.append(row(cells))
     return "\n".join([HEAD, *lines])
@@ -70,16 +66,10 @@ def model_table(model: type) -> str:
 
 def stated(hint: Any) -> tuple[str, dict[str, Any]]:
     """The type in words and the limits of an annotation: Annotated[int, Range(1, 8)], Literal["a", "b"] | None, ..."""
-    parts = [part for part in get_args(hint) if part is not NoneType] if get_origin(hint) in (Union, UnionType) else []
-    if len(parts) == 1:
-        name, found = stated(parts[0])
-        return f"{name} or null", found
-    if get_origin(hint) is Annotated:
-        name, found = stated(get_args(hint)[0])
-        return name, next((note._asdict() for note in get_args(hint)[1:] if hasattr(note, "_asdict")), found)
-    if get_origin(hint) is Literal:
-        return type(get_args(hint)[0]).__name__, {"choices": get_args(hint)}
-    return kind(hint), {}
+    from spherenet_fast.nn.hparams import NEEDED, argument_of
+
+    argument = argument_of(NEEDED, hint)
+    return kind(argument.kind) + " or null" * argument.optional, argument.limits
 
 
 def row(cells) -> str:

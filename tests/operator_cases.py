@@ -378,3 +378,15 @@ def assert_close(found, expected, tolerance):
         assert tensor.isfinite().all(), name
         error = (tensor - exact).norm()
         assert error <= tolerance * exact.norm(), f"{name}: {error / exact.norm():.1e}"
+
+
+def assert_silu_far_away(silu, dtype):
+    """Values and both derivatives where exp overflows or vanishes."""
+    x = torch.tensor([-1000.0, -100.0, 100.0, 1000.0, torch.nan], dtype=dtype, requires_grad=True)
+    value = silu(x)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), x)
+    assert torch.equal(value[2:4], x[2:4]) and (slope[2:4] == 1).all()
+    for vanishing in (value[:2], slope[:2], curvature[:4]):
+        assert (vanishing.abs() < 1e-30).all()  # exp(-87) = 1e-38 times 1000 at the most
+    assert value[4].isnan() and slope[4].isnan()

@@ -94,8 +94,7 @@ def _moved(shift: Tensor, pos: Tensor, graph: Graph, batch: Tensor | None, cell:
     if batch is None:
         raise ValueError(f"batch: expected [{len(pos)}] because cell holds {len(cell)} structures, got None")
     # Atom by atom and then edge by edge, so that a derivative by the cells is summed in a fixed order.
-    first_atom = torch.searchsorted(batch, torch.arange(len(cell) + 1, device=batch.device))
-    box = _per_edge(gather_rows(cell.reshape(-1, 9), batch, first_atom, None), graph, 1)
+    box = _per_edge(gather_rows(cell.reshape(-1, 9), batch, first_atoms(batch, len(cell)), None), graph, 1)
     return (shift[:, :, None] * box.reshape(-1, 3, 3)).sum(1)
 
 
@@ -124,6 +123,11 @@ def assemble(edge_index: Tensor, shift: Tensor | None, num_nodes: int, rev: Tens
     if rev is None:
         rev = _searched(edge_index, shift)
     return Graph(edge_index, shift, in_ptr, out_ptr, out_edge, rev, triplet_ptr, int(triplet_ptr[-1]))
+
+
+def first_atoms(batch: Tensor, num_structures: int) -> Tensor:
+    """[B+1] where the atoms of each of the structures begin. batch [N] int64, ascending."""
+    return torch.searchsorted(batch, torch.arange(num_structures + 1, device=batch.device))
 
 
 def pointer_of(index: Tensor, size: int) -> Tensor:

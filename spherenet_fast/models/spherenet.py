@@ -10,6 +10,7 @@ from ..nn import ranges
 from ..nn.basis import constant_of_bessel
 from ..nn.blocks import AtomOutput, EdgeEmbedding, Interaction, RadialBasis
 from ..nn.framework import SphericalMessagePassing
+from ..nn.hparams import of_today
 
 
 class SphereNet(SphericalMessagePassing):
@@ -127,6 +128,4 @@ class SphereNet(SphericalMessagePassing):
     def from_released(cls, state_dict: Mapping[str, Tensor], **hparams: Any) -> "SphereNet":
         """The former name of `from_dig`."""
         warnings.warn("from_released is deprecated: use from_dig", DeprecationWarning, stacklevel=2)
-        if hparams.get("basis") == "released":
-            hparams["basis"] = "dig"
-        return cls.from_dig(state_dict, **hparams)
+        return cls.from_dig(state_dict, **of_today(hparams))

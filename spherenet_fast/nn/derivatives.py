@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..graph import Graph
 from ..graph.checks import may_read_values
-from ..graph.graph import gather_rows
+from ..graph.graph import first_atoms, gather_rows
 from ..graph.periodic import is_flat
 from .inputs import Inputs, read_inputs
 
@@ -112,7 +112,8 @@ def _cell_and_volume(inputs: Inputs) -> tuple[Tensor, Tensor]:
 def _strained(inputs: Inputs, strain: Tensor) -> Inputs:
     """The inputs with their cells [B, 3, 3] under strain [B, 3, 3]."""
     z, pos, batch, num_graphs, cell, pbc = inputs
-    first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
-    of_atom = gather_rows(strain.reshape(-1, 9), batch, first_atom, None).reshape(-1, 3, 3)  # [N, 3, 3]
+    of_atom = gather_rows(strain.reshape(-1, 9), batch, first_atoms(batch, num_graphs), None).reshape(
+        -1, 3, 3
+    )  # [N, 3, 3]
     moved = pos + (pos[:, :, None] * of_atom).sum(1)
     return Inputs(z, moved, batch, num_graphs, cell + cell @ strain, pbc)

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from .. import ops
 from ..graph import Graph, edge_vectors, radius_graph
 from ..graph.given import check_graph, checks_are_on
+from ..graph.graph import first_atoms
 from ..ops import reference
 from . import derivatives
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
-from .hparams import check_arguments, checked, hparams_of
+from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
 
@@ -64,7 +65,7 @@ class System(NamedTuple):
         return self.operators.segment_sum(v, self.first_atom, None, self.batch)
 
 
-class GraphNetwork3D(nn.Module):
+class GraphNetwork3D(Recorded, nn.Module):
     """3DGN (Eq. 1). A subclass fills in `embed`, `rho_pe` and the phis; the sums that the models share are here.
 
     Args:
@@ -90,11 +91,6 @@ class GraphNetwork3D(nn.Module):
         super().__init_subclass__(**named)
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls, cls.__init__)
-
-    def __new__(cls, *given: Any, **named: Any):
-        module = super().__new__(cls)
-        vars(module)["hparams"] = hparams_of(cls, given, named)  # here, where no subclass or mixin can be forgotten
-        return module
 
     def __init__(self, cutoff: Cutoff, num_layers: Layers):
         super().__init__()
@@ -214,7 +210,7 @@ class GraphNetwork3D(nn.Module):
             if checks_are_on(pos):
                 check_graph(graph, pos, batch, self.cutoff, cell, pbc, self.hparams.get("max_num_neighbors"))
         operators = ops if self.hparams.get("kernels", True) else reference
-        first_atom = torch.searchsorted(batch, torch.arange(num_graphs + 1, device=batch.device))
+        first_atom = first_atoms(batch, num_graphs)
         with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision
             # In float64 until there are unit vectors: along a line the energy is steep in their last digits.
             vec = edge_vectors(pos.double(), graph, batch, None if cell is None else cell.double())

@@ -13,7 +13,7 @@ from .ranges import Range
 
 NEEDED = inspect.Parameter.empty  # the default of an argument without one
 _KINDS = {int: "an int", float: "a number", bool: "True or False", str: "a string"}
-OLD_VALUES = {("basis", "released"): "dig"}  # {(name, what it once was called): its name}
+OLD_VALUES = {("basis", "released"): "dig"}  # {(name, value of earlier versions): the value of today}
 _VARIABLE = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
@@ -37,7 +37,7 @@ def arguments(model: type) -> dict[str, Argument]:
         hints = _hints(base.__init__)
         for parameter in parameters:
             if parameter.kind not in _VARIABLE:
-                found.setdefault(parameter.name, _argument(parameter.default, hints.get(parameter.name, Any)))
+                found.setdefault(parameter.name, argument_of(parameter.default, hints.get(parameter.name, Any)))
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
@@ -59,10 +59,24 @@ def hparams_of(model: type, given: tuple, named: Mapping[str, Any]) -> dict[str,
     kinds = [parameter.kind for parameter in inspect.signature(model.__init__).parameters.values()]
     if inspect.Parameter.POSITIONAL_ONLY in kinds:
         raise TypeError(f"{model.__name__}: expected a constructor whose arguments all have names, got positional ones")
-    hparams, nameless = _by_name(model.__init__, given, _renamed(named))
+    hparams, nameless = _by_name(model.__init__, given, of_today(named))
     if nameless:
         raise TypeError(f"{model.__name__}: expected arguments by name, as they go to its *args, got {nameless}")
     return {name: copy(value) if isinstance(value, list | dict | set) else value for name, value in hparams.items()}
+
+
+class Recorded:
+    """Has the arguments of its constructor's call as `hparams`, whatever subclasses and mixins there are.
+
+    A base of its own, before others: `inspect.signature` of a class prefers a `__new__` to the `__init__` beside it.
+    """
+
+    hparams: dict[str, Any]
+
+    def __new__(cls, *given: Any, **named: Any):
+        instance = super().__new__(cls)
+        vars(instance)["hparams"] = hparams_of(cls, given, named)
+        return instance
 
 
 def checked(model: type, constructor: Callable) -> Callable:
@@ -70,10 +84,9 @@ def checked(model: type, constructor: Callable) -> Callable:
 
     @wraps(constructor)
     def construct(self, *given, **named):
-        for (name, old), value in OLD_VALUES.items():
-            if _is(named.get(name), old):
-                warnings.warn(f'{name}="{old}" is deprecated: use "{value}"', DeprecationWarning, stacklevel=2)
-        named = _renamed(named)
+        for name, value in former(named).items():
+            warnings.warn(f'{name}="{named[name]}" is deprecated: use "{value}"', DeprecationWarning, stacklevel=2)
+        named = of_today(named)
         model.check_hparams(_by_name(constructor, given, named)[0])
         constructor(self, *given, **named)
 
@@ -98,17 +111,18 @@ def _by_name(constructor: Callable, given: tuple, named: Mapping[str, Any]) -> t
     return hparams, nameless
 
 
-def _is(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text
+def former(hparams: Mapping[str, Any]) -> dict[str, str]:
+    """{name: value of today} of those of `hparams` whose value is one of earlier versions."""
+    return {
+        name: value
+        for (name, old), value in OLD_VALUES.items()
+        if isinstance(hparams.get(name), str) and hparams[name] == old
+    }
 
 
-def _renamed(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments with the values of today."""
-    found = dict(named)
-    for (name, old), value in OLD_VALUES.items():
-        if _is(found.get(name), old):
-            found[name] = value
-    return found
+def of_today(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """`hparams` with the values of today."""
+    return {**hparams, **former(hparams)}
 
 
 def _hints(constructor: Callable) -> dict[str, Any]:
@@ -118,7 +132,8 @@ def _hints(constructor: Callable) -> dict[str, Any]:
         return {}
 
 
-def _argument(default: Any, hint: Any) -> Argument:
+def argument_of(default: Any, hint: Any) -> Argument:
+    """What a default value and an annotation say of an argument."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     optional = default is None or NoneType in kinds
     kinds = [kind for kind in kinds if kind is not NoneType]

@@ -118,9 +118,6 @@ class Potential(nn.Module):
         outputs = model.hparams.get("out_channels", 1)
         if outputs != 1:
             raise ValueError(f"model: expected one with one output, the energy, got {outputs}")
-        for name, value in (("shift", shift), ("scale", scale)):
-            if not isinstance(value, int | float | Mapping) or isinstance(value, bool):
-                raise TypeError(f"{name}: expected a number, got {value!r}")
         elements, known = torch.zeros(1, MAX_ATOMIC_NUMBER + 1, dtype=torch.float64), None
         if isinstance(shift, Mapping):
             if unknown := shift.keys() - atomic_numbers.keys():
@@ -129,7 +126,8 @@ class Potential(nn.Module):
             for symbol, energy in shift.items():
                 elements[0, atomic_numbers[symbol]] = energy
             shift = 0.0
-        shift, scale = (torch.tensor([float(value)], dtype=torch.float64) for value in (shift, scale))
+        numbers = (_number(name, value) for name, value in (("shift", shift), ("scale", scale)))
+        shift, scale = (torch.tensor([value], dtype=torch.float64) for value in numbers)
         potential = cls(model, Normalization(elements, shift, scale), ["energy"], [unit_name(unit)], elements=known)
         return potential.to(next(model.parameters()).device).eval()
 
@@ -273,6 +271,13 @@ class Potential(nn.Module):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return potential.to(device).eval().requires_grad_(False)
+
+
+def _number(name: str, value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a number, got {value!r}") from error
 
 
 def load(path, device=None) -> Potential:

@@ -3,22 +3,13 @@
 import pytest
 import torch
 from cuda_operators import padded
-from gated_sum_cases import GATES, SHAPES, TOLERANCES
-from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_function, gated_inputs, receiver_inputs
+from gated_sum_cases import GATES, SHAPES, TOLERANCES, compare
+from operator_cases import GRAPHS, cast, crowd, derivatives, gated_function, gated_inputs, receiver_inputs
 
 from spherenet_fast.ops import reference
 
 DEFAULT, ODD = SHAPES[0], SHAPES[4]
 WEIGHTS = ("angle_weight", "angle_expand", "torsion_weight", "torsion_expand")
-
-
-def compare(operators, vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
-    """Kernels in dtype against the reference in float64, on the same numbers: values and both derivatives."""
-    inputs = cast(inputs, dtype)
-    found = derivatives(gated_function(operators, vec, graph, basis, angle_at), inputs)
-    assert all(tensor.dtype == dtype for tensor in found.values())
-    expected = derivatives(gated_function(reference, vec, graph, basis, angle_at), cast(inputs, torch.float64))
-    assert_close(found, expected, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)

@@ -5,11 +5,12 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 import pytest
 
 from spherenet_fast.models import MODELS
+from spherenet_fast.nn.ranges import Range
 from spherenet_fast.training.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +45,6 @@ def test_every_argument_of_a_model_has_a_line_with_an_explanation(name):
 
 
 def test_types_and_limits_of_annotations():
-    class Range(NamedTuple):
-        low: float
-        high: float
-
     assert options.stated(int | None) == ("int or null", {})
     assert options.stated(Annotated[int, Range(1, 8)] | None) == ("int or null", {"low": 1, "high": 8})
     assert options.stated(Literal["a", "b"]) == ("str", {"choices": ("a", "b")})

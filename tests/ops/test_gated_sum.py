@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from gated_sum_cases import FLOAT64, GATES, SHAPES, TOLERANCES
+from gated_sum_cases import FLOAT64, GATES, SHAPES, TOLERANCES, compare
 from operator_cases import (
     GRAPHS,
     assert_close,
@@ -23,22 +23,13 @@ from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.ops import reference
 
 
-def check(vec, graph, inputs, basis, dtype, tolerance, angle_at="sender"):
-    """Kernels in dtype against the reference in float64, on the same numbers."""
-    inputs = cast(inputs, dtype)
-    found = derivatives(gated_function(ops, vec, graph, basis, angle_at), inputs)
-    assert all(tensor.dtype == dtype for tensor in found.values())
-    expected = derivatives(gated_function(reference, vec, graph, basis, angle_at), cast(inputs, torch.float64))
-    assert_close(found, expected, tolerance)
-
-
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 @pytest.mark.parametrize("basis", ["paper", "dig"])
 @pytest.mark.parametrize("gates", GATES, ids=["torsion", "angle", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_every_size(shape, gates, basis, dtype, tolerance):
     vec, graph = GRAPHS["batch"]
-    check(vec, graph, gated_inputs(vec, **shape, **gates), basis, dtype, tolerance)
+    compare(ops, vec, graph, gated_inputs(vec, **shape, **gates), basis, dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
@@ -46,7 +37,7 @@ def test_every_size(shape, gates, basis, dtype, tolerance):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_graph(name, shape, dtype, tolerance, instruction_set):
     vec, graph = GRAPHS[name]
-    check(vec, graph, gated_inputs(vec, **shape), "paper", dtype, tolerance)
+    compare(ops, vec, graph, gated_inputs(vec, **shape), "paper", dtype, tolerance)
 
 
 @pytest.mark.parametrize("name", ["star", "line", "periodic", "not symmetric", "no edges"])
@@ -54,7 +45,7 @@ def test_every_graph(name, shape, dtype, tolerance, instruction_set):
 def test_every_graph_with_fewer_gates(name, gates):
     vec, graph = GRAPHS[name]
     for dtype, tolerance in TOLERANCES:
-        check(vec, graph, gated_inputs(vec, **SHAPES[4], **gates), "paper", dtype, tolerance)
+        compare(ops, vec, graph, gated_inputs(vec, **SHAPES[4], **gates), "paper", dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
@@ -62,7 +53,7 @@ def test_every_graph_with_fewer_gates(name, gates):
 @pytest.mark.parametrize("name", sorted(GRAPHS.keys() - {"line"}))  # on a line the derivatives by positions are 0
 def test_angles_at_the_receiver(name, shape, dtype, tolerance, instruction_set):
     vec, graph = GRAPHS[name]
-    check(vec, graph, receiver_inputs(vec, **shape), "paper", dtype, tolerance, "receiver")
+    compare(ops, vec, graph, receiver_inputs(vec, **shape), "paper", dtype, tolerance, "receiver")
 
 
 def test_the_receiver_angle_is_that_of_the_triangle():
@@ -89,7 +80,7 @@ def test_the_receiver_angle_is_that_of_the_triangle():
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 def test_several_chunks_of_work(dtype, tolerance):
     vec, graph = crowd()
-    check(vec, graph, gated_inputs(vec, **SHAPES[4]), "paper", dtype, tolerance)
+    compare(ops, vec, graph, gated_inputs(vec, **SHAPES[4]), "paper", dtype, tolerance)
 
 
 def test_the_instruction_sets_are_chosen(monkeypatch):

@@ -64,18 +64,15 @@ def send(*numbers):
 
 
 @pytest.fixture
-def not_ignored():
-    """What nohup, or a shell that runs the tests in the background, has ignored is not while a test runs."""
-    ignored = [n for n in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) == signal.SIG_IGN]
-    for number in ignored:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
+def hangups_arrive():
+    """As `interrupts_arrive`, which all tests have: under nohup a hangup is ignored, and stays so in other tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
-def test_signals_save_and_give_their_exit_code(tmp_path, monkeypatch, name, not_ignored):
+def test_signals_save_and_give_their_exit_code(tmp_path, monkeypatch, name, hangups_arrive):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     # Schedulers may send a signal more than once.

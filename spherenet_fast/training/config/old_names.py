@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from ...nn.hparams import OLD_VALUES
+from ...nn.hparams import former, of_today
 
 OLD_CONFIGS = {"is2re": "slabs"}
 OLD_KEYS = {
@@ -31,13 +31,11 @@ def renamed_keys(sections: dict[str, Any], tell: bool = False) -> dict[str, Any]
             _tell(f"config key '{section}.{old}'", f"'{section}.{new}'")
         sections = sections | {section: {new if key == old else key: value for key, value in values.items()}}
     model = sections.get("model")
-    for (name, old), new in OLD_VALUES.items():
-        if isinstance(model, dict) and model.get(name) == old:
-            if tell:
-                _tell(f"config key 'model.{name}': {old!r}", repr(new))
-            model = model | {name: new}
-            sections = sections | {"model": model}
-    return sections
+    if not isinstance(model, dict):
+        return sections
+    for name, new in former(model).items() if tell else ():
+        _tell(f"config key 'model.{name}': {model[name]!r}", repr(new))
+    return sections | {"model": of_today(model)}
 
 
 def _tell(old: str, new: str) -> None:
