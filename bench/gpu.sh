@@ -2,7 +2,7 @@
 # On a machine that lends a GPU for minutes: does it work, and how far is it? 330 s in all, every step with its own limit.
 #
 #     bench/gpu.sh OUT              # smoke test, tests marked cuda, first ratios, kernels by time, memcheck
-#     bench/gpu.sh OUT second       # after the mending: tests, builds against each other, all of run.py, racecheck, ncu
+#     bench/gpu.sh OUT second       # after the mending: tests, builds against each other, all of bench.speed.run, racecheck, ncu
 #
 # Writes into the folder OUT as it goes: log.txt (all output), steps.csv, <device>.csv, kernels.txt, summary.txt.
 # A step that fails or takes too long does not stop the next; it is said at the end and in the exit status.
@@ -77,7 +77,7 @@ finish() {
 # 60 s, because the first import of torch reads gigabytes. Status 3, or a crash: all is well but for the library, which
 # is not there or of no use here, being built for another torch or GPU, or without kernels.
 environment() {
-  step "$1" "$2" "$python" bench/environment.py --device "$device"
+  step "$1" "$2" "$python" -m bench.gpu.environment --device "$device"
 }
 environment environment 60
 status=$?
@@ -112,20 +112,21 @@ pytest() {
   step "$1" "$2" "$python" -m pytest -p no:cacheprovider -vv --tb=short --durations=10 "${arguments[@]}"
 }
 
-run=("$python" bench/run.py --device "$device" --out "$out" "${repeats[@]}")
+run=("$python" -m bench.speed.run --device "$device" --out "$out" "${repeats[@]}")
 if [[ $call == first ]]; then
-  step smoke 30 "$python" bench/smoke.py --device "$device"
+  step smoke 30 "$python" -m bench.gpu.smoke --device "$device"
   # apart, because after an error of the device nothing in the same process passes
   pytest tests 70 "$numbers" "${tests[@]}"
   [[ -n ${TESTS:-} ]] || pytest tests-runtime 40 "$runtime" "${tests[@]}"
   step ratios 80 "${run[@]}" --providers ours floor --cases qm9 aspirin-1 aspirin gated_sum
-  step kernels 30 "$python" bench/kernels.py "$out" --device "$device" "${small[@]}"
+  step kernels 30 "$python" -m bench.gpu.kernel_times "$out" --device "$device" "${small[@]}"
   # every tensor an allocation of its own, so that a step past its end is seen
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitize memcheck
 else
   pytest tests 60 "$numbers" "$runtime" "${tests[@]}"
   read -ra variants <<<"${VARIANTS:-}"
-  ((${#variants[@]})) && step variants 60 "$python" bench/variants.py --device "$device" "${small[@]}" "${variants[@]}"
+  ((${#variants[@]})) \
+    && step variants 60 "$python" -m bench.gpu.compare_builds --device "$device" "${small[@]}" "${variants[@]}"
   step benchmarks 100 "${run[@]}" "${all[@]}"
   ncu=$(command -v ncu || ls /usr/local/cuda/bin/ncu 2>/dev/null)
   profiled=("${ncu:-ncu}" --clock-control none -k regex:gated_sum -c 6)

@@ -1,7 +1,7 @@
 """The parts of the site that are made when it is built: `write(folder)`.
 
 configuration.md      every key of a config, from the dataclasses of its sections and the constructors of the models
-benchmarks.md         the tables of bench/results/*.csv, with their figures
+benchmarks.md         the tables of bench/results/speed/*.csv, with their figures
 ablation.md           the ablation's table, from bench/results/training/ablation.csv
 minutes.md            runs of ethanol with equal budgets, from bench/results/training/md17.csv
 experiments.md        bench/results/experiments.md
@@ -21,8 +21,8 @@ def write(folder: Path) -> None:
     """Write all parts to `folder`, which is made if it is not there."""
     import options
 
-    if str(BENCH) not in sys.path:
-        sys.path.append(str(BENCH))
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))  # of the package `bench`
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "configuration": options.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(),
@@ -37,13 +37,12 @@ def write(folder: Path) -> None:
 
 def benchmarks(folder: Path) -> str:
     """The tables of every result file, each below its figure, which is copied to `folder`."""
-    import report
-    import table
+    from bench.speed import report, result_files
 
     parts = []
-    for path in sorted(RESULTS.glob("*.csv")):
-        rows = table.read(path)
-        title, text = table.heading(rows), report.markdown(rows)
+    for path in sorted((RESULTS / "speed").glob("*.csv")):
+        rows = result_files.read(path)
+        title, text = result_files.heading(rows), report.markdown(rows)
         picture = path.with_suffix(".png")
         if picture.exists():
             shutil.copy(picture, folder / picture.name)
@@ -54,19 +53,19 @@ def benchmarks(folder: Path) -> str:
 
 def ablation() -> str:
     """The paper's Table 4 with our runs, and in how many of them its order holds."""
-    import experiments
+    from bench.training import experiments
 
-    rows = experiments.read(RESULTS / "training" / "ablation.csv", experiments.COLUMNS)
-    paper = experiments.read(BENCH / "paper.csv", experiments.PAPER_COLUMNS)
+    rows = experiments.read(RESULTS / "training" / "ablation.csv")
+    paper = experiments.read(BENCH / "data" / "paper.csv", experiments.PAPER_COLUMNS)
     return f"{experiments.ablation(rows, paper)}\n\n{experiments.verdict(rows)}\n"
 
 
 def minutes(path: Path) -> str:
     """One line for each run: its settings and budget, and its errors of forces and energy."""
-    import experiments
-    import report
+    from bench.tables import pipes
+    from bench.training import experiments
 
-    rows = experiments.read(path, experiments.COLUMNS)
+    rows = experiments.read(path)
     runs: dict[tuple, dict[str, str]] = {}
     names = ("data", "settings", "train", "batch", "minutes", "steps", "hardware", "threads")
     for row in rows:
@@ -78,7 +77,7 @@ def minutes(path: Path) -> str:
         data, settings, train, batch, spent, steps, hardware, threads = run
         cells = [data, settings, train, batch, f"{float(spent):g}", f"{int(steps):,}", errors.get("forces", "")]
         lines.append([*cells, errors.get("energy", ""), f"{hardware}, {threads} threads"])
-    return report.pipes(head, lines) + "\n"
+    return pipes(head, lines) + "\n"
 
 
 def changelog() -> str:

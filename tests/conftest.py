@@ -2,10 +2,14 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from gpu import DEVICE
+
+sys.path.append(str(Path(__file__).parents[1]))  # of `bench`; last, so that an installed spherenet_fast is tested
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that each use all cores slow each other down many times
     os.environ["OMP_NUM_THREADS"] = "1"

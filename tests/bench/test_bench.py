@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spherenet_fast.data import read_molecules
 
-BENCH = Path(__file__).parents[2] / "bench"
+ROOT = Path(__file__).parents[2]
 COLUMNS = "case provider mode metric unit x median p20 p80 device torch threads commit".split()
 
 
@@ -29,15 +29,9 @@ class MultiplyAdds(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.fixture
-def bench(monkeypatch):
-    """Lets a test import the scripts, which import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCH))
-
-
-def run(script, *arguments):
-    command = [sys.executable, str(BENCH / script), *map(str, arguments)]
-    process = subprocess.run(command, cwd=BENCH.parent, capture_output=True, text=True, timeout=300)
+def run(module, *arguments):
+    command = [sys.executable, "-m", f"bench.{module}", *map(str, arguments)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
@@ -49,9 +43,11 @@ def read(folder):
 
 
 def test_run_and_report(tmp_path):
-    run("run.py", "--quick", "--cases", "torsion_reference", "--providers", "ours", "--threads", 1, "--out", tmp_path)
+    run(
+        "speed.run", "--quick", "--cases", "torsion_reference", "--providers", "ours", "--threads", 1, "--out", tmp_path
+    )
     output = run(
-        "run.py", "--quick", "--cases", "ethanol", "torsion_reference", "--providers", "ours", "floor",
+        "speed.run", "--quick", "--cases", "ethanol", "torsion_reference", "--providers", "ours", "floor",
         "--threads", 1, "--out", tmp_path,
     )  # fmt: skip
     assert "ours / floor" in output
@@ -65,7 +61,7 @@ def test_run_and_report(tmp_path):
     readme, without_markers = tmp_path / "README.md", tmp_path / "other.md"
     readme.write_text("before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n")
     without_markers.write_text("text\n")
-    run("report.py", "--results", tmp_path, "--readme", readme, without_markers)
+    run("speed.report", "--results", tmp_path, "--readme", readme, without_markers)
     text = readme.read_text()
     assert text.startswith("before\n<!-- bench:begin -->\n**") and text.endswith("<!-- bench:end -->\nafter\n")
     assert text.count("| ethanol, 16 frames: energy and forces |") == 1 and "old" not in text
@@ -73,8 +69,8 @@ def test_run_and_report(tmp_path):
     assert next(tmp_path.glob("*.png")).stat().st_size > 0
 
 
-def test_baselines_of_the_slabs(bench):
-    import baselines
+def test_baselines_of_the_slabs():
+    from bench.training.slab_baselines import errors
 
     slabs = read_molecules("fcc111")
     platinum = [i for i in range(len(slabs)) if 78 in slabs[i].z]
@@ -90,14 +86,14 @@ def test_baselines_of_the_slabs(bench):
         np.abs(counts[platinum] @ solution - y[platinum]).mean(),
     ]
     # sums of float64 in another order; least squares with six columns of metals and eight of adsorbates
-    assert baselines.errors(slabs, torch.tensor(others), torch.tensor(platinum)) == pytest.approx(expected, rel=1e-9)
-    output = run("baselines.py")
+    assert errors(slabs, torch.tensor(others), torch.tensor(platinum)) == pytest.approx(expected, rel=1e-9)
+    output = run("training.slab_baselines")
     assert "| slabs drawn at random | 100 | 1.108 | 0.530 |" in output  # as in the README
     assert "| Pd, held out | 127 | 1.114 | 0.506 |" in output
 
 
-def test_memory_above_base(bench):
-    import memory
+def test_memory_above_base():
+    from bench.speed import memory
 
     if not memory.supported("cpu"):
         pytest.skip("the peak of a process is read from /proc, which this system does not have")
@@ -106,10 +102,10 @@ def test_memory_above_base(bench):
     assert 4 * 1152 * 128 * 4 < peak < 1e9
 
 
-def test_out_of_memory_is_a_row(bench):
-    from cases import Workload
-    from report import markdown
-    from run import measure
+def test_out_of_memory_is_a_row():
+    from bench.speed.cases import Workload
+    from bench.speed.report import markdown
+    from bench.speed.run import measure
 
     environment = dict(device="none", torch="0", threads="1", commit="none")
     calls = {"ours": lambda: lambda: None, "reference": lambda: lambda: torch.empty(2**60)}
@@ -118,9 +114,9 @@ def test_out_of_memory_is_a_row(bench):
     assert "out of memory" in markdown(rows)
 
 
-def test_table_of_all_models(bench):
-    from report import markdown
-    from table import COLUMNS
+def test_table_of_all_models():
+    from bench.speed.report import markdown
+    from bench.speed.result_files import COLUMNS
 
     def row(provider, metric, unit, median):
         values = ["models", provider, "energy_step", metric, unit, "583", median, "", "", "none", "0", "1", "none"]
@@ -136,9 +132,9 @@ def test_table_of_all_models(bench):
     assert "| SchNet | 455,809 | 2.75 | 90 | 5.5 | 2.00 |" in lines
 
 
-def test_the_case_of_all_models(bench):
-    import cases
-    from run import measure
+def test_the_case_of_all_models():
+    from bench.speed import cases
+    from bench.speed.run import measure
 
     environment = dict(device="none", torch="0", threads="1", commit="none")
     names = ["ours", "reference", "floor", "schnet", "physnet"]
@@ -151,8 +147,8 @@ def test_the_case_of_all_models(bench):
     assert found["parameters"] == str(sum(p.numel() for p in cases.make_model("schnet", 7, "cpu").parameters()))
 
 
-def test_other_errors_are_not_hidden(bench):
-    from run import interleaved
+def test_other_errors_are_not_hidden():
+    from bench.speed.run import interleaved
 
     def fails():
         raise RuntimeError("x: expected something else")
@@ -161,9 +157,8 @@ def test_other_errors_are_not_hidden(bench):
         interleaved({"ours": lambda: fails}, "cpu", 1.0, 2, 2)
 
 
-def test_floor_counts_every_linear_layer_once(bench):
-    from floor import distance_layers, message_layers, output_layers
-
+def test_floor_counts_every_linear_layer_once():
+    from bench.providers.floor import distance_layers, message_layers, output_layers
     from spherenet_fast.models import SphereNet
 
     model = SphereNet()
@@ -173,9 +168,8 @@ def test_floor_counts_every_linear_layer_once(bench):
     assert len(layers) == len(set(layers)) and set(layers) == set(wanted)
 
 
-def test_floor_has_the_products_of_each_procedure(bench):
-    from floor import Floor, distance_layers, message_layers, output_layers
-
+def test_floor_has_the_products_of_each_procedure():
+    from bench.providers.floor import Floor, distance_layers, message_layers, output_layers
     from spherenet_fast.models import SphereNet
 
     edges, atoms = 24, 6
@@ -199,10 +193,9 @@ def test_floor_has_the_products_of_each_procedure(bench):
         assert counter.count == count, mode
 
 
-def test_pyg_models_see_the_same_triplets(bench):
+def test_pyg_models_see_the_same_triplets():
     """Of two overlapping molecules in one batch: those that brute force finds."""
-    import pyg_models
-
+    from bench.providers import pyg_models
     from spherenet_fast.graph import radius_graph
 
     pos = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0.5], [0.2, 0.1, 0], [1.1, 0, 1]])
@@ -217,21 +210,20 @@ def test_pyg_models_see_the_same_triplets(bench):
 
 
 @pytest.mark.parametrize("system, size", [("liquid", 400), ("slab", 185)])
-def test_neighbors_of_periodic_systems_on_a_gpu(bench, system, size):
+def test_neighbors_of_periodic_systems_on_a_gpu(system, size):
     """`graph_by_images` stands in for the search that needs another package."""
-    import periodic
-
+    from bench import systems
     from spherenet_fast.graph import radius_graph
 
-    data = getattr(periodic, system)(size)
-    found, expected = periodic.graph_by_images(data, 4.0), radius_graph(data.pos, None, 4.0, data.cell, data.pbc)
+    data = getattr(systems, system)(size)
+    found, expected = systems.graph_by_images(data, 4.0), radius_graph(data.pos, None, 4.0, data.cell, data.pbc)
     assert len(data.z) == size and len(found.rev) > 5 * size
     # the same edges; their images are counted from the atoms as given in both
     assert torch.equal(found.edge_index, expected.edge_index) and torch.equal(found.shift, expected.shift)
 
 
-def test_a_large_liquid_is_eight_smaller_ones(bench):
-    from periodic import liquid
+def test_a_large_liquid_is_eight_smaller_ones():
+    from bench.systems import liquid
 
     large, part = liquid(8 * 1600), liquid(1600)
     assert len(large.z) == 8 * 1600 and torch.equal(large.cell, 2 * part.cell)
@@ -241,21 +233,22 @@ def test_a_large_liquid_is_eight_smaller_ones(bench):
 def test_benchmarks_run_without_the_packages_of_training_and_files(tmp_path):
     program = f"""
 import sys
-sys.path.insert(0, {str(BENCH)!r})
+sys.path.append({str(ROOT)!r})
 for name in ("ase", "vesin", "lightning", "omegaconf", "matplotlib", "torch_geometric"):
     sys.modules[name] = None
-import run, cases
-cases.model_call("ours", "energy_and_forces", cases.ethanol(1), 7, "cpu")()
+from bench.speed import cases, run
+from bench.systems import ethanol
+cases.model_call("ours", "energy_and_forces", ethanol(1), 7, "cpu")()
 """
     # away from the source tree, which would be imported instead of the installed package
     process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
 
 
-def test_pyg_models_with_given_neighbors(bench):
+def test_pyg_models_with_given_neighbors():
     """As recorded on a GPU: the same energies and forces, and the search is not called."""
-    import pyg_models
-    from cases import ethanol
+    from bench.providers import pyg_models
+    from bench.systems import ethanol
 
     data = ethanol(3)
     for provider in pyg_models.NEEDS.keys() - {"pyg_dimenet"}:  # takes DimeNet++'s way, and 15 s to build
@@ -265,10 +258,9 @@ def test_pyg_models_with_given_neighbors(bench):
         assert expected[0].shape == (3, 1) and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_steps_of_fixed_size_run_as_measured(bench):
-    from cases import CUTOFF, ethanol
-    from replay import captured
-
+def test_steps_of_fixed_size_run_as_measured():
+    from bench.speed.recording import captured
+    from bench.systems import CUTOFF, ethanol
     from spherenet_fast.models import SphereNet
 
     model = SphereNet(num_spherical=3, num_layers=1)
@@ -280,7 +272,9 @@ def test_steps_of_fixed_size_run_as_measured(bench):
 
 def test_structures_of_one_s_own(tmp_path):
     for _ in range(2):
-        output = run("structures.py", "fcc111", "--structures", 2, "--num-spherical", 2, "--out", tmp_path / "a.csv")
+        output = run(
+            "speed.own_structures", "fcc111", "--structures", 2, "--num-spherical", 2, "--out", tmp_path / "a.csv"
+        )
     assert "largest structure: 20 atoms" in output and "2 of 882 structures: 37 atoms" in output
     rows = [row for row in read(tmp_path) if row["metric"] != "memory"]
     assert [(row["mode"], row["metric"], row["x"]) for row in rows] == [

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,24 +21,16 @@ from training_runs import tiny_config
 from spherenet_fast.data import read_molecules, sample_path
 from spherenet_fast.training import load_config, train
 
-BENCH = Path(__file__).parents[2] / "bench"
-
 
 @pytest.fixture
-def bench(monkeypatch):
-    """Lets a test import the scripts, which import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCH))
+def run(monkeypatch, capsys, set_threads):
+    """Runs a program of `bench` in this process, which has imported what takes seconds; returns what it prints."""
 
-
-@pytest.fixture
-def run(bench, monkeypatch, capsys, set_threads):
-    """Runs a script with arguments, in this process, which has imported what takes seconds; returns what it prints."""
-
-    def run_script(script, *arguments, status=0):
+    def run_module(module, *arguments, status=0):
         set_threads(1)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
         try:
-            importlib.import_module(script.removesuffix(".py")).main()
+            importlib.import_module(f"bench.{module}").main()
             code = 0
         except SystemExit as stopped:
             code = stopped.code or 0
@@ -47,7 +38,7 @@ def run(bench, monkeypatch, capsys, set_threads):
         assert code == status, output
         return output
 
-    return run_script
+    return run_module
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +61,7 @@ def read(path):
 def test_smooth_and_not(run, checkpoints, tmp_path):
     out = tmp_path / "smoothness.csv"
     options = ["--steps", 20, "--segments", 6, "--points", 150, "--threads", 1, "--out", out]
-    run("smoothness.py", *checkpoints.values(), *options)
+    run("potentials.smoothness", *checkpoints.values(), *options)
     rows = {row["torsion"]: row for row in read(out)}
     for torsion, row in rows.items():
         assert (row["checkpoint"], row["seed"], row["steps"]) == (f"{torsion}/best.ckpt", "0", "12")
@@ -83,34 +74,36 @@ def test_smooth_and_not(run, checkpoints, tmp_path):
 
 
 def test_the_picture_of_a_neighbor_that_is_overtaken(run, checkpoints, tmp_path):
-    run("smoothness.py", *checkpoints.values(), "--points", 60, "--picture", tmp_path / "a.png")
+    run("potentials.smoothness", *checkpoints.values(), "--points", 60, "--picture", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000 and list(tmp_path.iterdir()) == [tmp_path / "a.png"]
 
 
 def test_learning_curves(run, checkpoints, tmp_path):
-    from curves import draw
+    from bench.training.learning_curves import draw
 
     runs = [checkpoint.parent for checkpoint in checkpoints.values()]
-    run("curves.py", *runs, "-o", tmp_path / "a.png")
+    run("training.learning_curves", *runs, "-o", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
     (axes,) = draw(runs).axes
     assert axes.get_title() == "ethanol, forces"
     assert [line.get_label() for line in axes.lines] == ["SphereNet, smooth, seed 0", "SphereNet, seed 0"]
     assert all(line.get_xdata()[-1] == 12 for line in axes.lines)
-    assert "expected the folder of a run" in run("curves.py", tmp_path, "-o", tmp_path / "b.png", status=2)
+    assert "expected the folder of a run" in run(
+        "training.learning_curves", tmp_path, "-o", tmp_path / "b.png", status=2
+    )
 
 
 def test_wrong_words_are_one_line(run, checkpoints, tmp_path):
-    output = run("smoothness.py", checkpoints["smooth"], "--data", tmp_path / "none.npz", status=2)
+    output = run("potentials.smoothness", checkpoints["smooth"], "--data", tmp_path / "none.npz", status=2)
     assert "none.npz" in output and "Traceback" not in output
-    output = run("smoothness.py", checkpoints["smooth"], "--data", "fcc111", status=2)
+    output = run("potentials.smoothness", checkpoints["smooth"], "--data", "fcc111", status=2)
     assert "fcc111: expected structures of the elements of the training set" in output
-    output = run("dynamics.py", tmp_path / "none.ckpt", "ethanol", status=2)
+    output = run("potentials.dynamics", tmp_path / "none.ckpt", "ethanol", status=2)
     assert "none.ckpt: no such checkpoint" in output and "Traceback" not in output
 
 
-def test_jumps_of_energies(bench):
-    from smoothness import jumps
+def test_jumps_of_energies():
+    from bench.potentials.smoothness import jumps
 
     x = torch.linspace(0, 6, 400, dtype=torch.float64)
     assert not jumps(torch.sin(5 * x), 5 * torch.cos(5 * x), float(x[1])).any()
@@ -120,8 +113,8 @@ def test_jumps_of_energies(bench):
     assert not jumps(flat, torch.zeros(400, dtype=torch.float64), float(x[1]), 1e-14).any()
 
 
-def test_what_remains_of_a_change(bench):
-    from smoothness import remaining
+def test_what_remains_of_a_change():
+    from bench.potentials.smoothness import remaining
 
     start, end = torch.tensor(0.0).double(), torch.tensor(1.0).double()
     before, smooth, ratio = remaining(lambda t: torch.sin(3 * t)[:, None], start, end, 1e-8)
@@ -130,20 +123,20 @@ def test_what_remains_of_a_change(bench):
     assert step == pytest.approx(0.1, abs=1e-7)  # less than a part of the interval changes
 
 
-def test_minima_that_count(bench):
-    from smoothness import minima
+def test_minima_that_count():
+    from bench.potentials.smoothness import minima
 
     x = torch.linspace(-2, 2, 201, dtype=torch.float64)
     assert minima(x**2) == 1 and minima((x**2 - 1) ** 2) == 2 and minima(x) == 0
     assert minima(x**2 + 4e-4 * torch.cos(60 * x)) == 1  # ripples of less than a meV
 
 
-def test_bonds_stretch(bench):
-    import paths
+def test_bonds_stretch():
+    from bench.potentials import motions
 
     ethanol = read_molecules("ethanol", dtype=torch.float64)[0]
-    lines = paths.stretches(ethanol.z, ethanol.pos)
-    pairs = paths.bonds(ethanol.z, ethanol.pos).tolist()
+    lines = motions.stretches(ethanol.z, ethanol.pos)
+    pairs = motions.bonds(ethanol.z, ethanol.pos).tolist()
     assert len(lines) == len(pairs) == 8
     ends = torch.tensor([0.0, 1.0]).double()
     for line, (a, b) in zip(lines, pairs, strict=True):
@@ -154,18 +147,18 @@ def test_bonds_stretch(bench):
         for part in (moved, ~moved):  # each is rigid
             torch.testing.assert_close(torch.pdist(found[0, part]), torch.pdist(found[1, part]), rtol=0, atol=1e-12)
     z, pos = EXACT["benzene"]
-    carbons = [int((line.move[:6].norm(dim=1) > 0).sum()) for line in paths.stretches(z, pos)]
+    carbons = [int((line.move[:6].norm(dim=1) > 0).sum()) for line in motions.stretches(z, pos)]
     assert sorted(carbons) == [0] * 6 + [3] * 6  # a hydrogen alone, or half of the ring
 
 
-def test_random_segments(bench):
-    import paths
+def test_random_segments():
+    from bench.potentials import motions
 
     molecules = read_molecules("ethanol", dtype=torch.float64)
-    lines = paths.segments([molecules], 9, cutoff=5.0)
-    again = paths.segments([molecules], 9, cutoff=5.0)
+    lines = motions.segments([molecules], 9, cutoff=5.0)
+    again = motions.segments([molecules], 9, cutoff=5.0)
     assert all(torch.equal(a, b) for one, two in zip(lines, again) for a, b in zip(one, two))
-    assert all(line.closest() > paths.CLOSEST for line in lines)
+    assert all(line.closest() > motions.CLOSEST for line in lines)
     assert [round(line.length(), 6) for line in lines] == [1, 1, 5] * 3
     for line in lines[1::3]:  # on a line with two others halfway
         pos = (line.start + line.move / 2)[:, None] - line.start
@@ -176,14 +169,14 @@ def test_random_segments(bench):
         assert alike.max() == pytest.approx(1, abs=1e-12)
     close = molecules[0]
     with pytest.raises(ValueError, match="expected a geometry with room"):
-        paths.segment(close.z, 0.2 * close.pos, paths.KINDS[0], 5.0, torch.Generator())
+        motions.segment(close.z, 0.2 * close.pos, motions.KINDS[0], 5.0, torch.Generator())
 
 
-def test_a_neighbor_is_overtaken_halfway(bench):
-    import paths
+def test_a_neighbor_is_overtaken_halfway():
+    from bench.potentials import motions
 
     frame = read_molecules("ethanol", dtype=torch.float64)[0]
-    line = paths.overtaking(frame.z, frame.pos)
+    line = motions.overtaking(frame.z, frame.pos)
     pos, atom = line.start + line.move / 2, int(line.move.norm(dim=1).argmax())
 
     def azimuths(a, b):
@@ -193,10 +186,10 @@ def test_a_neighbor_is_overtaken_halfway(bench):
         turned = torch.atan2(torch.linalg.cross(across[atom].expand_as(across), across) @ axis, across @ across[atom])
         return [abs(float(turned[n])) for n in range(len(pos)) if n not in (a, b, atom) and across[n].norm() > 0.4]
 
-    pairs = [(a, b) for a, b in paths.bonds(frame.z, frame.pos).tolist() if atom not in (a, b)]
+    pairs = [(a, b) for a, b in motions.bonds(frame.z, frame.pos).tolist() if atom not in (a, b)]
     assert min(min(azimuths(a, b)) for a, b in pairs) < 1e-9
     with pytest.raises(ValueError, match="can overtake"):
-        paths.overtaking(*EXACT["carbon dioxide"])
+        motions.overtaking(*EXACT["carbon dioxide"])
 
 
 # ---- dynamics --------------------------------------------------------------------------------------------------------
@@ -205,8 +198,8 @@ def test_a_neighbor_is_overtaken_halfway(bench):
 def test_dynamics_of_a_checkpoint(run, checkpoints, tmp_path):
     out = tmp_path / "dynamics.csv"
     output = run(
-        "dynamics.py", checkpoints["smooth"], "ethanol", "--name", "a", "--relax-steps", 2, "--picoseconds", 0.01,
-        "--threads", 1, "--out", out,
+        "potentials.dynamics", checkpoints["smooth"], "ethanol", "--name", "a", "--relax-steps", 2,
+        "--picoseconds", 0.01, "--threads", 1, "--out", out,
     )  # fmt: skip
     assert "drift_meV_per_atom_ps" in output
     rows = read(out)
@@ -228,8 +221,8 @@ def argon(distance=1.0):
     return atoms, units._hbar * omega * units.s / units._e / units.invcm
 
 
-def test_frequencies(bench):
-    from dynamics import frequencies_of, vibrations
+def test_frequencies():
+    from bench.potentials.dynamics import frequencies_of, vibrations
 
     atoms, expected = argon()
     found = vibrations(atoms)
@@ -242,8 +235,8 @@ def test_frequencies(bench):
     assert frequencies_of(reference, None)[-1] == ""
 
 
-def test_energy_that_drifts(bench):
-    from dynamics import constant_energy, drift
+def test_energy_that_drifts():
+    from bench.potentials.dynamics import constant_energy, drift
 
     time_ps = 1e-3 * np.arange(2001)
     energies = -100 + 1e-3 * (6 * time_ps + 0.5 * (-1.0) ** np.arange(2001))
@@ -257,8 +250,8 @@ def test_energy_that_drifts(bench):
     assert np.abs(atoms.get_momenta().sum(0)).max() < 1e-10
 
 
-def test_structures_to_start_from(bench, tmp_path):
-    from dynamics import read_structure
+def test_structures_to_start_from(tmp_path):
+    from bench.potentials.dynamics import read_structure
 
     z, pos = EXACT["water"]
     frequencies = np.arange(9.0)
@@ -303,12 +296,22 @@ time.sleep(60)
 
 
 def test_a_queue_that_is_stopped_and_goes_on(run, checkpoints, tmp_path, monkeypatch):
-    import train_evidence
+    from bench.training import train_ablation
 
     (tmp_path / "ethanol.npz").symlink_to(sample_path("ethanol"))
     command = [sys.executable, "-c", TRAIN, str(tmp_path), str(checkpoints["smooth"].parent)]
-    monkeypatch.setattr(train_evidence, "TRAIN", command)
-    words = ["train_evidence.py", tmp_path, "--molecules", "ethanol", "--models", "smooth", "paper", "--settings", "x"]
+    monkeypatch.setattr(train_ablation, "TRAIN", command)
+    words = [
+        "training.train_ablation",
+        tmp_path,
+        "--molecules",
+        "ethanol",
+        "--models",
+        "smooth",
+        "paper",
+        "--settings",
+        "x",
+    ]
     words += ["--out", tmp_path / "runs", "--results", tmp_path / "csv"]
 
     def interrupt():
@@ -337,11 +340,11 @@ def test_a_queue_that_is_stopped_and_goes_on(run, checkpoints, tmp_path, monkeyp
         ("SphereNet, smooth", "ethanol", target) for target in ("energy", "forces")
     ]  # of both, as both are copies
     assert {row["experiment"] for row in rows} == {"ablation"} and {row["settings"] for row in rows} == {"x"}
-    assert "expected a file benzene.npz" in run("train_evidence.py", tmp_path, "--molecules", "benzene", status=2)
+    assert "expected a file benzene.npz" in run("training.train_ablation", tmp_path, "--molecules", "benzene", status=2)
 
 
-def test_what_the_queue_trains(bench, tmp_path):
-    from train_evidence import BATCH, MODELS, Queue, Run
+def test_what_the_queue_trains(tmp_path):
+    from bench.training.train_ablation import BATCH, MODELS, Queue, Run
 
     queue = Queue(argparse.Namespace(folder=tmp_path, more=["data.test=100"], settings=""))
     for model, torsion in zip(MODELS, ("smooth", "smooth_even", "paper", None, None), strict=True):

@@ -1,24 +1,15 @@
 """The released code as a provider, as far as it goes without its package: stand-ins, absence, table and figure."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-BENCH = Path(__file__).parents[2] / "bench"
-
 
 @pytest.fixture
-def bench(monkeypatch):
-    """Lets a test import the scripts, which import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCH))
-
-
-@pytest.fixture
-def matrix(bench):
+def matrix():
     """A sparse matrix [5, 4] given in no order, and the same matrix dense; its third row is empty."""
-    from stand_ins import SparseTensor
+    from bench.providers.dig_stand_ins import SparseTensor
 
     row, col = torch.tensor([4, 0, 1, 4, 0, 3]), torch.tensor([3, 2, 1, 0, 0, 3])
     value = torch.arange(1.0, 7)
@@ -46,8 +37,8 @@ def test_stand_in_takes_rows_in_any_order_and_number(matrix):
     assert taken.set_value(None)[rows].storage.value() is None
 
 
-def test_stand_in_for_scatter(bench):
-    from stand_ins import scatter
+def test_stand_in_for_scatter():
+    from bench.providers.dig_stand_ins import scatter
 
     src, index = torch.tensor([[3.0, -1, 2], [5, 4, -6]]), torch.tensor([1, 0, 1])
     assert scatter(src, index).tolist() == [[-1, 5], [4, -1]]  # along the last dimension by default
@@ -56,9 +47,9 @@ def test_stand_in_for_scatter(bench):
     assert rows.tolist() == [[5, 4, -6], [0, 0, 0], [3, -1, 2], [0, 0, 0]]
 
 
-def test_stand_ins_are_gone_after_the_import(bench, monkeypatch, tmp_path):
+def test_stand_ins_are_gone_after_the_import(monkeypatch, tmp_path):
     """So that torch_geometric, which looks for the compiled packages, does not take them for these."""
-    import dig_models
+    from bench.providers import dig_models
 
     package = tmp_path / "dig" / "threedgraph" / "method"
     package.mkdir(parents=True)
@@ -77,22 +68,22 @@ def test_stand_ins_are_gone_after_the_import(bench, monkeypatch, tmp_path):
                 del sys.modules[name]
 
 
-def test_without_the_package_one_line_says_so(bench, monkeypatch, capsys):
-    import model_zoo
-    import run
+def test_without_the_package_one_line_says_so(monkeypatch, capsys):
+    from bench.providers import models
+    from bench.speed import run
 
-    monkeypatch.setattr(model_zoo, "_is_installed", lambda package: package != "dive-into-graphs")
-    monkeypatch.setattr(sys, "argv", ["run.py", "--providers", "ours", "dig_spherenet"])
+    monkeypatch.setattr(models, "_is_installed", lambda package: package != "dive-into-graphs")
+    monkeypatch.setattr(sys, "argv", ["run", "--providers", "ours", "dig_spherenet"])
     with pytest.raises(SystemExit):
         run.parse()
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].endswith("error: --providers: dig_spherenet needs dive-into-graphs, not installed here")
-    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setattr(sys, "argv", ["run"])
     assert "dig_spherenet" not in run.parse().providers and "pyg_dimenet++" in run.parse().providers
 
 
-def test_where_the_released_code_takes_part(bench):
-    import cases
+def test_where_the_released_code_takes_part():
+    from bench.speed import cases
 
     for case, takes_part in (("qm9", True), ("droplet", True), ("liquid", False), ("models", False)):
         names = ["ours", "dig_spherenet", "pyg_dimenet++"]
@@ -105,7 +96,7 @@ def test_where_the_released_code_takes_part(bench):
 
 
 def rows_of(providers):
-    from table import COLUMNS
+    from bench.speed.result_files import COLUMNS
 
     def row(provider, metric, unit, median):
         values = ["aspirin", provider, "energy_and_forces_step", metric, unit, "168", median, median, median]
@@ -118,9 +109,9 @@ def rows_of(providers):
     ]
 
 
-def test_column_and_figure_of_the_released_code(bench, tmp_path):
-    from figure import draw_steps
-    from report import markdown
+def test_column_and_figure_of_the_released_code(tmp_path):
+    from bench.speed.figure import draw_steps
+    from bench.speed.report import markdown
 
     with_released = rows_of({"ours": "200", "dig_spherenet": "2000", "pyg_dimenet++": "500"})
     head, _, line = markdown(with_released).splitlines()[2:]

@@ -89,7 +89,9 @@ def stubbed(tmp_path):
 
 def test_a_step_that_fails_does_not_stop_the_next(stubbed):
     # enough for five steps that do nothing on any machine; the one that sleeps has the rest
-    done, calls, found = stubbed(ends="*smoke.py*) exit 7 ;; *kernels.py*) sleep 60 ;;", SECONDS_IN_ALL="8")
+    done, calls, found = stubbed(
+        ends="*bench.gpu.smoke*) exit 7 ;; *bench.gpu.kernel_times*) sleep 60 ;;", SECONDS_IN_ALL="8"
+    )
     ended = {"environment": 0, "smoke": 7, "tests": 0, "tests-runtime": 0, "ratios": 0}
     assert found == ended | {"kernels": 124, "memcheck": 124}
     assert done.returncode == 1 and "FAILED: smoke (status 7)" in done.stdout and "no time left" in done.stdout
@@ -98,20 +100,22 @@ def test_a_step_that_fails_does_not_stop_the_next(stubbed):
 
 
 def test_a_slow_first_import_is_given_another_try(stubbed, tmp_path):
-    slow = f"*environment.py*) [[ -e {tmp_path}/read ]] || {{ touch {tmp_path}/read; exit 124; }} ;;"
+    slow = f"*bench.gpu.environment*) [[ -e {tmp_path}/read ]] || {{ touch {tmp_path}/read; exit 124; }} ;;"
     _, _, found = stubbed(ends=slow)
     assert list(found)[:3] == ["environment", "environment-again", "smoke"]
     assert [status for status in found.values()][:3] == [124, 0, 0]
 
 
 def test_a_library_of_no_use_is_built_there(stubbed):
-    of_no_use = f"*environment.py*) [[ -e {stubbed.library} ]] && exit 3 ;;"
+    of_no_use = f"*bench.gpu.environment*) [[ -e {stubbed.library} ]] && exit 3 ;;"
     done, calls, found = stubbed(ends=of_no_use, TORCH_CUDA_ARCH_LIST="9.0")
     assert found | {"memcheck": 0} == dict.fromkeys([*found, "memcheck"], 0) | {"environment": 3}
     assert list(found)[:4] == ["environment", "build", "library-built-here", "smoke"]
     assert "setup.py build_ext --inplace" in calls
     stubbed.library.touch()
-    _, calls, found = stubbed(ends="*environment.py*) exit 3 ;; *setup.py*) exit 1 ;;", TORCH_CUDA_ARCH_LIST="9.0")
+    _, calls, found = stubbed(
+        ends="*bench.gpu.environment*) exit 3 ;; *setup.py*) exit 1 ;;", TORCH_CUDA_ARCH_LIST="9.0"
+    )
     assert found == {"environment": 3, "build": 1}
 
 
@@ -121,20 +125,19 @@ def test_the_second_call(stubbed):
     assert done.returncode == 0
     assert found == dict.fromkeys(["environment", "tests", "variants", "benchmarks", "ncu", "racecheck"], 0)
     assert calls[1].endswith("--durations=10 tests/cuda/test_cuda_device.py::test_radial_basis")
-    assert calls[2].startswith("bench/variants.py") and calls[2].endswith("a.so b.so")
+    assert calls[2].startswith("-m bench.gpu.compare_builds") and calls[2].endswith("a.so b.so")
     assert stubbed("second", DRY_RUN="1")[2] == {name: 0 for name in found if name != "variants"}
 
 
 def test_builds_against_each_other(tmp_path, monkeypatch, capsys):
     """One build is really run; another of other bits, and one that does not load, are made up."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    import variants
+    from bench.gpu import compare_builds
 
     files = [tmp_path / name for name in ("first.so", "other.so", "broken.so")]
     files[0].symlink_to(_library.find_library(Path(_library.__file__).parent, sys.path))
     for file in files[1:]:
         file.touch()
-    run_one, results = variants.run_one, {}
+    run_one, results = compare_builds.run_one, {}
 
     def once_for_real(variant, result, arguments):
         if variant.name == "broken.so":
@@ -146,11 +149,11 @@ def test_builds_against_each_other(tmp_path, monkeypatch, capsys):
         torch.save(results["tensors"] | changes, result)
         return results["line"]
 
-    monkeypatch.setattr(variants, "run_one", once_for_real)
-    command = ["variants.py", "--device", "cpu", "--molecules", "1", "--replays", "1"]
+    monkeypatch.setattr(compare_builds, "run_one", once_for_real)
+    command = ["compare_builds", "--device", "cpu", "--molecules", "1", "--replays", "1"]
     monkeypatch.setattr(sys, "argv", [*command, *map(str, [files[0], files[0], *files[1:]])])
     with pytest.raises(SystemExit, match=f"failed: {files[2]}"):
-        variants.main()
+        compare_builds.main()
     output = capsys.readouterr().out
     assert output.count("aspirin energy_and_forces_step, ms") == 6  # three builds that load, in two turns
     assert f"{files[0]} and {files[0]}: the same bits" in output
@@ -158,7 +161,7 @@ def test_builds_against_each_other(tmp_path, monkeypatch, capsys):
     assert any(name.startswith("qm9 update_es") for name in results["tensors"])
     monkeypatch.setattr(sys, "argv", [*command, "nowhere.so"])
     with pytest.raises(SystemExit):
-        variants.main()
+        compare_builds.main()
     assert "LIBRARY: expected files, got nowhere.so" in capsys.readouterr().err
 
 

@@ -176,4 +176,4 @@ def test_plain_commands():
     code = "spherenet-fast train ethanol \\\n    --set a=b   # a comment\n$ spherenet-fast predict x"
     assert commands(code) == [["train", "ethanol", "--set", "a=b"], ["predict", "x"]]
     assert commands("for t in a b; do spherenet-fast train $t; done") is None
-    assert commands("python bench/run.py") is None
+    assert commands("python -m bench.speed.run") is None

@@ -1,19 +1,15 @@
 """SchNet, DimeNet and DimeNet++ with the weights of PyTorch Geometric's models, against those on QM9's molecules."""
 
 import copy
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from torch_geometric.nn.models import dimenet, schnet
 
+from bench.providers import pyg_models
 from spherenet_fast.data import read_molecules
 from spherenet_fast.models import DimeNet, DimeNetPlusPlus, SchNet
-
-sys.path.append(str(Path(__file__).parents[2] / "bench"))
-import pyg_models  # noqa: E402
 
 WIDTHS = dict(hidden_channels=24, out_channels=2, num_spherical=3, num_radial=2, output_initializer="glorot_orthogonal")
 MODELS = {

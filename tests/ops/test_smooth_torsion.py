@@ -1,7 +1,6 @@
 """The smooth torsion: fused against readable, both derivatives, symmetries, and what makes it smooth."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -187,10 +186,9 @@ def moving_atom(torsion, direction, start, cutoff=3.0):
 
 
 @pytest.fixture
-def jumps(monkeypatch):
+def jumps():
     """Which differences of energies exceed five times what slopes and their change nearby explain."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
-    from smoothness import jumps
+    from bench.potentials.smoothness import jumps  # which needs ASE and SciPy
 
     return jumps
 

@@ -7,41 +7,42 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "spherenet_fast"
 FOLDERS = ("spherenet_fast", "examples", "csrc", "tests", "bench")
 MOST_MODULES, MOST_LINES = 12, 400
 # From the lowest to the highest; "_" stands for the private modules at the top of the package, "" for its __init__.
 FLOORS = "_, ops, graph, nn, cuda_graph, models, data, plots, training, calculators, , cli".split(", ")
 
 
-def module_of(path):
-    """spherenet_fast/nn/blocks.py as "nn.blocks", spherenet_fast/nn/__init__.py as "nn"."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def modules_of(package):
+    """Paths by name: spherenet_fast/nn/blocks.py as "nn.blocks", spherenet_fast/nn/__init__.py as "nn"."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def imported(module, path):
+def imported(package, files, module):
     """The modules of the package that a module imports, wherever in its file."""
-    package = ["spherenet_fast", *path.relative_to(PACKAGE).parts[:-1]]
+    above = [package, *files[module].relative_to(ROOT / package).parts[:-1]]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(files[module].read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else []
+            base = above[: len(above) + 1 - node.level] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             for name in node.names:
                 below = f"{source}.{name.name}"
-                found.add(below if below.removeprefix("spherenet_fast.") in FILES else source)
-    ours = {name.removeprefix("spherenet_fast").lstrip(".") for name in found if name.startswith("spherenet_fast")}
-    assert ours <= FILES.keys(), f"{module} imports {ours - FILES.keys()}"
+                found.add(below if below.removeprefix(f"{package}.") in files else source)
+    ours = {name.removeprefix(package).lstrip(".") for name in found if name.partition(".")[0] == package}
+    assert ours <= files.keys(), f"{module} imports {ours - files.keys()}"
     return ours - {module}
 
 
-IMPORTS = {module: imported(module, path) for module, path in FILES.items()}
+FILES = {package: modules_of(package) for package in ("spherenet_fast", "bench")}
+IMPORTS = {package: {module: imported(package, files, module) for module in files} for package, files in FILES.items()}
+SMALL = sorted({path.parent.relative_to(ROOT) for files in FILES.values() for path in files.values()})
 
 
 def floor(module):
@@ -50,23 +51,31 @@ def floor(module):
 
 
 def test_no_module_imports_a_higher_one():
-    upward = [(one, other) for one, others in IMPORTS.items() for other in others if floor(other) > floor(one)]
+    upward = [
+        (one, other)
+        for one, others in IMPORTS["spherenet_fast"].items()
+        for other in others
+        if floor(other) > floor(one)
+    ]
     assert upward == []
 
 
-def test_no_imports_in_a_circle():
-    list(TopologicalSorter(IMPORTS).static_order())  # CycleError names them
+@pytest.mark.parametrize("package", IMPORTS)
+def test_no_imports_in_a_circle(package):
+    list(TopologicalSorter(IMPORTS[package]).static_order())  # CycleError names them
 
 
 def test_imports_are_seen():
     """This file reads what it claims to read."""
-    assert {"graph.graph", "graph.checks", "_library", "ops"} <= IMPORTS["graph.radius"]
-    assert {"training.config", "training.run"} <= IMPORTS["training"] and "cli" in IMPORTS
+    found = IMPORTS["spherenet_fast"]
+    assert {"graph.graph", "graph.checks", "_library", "ops"} <= found["graph.radius"]
+    assert {"training.config", "training.run"} <= found["training"] and "cli" in found
+    assert {"providers.models", "speed.memory", "tables"} <= IMPORTS["bench"]["speed.run"]
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()}), ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", SMALL, ids=str)
 def test_folders_are_small(folder):
-    modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    modules = [path.name for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
     assert len(modules) <= MOST_MODULES
 
 

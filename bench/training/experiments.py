@@ -1,8 +1,7 @@
-"""The paper's experiments, ours beside the paper's: `python bench/experiments.py`.
+"""The paper's experiments, ours beside the paper's: `python -m bench.training.experiments`.
 
-Reads bench/results/training/*.csv, one row for each error on test data, and bench/paper.csv, the numbers of the paper;
-and of bench/results/potentials what smoothness.py and dynamics.py have found of trained models; writes
-bench/results/experiments.md.
+Reads bench/results/training/*.csv, one row for each error on test data, bench/data/paper.csv, the numbers of the paper,
+and of bench/results/potentials what bench.potentials has found of trained models; writes bench/results/experiments.md.
 
 The paper's Tables 1 to 5 have two versions: `value` is the number in the `version` named beside it, "Spherical Message
 Passing for 3D Graph Networks"; `iclr_2022` that of the later one, known for SphereNet on QM9 alone. Of our models
@@ -10,49 +9,38 @@ Passing for 3D Graph Networks"; `iclr_2022` that of the later one, known for Sph
 
 A run of `spherenet-fast train` becomes rows with
 
-    python bench/experiments.py --add runs/ablation-full --experiment ablation --data ethanol
+    python -m bench.training.experiments --add runs/ablation-full --experiment ablation --data ethanol
 """
 
 import argparse
 import csv
-import datetime
-import json
 from pathlib import Path
 
-from report import pipes
-from table import Row
+from bench.tables import Row, pipes
+from bench.training.run_rows import ABLATION, RESULTS, SMOOTH, append, read, rows_of_run
 
-HERE = Path(__file__).parent
-COLUMNS = (
-    "experiment model data settings seed train test steps batch minutes threads hardware torch commit date "
-    "target metric unit value"
-).split()
-KEY = ("experiment", "model", "data", "settings", "seed", "train", "steps", "batch", "target", "metric")  # of one run
+BENCH = Path(__file__).parents[1]
 PAPER_COLUMNS = "table experiment model data target metric unit version value iclr_2022".split()
 BUDGET = ("settings", "train", "test", "steps", "batch", "threads", "hardware", "torch")  # what must agree to compare
-ABLATION = ("SphereNet", "w/o φ", "w/o (θ, φ)")  # the paper's, from the most geometry to the least
-SMOOTH = ("SphereNet, smooth", "SphereNet, smooth_even")  # the first of them with another torsion
 PAPERS = {"value": "the paper (3D Graph Networks)", "iclr_2022": "ICLR 2022"}  # column of paper.csv: head in a table
 TITLES = {
     "ablation": "Ablation (the paper's Table 4)", "md17": "MD17 (Table 3)", "qm9": "QM9 (Table 1)",
     "slabs": "Adsorption energies of slabs (Table 2 has those of OC20)",
 }  # fmt: skip
-
-
 MEASURED = {
-    "smoothness": "Smoothness (`python bench/smoothness.py`)",
-    "dynamics": "Relaxation, frequencies and dynamics (`python bench/dynamics.py`)",
+    "smoothness": "Smoothness (`python -m bench.potentials.smoothness`)",
+    "dynamics": "Relaxation, frequencies and dynamics (`python -m bench.potentials.dynamics`)",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "training", help="folder of the CSV files")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
     parser.add_argument(
-        "--potentials", type=Path, default=HERE / "results" / "potentials", help="folder of what trained models do"
+        "--potentials", type=Path, default=BENCH / "results" / "potentials", help="folder of what trained models do"
     )
-    parser.add_argument("--paper", type=Path, default=HERE / "paper.csv", help="the paper's numbers")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "experiments.md", help="table to write")
+    parser.add_argument("--paper", type=Path, default=BENCH / "data" / "paper.csv", help="the paper's numbers")
+    parser.add_argument("--out", type=Path, default=BENCH / "results" / "experiments.md", help="table to write")
     parser.add_argument("--add", type=Path, nargs="+", metavar="RUN", help="first add these finished runs to --results")
     for name, text in {
         "experiment": "ablation, md17, qm9 or another name: the CSV file",
@@ -66,109 +54,22 @@ def main() -> None:
         parser.error("--experiment: expected a name with --add, got none")
     for run in arguments.add or []:
         append(arguments.results / f"{arguments.experiment}.csv", rows_of_run(run, arguments))
-    rows = [row for path in sorted(arguments.results.glob("*.csv")) for row in read(path, COLUMNS)]
+    rows = [row for path in sorted(arguments.results.glob("*.csv")) for row in read(path)]
     if not rows:
         parser.error(f"--results: expected a folder with CSV files of results, found none in {arguments.results}")
     paper = read(arguments.paper, PAPER_COLUMNS)
     arguments.out.write_text(markdown(rows, paper, of_trained_models(arguments.potentials)))
 
 
-def read(path: Path, columns: list[str]) -> list[Row]:
-    """All rows of a file. Raises ValueError if its columns are not `columns`, or a value is no number."""
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    if reader.fieldnames != columns:
-        raise ValueError(f"{path}: expected columns {columns}, got {reader.fieldnames}")
-    for row in rows:
-        for name in {"value", "iclr_2022"} & set(columns):
-            if name == "value" or row[name]:
-                float(row[name])
-    return rows
-
-
-def append(path: Path, rows: list[Row], columns=tuple(COLUMNS), key=KEY) -> None:
-    """Add rows to a file of these columns, in place of rows with the same values of `key`."""
-    renewed = {tuple(row[name] for name in key) for row in rows}
-    before = read(path, list(columns)) if path.exists() else []
-    kept = [row for row in before if tuple(row[name] for name in key) not in renewed]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept + rows)
-
-
-def rows_of_run(run: Path, arguments: argparse.Namespace) -> list[Row]:
-    """The test errors of a folder that `spherenet-fast train` has filled. Raises FileNotFoundError if it has not."""
-    import numpy as np
-    import torch
-    from table import commit, device_name
-
-    results, config = json.loads((run / "results.json").read_text()), config_of(run)
-    with (run / "metrics.csv").open(newline="") as file:
-        minutes = max(float(row["minutes"]) for row in csv.DictReader(file))
-    split = np.load(run / "split.npz")
-    training, device = config["training"], "cpu" if config["training"]["device"] == "cpu" else _default_device()
-    row = {
-        "experiment": arguments.experiment, "model": model_name(config["model"]),
-        "data": arguments.data or Path(config["data"]["source"]).stem.replace("_", " "),
-        "settings": arguments.settings or "", "seed": training["seed"],
-        "train": len(split["train"]), "test": len(split["test"]), "steps": results["step"],
-        "batch": training["batch_size"], "minutes": f"{minutes:.1f}",
-        "threads": training["threads"] or torch.get_num_threads(), "hardware": device_name(device),
-        "torch": torch.__version__, "commit": arguments.commit or commit(),
-        "date": datetime.date.fromtimestamp((run / "results.json").stat().st_mtime).isoformat(),
-    }  # fmt: skip
-    row = {name: str(value) for name, value in row.items()}
-    rows = [
-        row | {"target": name, "metric": "MAE", "unit": results["units"][name] or "", "value": f"{value:.5g}"}
-        for name, value in results["mae"].items()
-    ]
-    shares = results.get("within", {})  # of errors within a limit, where the config names one
-    return rows + [
-        row | {"target": name, "metric": "EwT", "unit": "%", "value": f"{100 * share:.5g}"}
-        for name, share in shares.items()
-    ]
-
-
-def config_of(run: Path) -> dict:
-    """The config of a run's folder; a SphereNet whose config does not say which torsion it has, has the paper's."""
-    import yaml
-
-    from spherenet_fast.training.config.files import config_to_dict, load_config
-
-    config, stated = config_to_dict(load_config(run / "config.yaml")), yaml.safe_load((run / "config.yaml").read_text())
-    if "torsion" in config["model"]:
-        config["model"]["torsion"] = stated["model"].get("torsion", "paper")
-    return config
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def model_name(options: dict) -> str:
-    """The model of a config's section `model` as the paper calls it; SphereNet with another torsion as in SMOOTH."""
-    if options["name"] != ABLATION[0]:
-        return options["name"].replace("PlusPlus", "++")
-    torsion = options["torsion"] if options["use_torsion"] else None
-    if torsion is None:
-        return ABLATION[1] if options["use_angle"] else ABLATION[2]
-    return ABLATION[0] if torsion == "paper" else f"{ABLATION[0]}, {torsion}"
-
-
 def markdown(rows: list[Row], paper: list[Row], more: list[str] | tuple[str, ...] = ()) -> str:
     """The whole document, ended by the parts `more`."""
     parts = [
         "# The paper's experiments",
-        f"Written by `python bench/experiments.py` from `bench/results/training/*.csv` and `bench/paper.csv`; newest "
-        f"result of {max(row['date'] for row in rows)}. Errors are on test data that was not trained on. What ours has "
-        "cost stands beside it and is far below the paper's thousand epochs: its numbers are the goal, not a "
-        "comparison at equal effort. Its cells are empty where no number was at hand. The model SphereNet has the "
-        "paper's torsion; `smooth` and `smooth_even` are the model's option `torsion`.",
+        "Written by `python -m bench.training.experiments` from `bench/results/training/*.csv` and "
+        f"`bench/data/paper.csv`; newest result of {max(row['date'] for row in rows)}. Errors are on test data that "
+        "was not trained on. What ours has cost stands beside it and is far below the paper's thousand epochs: its "
+        "numbers are the goal, not a comparison at equal effort. Its cells are empty where no number was at hand. The "
+        "model SphereNet has the paper's torsion; `smooth` and `smooth_even` are the model's option `torsion`.",
     ]
     found = list(dict.fromkeys(row["experiment"] for row in rows))
     for experiment in [*(name for name in TITLES if name in found), *(name for name in found if name not in TITLES)]:
@@ -180,7 +81,7 @@ def markdown(rows: list[Row], paper: list[Row], more: list[str] | tuple[str, ...
 
 
 def of_trained_models(folder: Path) -> list[str]:
-    """Titles and tables of what smoothness.py and dynamics.py have found, all columns; none where they have not run."""
+    """Titles and tables of what has been found of trained models, all columns; none where nothing has been measured."""
     parts = []
     for name, text in MEASURED.items():
         path = folder / f"{name}.csv"

@@ -1,6 +1,6 @@
 """Peak memory of one call in a fresh process: the largest resident set during the call minus the one before it.
 
-`python memory.py qm9 energy_step ours 32 --threads 2` prints bytes, or "oom".
+`python -m bench.speed.memory qm9 energy_step ours 32 --threads 2` prints bytes, or "oom".
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).parents[2]
 OOM = "oom"
 KILLED = -9  # by the kernel, which does so when the machine is out of memory
 
@@ -21,8 +22,8 @@ def peak_in_fresh_process(case: str, mode: str, provider: str, size: int, thread
 
     size: molecules, frames or atoms, as in `cases.MODEL_CASES`.
     """
-    command = [sys.executable, __file__, case, mode, provider, str(size), "--threads", str(threads)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "bench.speed.memory", case, mode, provider, str(size), "--threads", str(threads)]
+    process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if process.returncode == KILLED:
         return None
     process.check_returncode()
@@ -67,7 +68,7 @@ def _kilobytes(path: str, field: str) -> int:
 
 
 def _peak(case: str, mode: str, provider: str, size: int) -> int:
-    from cases import MODEL_CASES, ethanol, model_call
+    from bench.speed.cases import MODEL_CASES, ethanol, model_call
 
     system, _, num_spherical, _ = MODEL_CASES[case]
     model_call(provider, mode, ethanol(1), num_spherical, "cpu")()  # loads libraries, starts threads

@@ -1,6 +1,6 @@
 """Where a recorded step's time goes: the kernels of some replays by the time that they take.
 
-    python bench/kernels.py OUT [--device cpu --replays 1 --molecules 1]
+    python -m bench.gpu.kernel_times OUT [--device cpu --replays 1 --molecules 1]
 
 Writes OUT/kernels.txt: for an energy step on molecules of QM9 and a step on energy and forces of aspirin, the 40
 kernels that take longest, with launches and microseconds a replay, and how much of the time the GPU is busy. On the CPU
@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import torch
-from cases import aspirin, model_call, qm9
-from table import REPLAY
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from bench.speed.cases import model_call
+from bench.speed.result_files import REPLAY
+from bench.systems import aspirin, qm9
 
 TOP = 40
 STEPS = {"qm9": (qm9, 32, "energy_step"), "aspirin": (aspirin, 8, "energy_and_forces_step")}

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 
-import dig_models
-import pyg_models
-from table import COMPARED
 from torch import nn
 
+from bench.providers import dig_models, pyg_models
+from bench.providers.names import COMPARED
 from spherenet_fast.models import DimeNet, DimeNetPlusPlus, PhysNet, SchNet, SphereNet
 
 SPHERENETS = ("ours", "reference")

@@ -1,15 +1,13 @@
 """SphereNet of DIG, the library that its authors released, called like `SphereNet`.
 
     pip install --no-deps dive-into-graphs        # 1.1.0; sympy, scipy and torch_geometric beside it
-    python bench/dig_models.py                    # its energies and forces against ours with the same weights
 
 Nothing of DIG is in this repository: it is imported where it is installed, and what it lacks with current versions of
-its dependencies is provided from outside. torch_scatter and torch_sparse are used where they are installed, `stand_ins`
-elsewhere. The neighbors come from this package's search, inside the measured call as for every other provider, and
-none is left out: PyTorch Geometric's search, which the model would call, keeps 32 of an atom by default.
+its dependencies is provided from outside. torch_scatter and torch_sparse are used where they are installed,
+`dig_stand_ins` elsewhere. The neighbors come from this package's search, inside the measured call as for every other
+provider, and none is left out: PyTorch Geometric's search, which the model would call, keeps 32 of an atom by default.
 """
 
-import argparse
 import importlib
 import math
 import sys
@@ -19,9 +17,10 @@ from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
-import pyg_models
 import torch
 from torch import Tensor, nn
+
+from bench.providers import pyg_models
 
 NEEDS = {"dig_spherenet": ("dive-into-graphs", "torch_geometric", "sympy", "scipy")}
 METHODS = "dig.threedgraph.method"
@@ -69,13 +68,14 @@ def _lent_packages():
     The package of DIG's methods is replaced as well, by an empty one with the same modules: the real one imports all
     of DIG's models and what they need.
     """
-    import stand_ins  # and with it torch_geometric, which looks for torch_scatter and torch_sparse
+    # here, because torch_geometric comes with it and looks for torch_scatter and torch_sparse
+    from bench.providers import dig_stand_ins
 
     lent = {}
     for name, found in (("torch_scatter", "scatter"), ("torch_sparse", "SparseTensor")):
         if find_spec(name) is None:
             lent[name] = ModuleType(name)
-            setattr(lent[name], found, getattr(stand_ins, found))
+            setattr(lent[name], found, getattr(dig_stand_ins, found))
     if METHODS not in sys.modules:
         lent[METHODS] = ModuleType(METHODS)
         lent[METHODS].__path__ = find_spec(METHODS).submodule_search_locations
@@ -85,41 +85,3 @@ def _lent_packages():
     finally:
         for name in lent:
             del sys.modules[name]
-
-
-def main() -> None:
-    """Prints the largest differences of energies and forces on the benchmarks' molecules, in float64.
-
-    In DIG a neighbor can be its own torsion reference: its angle to itself is rounded to just above 0, and then it is
-    the least of all, or to just below 2π. "no self-reference" moves every angle below 1e-6 up by 2π, before the least
-    is taken.
-    """
-    parser = argparse.ArgumentParser(description=main.__doc__.splitlines()[0])
-    parser.add_argument("--num-spherical", type=int, default=3, help="3; the more, the longer the construction")
-    num_spherical = parser.parse_args().num_spherical
-    from cases import aspirin, ethanol, qm9
-
-    from spherenet_fast.models import SphereNet
-
-    theirs = build(num_spherical).double().eval()
-    ours = SphereNet.from_dig(theirs.model.state_dict(), num_spherical=num_spherical).double().eval()
-    geometry = sys.modules[GEOMETRY]
-    scatter = geometry.scatter
-
-    def mended(src: Tensor, index: Tensor, **options) -> Tensor:
-        if options.get("reduce") == "min":
-            src = torch.where(src < 1e-6, src + 2 * math.pi, src)
-        return scatter(src, index, **options)
-
-    print(f"{'largest difference':32}{'energy':>10}{'forces':>10}", flush=True)
-    for data, what in ((ethanol(16), "ethanol"), (aspirin(8), "aspirin"), (qm9(32), "QM9")):
-        data.pos = data.pos.double()
-        expected = ours.energy_and_forces(data)
-        for geometry.scatter, how in ((scatter, "as released"), (mended, "no self-reference")):
-            found = theirs.energy_and_forces(data)
-            differences = [(a - b).abs().max().item() for a, b in zip(found, expected, strict=True)]
-            print(f"{what + ', ' + how:32}" + "".join(f"{value:10.1e}" for value in differences), flush=True)
-
-
-if __name__ == "__main__":
-    main()

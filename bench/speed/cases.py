@@ -1,29 +1,22 @@
-"""What is measured: systems, procedures, and the workloads made of them.
-
-Everything is drawn with fixed seeds, from data in this repository or from nothing.
-"""
+"""What is measured: procedures, and the workloads made of them and the systems."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
-import dig_models
-import model_zoo
-import pyg_models
 import torch
-from floor import Floor
-from model_zoo import SPHERENETS
-from operators import OPERATORS, OperatorUse
-from periodic import droplet, graph_by_images, liquid, slab
-from replay import captured, recorded
-from table import CAPTURED, REPLAY
 from torch import nn
 
-from spherenet_fast.data import Batch, read_molecules
+from bench.providers import dig_models, models, pyg_models
+from bench.providers.floor import Floor
+from bench.providers.models import SPHERENETS
+from bench.speed.operators import OPERATORS, OperatorUse
+from bench.speed.recording import captured, recorded
+from bench.speed.result_files import CAPTURED, REPLAY
+from bench.systems import CUTOFF, aspirin, droplet, ethanol, graph_by_images, liquid, qm9, slab
+from spherenet_fast.data import Batch
 from spherenet_fast.graph import Graph, radius_graph
 
-CUTOFF = 5.0  # Å, SphereNet's default
 LIQUID_ATOMS = (400, 800, 1600, 3200, 6400)
 LIQUID_ATOMS_ON_GPU = (400, 1600, 6400, 25600)
 Call = Callable[[], object]
@@ -42,27 +35,6 @@ class Workload:
     memory: tuple[str, ...] = ()  # providers whose memory is measured as well, on the CPU in fresh processes
     size: int = 0  # the system's, as in MODEL_CASES
     parameters: tuple[str, ...] = ()  # providers whose parameters are counted
-
-
-# ---- systems ---------------------------------------------------------------------------------------------------------
-
-
-def qm9(num_molecules: int) -> Batch:
-    """A draw of the shipped sample, which is spread evenly over QM9 and so has its distribution of sizes.
-
-    With this seed, 32 molecules are as 32 molecules are on average: 583 atoms, 9,162 edges and 140,448 triplets, where
-    the sample has 582, 9,193 and 141,843.
-    """
-    molecules = read_molecules("qm9")
-    return molecules[torch.randperm(len(molecules), generator=torch.Generator().manual_seed(7))[:num_molecules]]
-
-
-def ethanol(num_frames: int) -> Batch:
-    return read_molecules("ethanol")[:num_frames]
-
-
-def aspirin(num_frames: int) -> Batch:
-    return read_molecules(Path(__file__).with_name("data") / "aspirin.npz")[:num_frames]
 
 
 _last_periodic: dict[str, object] = {}  # the graph of the structure that all providers are measured on
@@ -109,7 +81,7 @@ PROCEDURES = {
 @cache
 def make_model(provider: str, num_spherical: int, device: str) -> nn.Module:
     torch.manual_seed(0)
-    model = model_zoo.build(provider, num_spherical)
+    model = models.build(provider, num_spherical)
     for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():
             module.reset_parameters()  # a prediction of 0 has gradients of 0, of which nothing can be compared
@@ -151,7 +123,7 @@ MODEL_CASES = {
 }
 ON_GPU = ("qm9-128", "qm9-512", "aspirin-1", "slab")  # cases that are measured there alone by default
 CASES = ("build", *MODEL_CASES, "graph", *OPERATORS)
-PROVIDERS = ("ours", "floor", "reference", *dig_models.NEEDS, *model_zoo.OWN, *pyg_models.NEEDS)
+PROVIDERS = ("ours", "floor", "reference", *dig_models.NEEDS, *models.OWN, *pyg_models.NEEDS)
 WEIGHED = (*SPHERENETS, *dig_models.NEEDS, "pyg_dimenet++")  # whose memory is measured; in "models", that of all
 
 
@@ -174,7 +146,7 @@ def workloads(case: str, providers: list[str], device: str, quick: bool, dry_run
 
 def _build(providers: list[str], device: str) -> Iterator[Workload]:
     build = make_model.__wrapped__  # without its cache
-    chosen = [name for name in providers if name != "floor" and name not in model_zoo.OWN]
+    chosen = [name for name in providers if name != "floor" and name not in models.OWN]
     yield Workload("build", "build", 0, {name: lambda name=name: partial(build, name, 7, device) for name in chosen})
 
 
@@ -209,8 +181,8 @@ def _takes_part(provider: str, case: str, size: int, mode: str) -> bool:
     of fixed size.
     """
     if case == "models":
-        return model_zoo.takes_part(provider) and not mode.endswith(CAPTURED)
-    if provider in model_zoo.OWN or provider == "pyg_dimenet":
+        return models.takes_part(provider) and not mode.endswith(CAPTURED)
+    if provider in models.OWN or provider == "pyg_dimenet":
         return False
     periodic = case in ("liquid", "slab")
     if provider in dig_models.NEEDS and periodic:

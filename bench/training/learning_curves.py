@@ -1,15 +1,15 @@
-"""Learning curves of runs of `spherenet-fast train`, side by side: `python bench/curves.py RUN... -o curves.png`.
+"""Learning curves of runs, side by side: `python -m bench.training.learning_curves RUN... -o curves.png`.
 
-One panel for each source of data: validation errors of forces (or of the first target) against steps, one color for
-each model.
+RUN is a folder of `spherenet-fast train`. One panel for each source of data: validation errors of forces (or of the
+first target) against steps, one color for each model.
 """
 
 import argparse
 from pathlib import Path
 
-from experiments import ABLATION, SMOOTH, config_of, model_name
 from matplotlib.figure import Figure
 
+from bench.training.run_rows import ABLATION, SMOOTH, config_of, model_name
 from spherenet_fast.plots.files import check_picture, save
 from spherenet_fast.training.callbacks.logs import read_metrics
 

@@ -1,24 +1,22 @@
-"""How smooth the energies of trained models are: `python bench/smoothness.py CHECKPOINT...`, a row for each model.
+"""How smooth the energies of trained models are: `python -m bench.potentials.smoothness CHECKPOINT...`.
 
-Every bond of a molecule is stretched from 0.7 to 1.6 times its length in 200 steps; counted are minima of the energy
-beyond the one that a bond has. On random line segments through geometries (all atoms move, an atom passes through the
-line of two others, an atom leaves) counted are differences of energies above five times what the forces and their
-change nearby explain, and segments on which a force jumps. A jump is what is left of a change between two neighboring
-points when their distance goes to almost nothing.
+One row for each model. Every bond of a molecule is stretched from 0.7 to 1.6 times its length in 200 steps; counted are
+minima of the energy beyond the one that a bond has. On random line segments through geometries (all atoms move, an atom
+passes through the line of two others, an atom leaves) counted are differences of energies above five times what the
+forces and their change nearby explain, and segments on which a force jumps. A jump is what is left of a change between
+two neighboring points when their distance goes to almost nothing.
 """
 
 import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-import paths
-import table
 import torch
-import trained
-from experiments import append
 from scipy.signal import find_peaks
 from torch import Tensor
 
+from bench.potentials import motions, trained_models
+from bench.tables import Row, append
 from spherenet_fast import keep_freed_memory
 from spherenet_fast.training import Potential
 
@@ -27,7 +25,7 @@ SEGMENTS = (
     "segments points energy_differences_exceeding segments_exceeding energy_jump_meV segments_with_force_jump "
     "force_jump_eV_per_Ang"
 ).split()
-COLUMNS = [*trained.MODEL, "data", *STRETCH, *SEGMENTS, *trained.MEASURED]
+COLUMNS = [*trained_models.MODEL, "data", *STRETCH, *SEGMENTS, *trained_models.MEASURED]
 KEY = ("checkpoint", "dtype", "data", "stretch_points", "segments", "points")
 DEPTH = 1e-3  # eV: shallower minima are not counted
 PARTS = 8  # of an interval, at each step of its refinement
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="geometries computed at once [64]")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=trained.RESULTS / "smoothness.csv", help="rows to add to")
+    parser.add_argument("--out", type=Path, default=trained_models.RESULTS / "smoothness.csv", help="rows to add to")
     parser.add_argument("--picture", type=Path, help="draw the energies on a way past a neighbor here, and stop")
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.points) < 12 or arguments.segments < 0:
@@ -59,7 +57,7 @@ def main() -> None:
         for checkpoint in arguments.checkpoints:
             for dtype in arguments.dtype:
                 row = measure(checkpoint, dtype, arguments)
-                print(", ".join(f"{name} {row[name]}" for name in (*trained.MODEL, "data", *STRETCH, *SEGMENTS)))
+                print(", ".join(f"{name} {row[name]}" for name in (*trained_models.MODEL, "data", *STRETCH, *SEGMENTS)))
                 append(arguments.out, [row], COLUMNS, KEY)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
@@ -74,7 +72,7 @@ class Surface:
         self.dtype = next(potential.model.parameters()).dtype
         self.device = potential.scale.device
 
-    def __call__(self, line: paths.Line, t: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, line: motions.Line, t: Tensor) -> tuple[Tensor, Tensor]:
         """At t [F] energies [F], less the constants of the atoms, and forces [F, N, 3], float64."""
         energies, forces = [], []
         for part in t.split(self.batch):
@@ -84,7 +82,7 @@ class Surface:
             forces.append(self.scale * force.detach().cpu().double().reshape(len(part), -1, 3))
         return torch.cat(energies), torch.cat(forces)
 
-    def energies(self, line: paths.Line, t: Tensor) -> Tensor:
+    def energies(self, line: motions.Line, t: Tensor) -> Tensor:
         """The energies [F] alone, of a few points."""
         with torch.no_grad():
             energy = self.potential.model(line.frames(t, self.dtype).to(self.device))
@@ -113,7 +111,7 @@ def jumps(energy: Tensor, slope: Tensor, step: float, noise: float = 0.0) -> Ten
     return unexplained > 5 * step / 2 * bend + noise
 
 
-def follow(surface: Surface, line: paths.Line, points: int) -> Found:
+def follow(surface: Surface, line: motions.Line, points: int) -> Found:
     """Measure one line at `points` points."""
     t = torch.linspace(0, 1, points, dtype=torch.float64)
     energy, forces = surface(line, t)
@@ -163,22 +161,22 @@ def minima(energy: Tensor) -> int:
     return len(find_peaks(-energy.numpy(), prominence=DEPTH)[0])
 
 
-def measure(checkpoint: Path, dtype: str, arguments: argparse.Namespace) -> table.Row:
+def measure(checkpoint: Path, dtype: str, arguments: argparse.Namespace) -> Row:
     """One row of COLUMNS."""
-    potential, factor = trained.load(checkpoint, dtype, arguments.device)
+    potential, factor = trained_models.load(checkpoint, dtype, arguments.device)
     surface = Surface(potential, factor, arguments.batch)
     source = _source(potential, arguments)
-    molecules = trained.geometries(source, potential)
-    row = trained.describe(checkpoint, potential) | {"data": trained.title(source)}
-    frame = molecules[trained.lowest(molecules)]
-    found = [follow(surface, line, arguments.steps + 1) for line in paths.stretches(frame.z, frame.pos)]
+    molecules = trained_models.geometries(source, potential)
+    row = trained_models.describe(checkpoint, potential) | {"data": trained_models.title(source)}
+    frame = molecules[trained_models.lowest(molecules)]
+    found = [follow(surface, line, arguments.steps + 1) for line in motions.stretches(frame.z, frame.pos)]
     values = [len(found), arguments.steps + 1, sum(max(0, minima(one.energy) - 1) for one in found)]
     row |= dict(zip(STRETCH, [*map(str, values), *_largest(found)]))
     sources = [molecules]
     if arguments.segments and arguments.more_data not in (None, "none"):
-        sources.append(trained.geometries(arguments.more_data, potential))
-        row["data"] += f" and {trained.title(arguments.more_data)}"
-    lines = paths.segments(sources, arguments.segments, potential.model.hparams["cutoff"])
+        sources.append(trained_models.geometries(arguments.more_data, potential))
+        row["data"] += f" and {trained_models.title(arguments.more_data)}"
+    lines = motions.segments(sources, arguments.segments, potential.model.hparams["cutoff"])
     found = [follow(surface, line, arguments.points) for line in lines]
     energy_jump, force_jump = _largest(found)
     values = [len(found), arguments.points, sum(one.exceeding for one in found)]
@@ -208,15 +206,15 @@ def draw(checkpoints: list[Path], arguments: argparse.Namespace) -> None:
     figure, line = Figure(figsize=(9, 3.6), layout="constrained"), None
     left, right = figure.subplots(1, 2)
     for checkpoint in checkpoints:
-        potential, factor = trained.load(checkpoint, arguments.dtype[0], arguments.device)
+        potential, factor = trained_models.load(checkpoint, arguments.dtype[0], arguments.device)
         if line is None:
-            molecules = trained.geometries(_source(potential, arguments), potential)
-            frame = molecules[trained.lowest(molecules)]
-            line = paths.overtaking(frame.z, frame.pos)
+            molecules = trained_models.geometries(_source(potential, arguments), potential)
+            frame = molecules[trained_models.lowest(molecules)]
+            line = motions.overtaking(frame.z, frame.pos)
         t = torch.linspace(0, 1, 2 * (arguments.points // 2) + 1, dtype=torch.float64)
         energy, forces = Surface(potential, factor, arguments.batch)(line, t)
         x, length = (t - 0.5) * line.length(), line.length()
-        label = trained.describe(checkpoint, potential)["model"]
+        label = trained_models.describe(checkpoint, potential)["model"]
         left.plot(x, 1e3 * (energy - energy[0]), ".", ms=2, label=label)
         right.plot(x, (forces * line.move).sum((1, 2)) / length, ".", ms=2, label=label)
     left.set_ylabel("energy, meV, less that at the left end")

@@ -1,9 +1,10 @@
-"""Trains the models of the ablation at equal budgets: `python bench/train_evidence.py FOLDER`, FOLDER/<molecule>.npz.
+"""Trains the models of the ablation at equal budgets: `python -m bench.training.train_ablation FOLDER`.
 
-One run of `spherenet-fast train ablation:<model>` for each molecule, seed and model, each on one thread, in OUT; when
-it has finished its test errors become rows of bench/results/training/ablation.csv. Started again, it goes on where it
-was stopped and leaves out what has finished. Ctrl-C saves the runs and stops. All models of a molecule and seed come
-before those of the next, so that what has run can be compared.
+FOLDER has the molecules, packed as <molecule>.npz. One run of `spherenet-fast train ablation:<model>` for each
+molecule, seed and model, each on one thread, in OUT; when it has finished its test errors become rows of
+bench/results/training/ablation.csv. Started again, it goes on where it was stopped and leaves out what has finished.
+Ctrl-C saves the runs and stops. All models of a molecule and seed come before those of the next, so that what has run
+can be compared.
 """
 
 import argparse
@@ -17,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import experiments
-import table
+from bench import machine
+from bench.training.run_rows import RESULTS, append, rows_of_run
 
-HERE = Path(__file__).parent
 MODELS = {
     "smooth": "smooth", "smooth_even": "smooth_even", "paper": "full", "no_torsion": "no_torsion",
     "no_angle": "no_angle",
@@ -68,9 +68,9 @@ class Queue:
         words = argparse.Namespace(
             experiment="ablation", data=run.data, settings=self.settings(), commit=commit_of(log)
         )
-        rows = experiments.rows_of_run(folder, words)
+        rows = rows_of_run(folder, words)
         with self.lock:
-            experiments.append(self.arguments.results / "ablation.csv", rows)
+            append(self.arguments.results / "ablation.csv", rows)
         print(f"{run.name}: " + ", ".join(f"{row['target']} {row['value']} {row['unit']}" for row in rows), flush=True)
         return 0
 
@@ -95,7 +95,7 @@ class Queue:
         command += ["--resume"] if resume else []
         self.arguments.out.mkdir(parents=True, exist_ok=True)
         if not resume:
-            log.write_text(f"commit {table.commit()}\n")
+            log.write_text(f"commit {machine.commit()}\n")
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with log.open("a") as output:
             with self.lock:
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", choices=("original", "revised"), default=["original"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time [1]")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="folder of the runs [runs/evidence]")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "training", help="folder of the CSV files")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
     parser.add_argument("--settings", default="", help="what the rows say of the circumstances")
     parser.add_argument("--set", dest="more", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     arguments = parser.parse_args()

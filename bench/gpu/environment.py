@@ -7,8 +7,9 @@ import subprocess
 import sys
 import traceback
 
-import table
 import torch
+
+from bench import machine
 
 NO_LIBRARY = 3
 
@@ -24,7 +25,7 @@ def main() -> None:
         print(f"GPU {', '.join(names)}; driver {driver()}; CUDA {torch.version.cuda}")
     else:
         print("dry run on the CPU: no number means anything")
-    print(f"torch {torch.__version__}; Python {platform.python_version()}; commit {table.commit()}", flush=True)
+    print(f"torch {torch.__version__}; Python {platform.python_version()}; commit {machine.commit()}", flush=True)
     try:
         launch(device)
     except Exception:

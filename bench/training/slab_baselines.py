@@ -1,8 +1,8 @@
-"""What predictions without a network miss the slabs' adsorption energies by: `python bench/baselines.py`, MAE in eV.
+"""What predictions without a network miss the slabs' energies by: `python -m bench.training.slab_baselines`.
 
-The split is that of `spherenet-fast train slabs`. "mean" predicts the mean of the training set; "mean for each
-adsorbate" that of the training slabs with the same adsorbed element; "elements" is what `loss.references=elements`
-subtracts: linear least squares in the numbers of atoms of every element.
+MAE of adsorption energies in eV. The split is that of `spherenet-fast train slabs`. "mean" predicts the mean of the
+training set; "mean for each adsorbate" that of the training slabs with the same adsorbed element; "elements" is what
+`loss.references=elements` subtracts: linear least squares in the numbers of atoms of every element.
 """
 
 import torch

@@ -1,10 +1,11 @@
-"""What a trained model is worth in ASE: `python bench/dynamics.py CHECKPOINT STRUCTURE`, a row for each dtype.
+"""What a trained model is worth in ASE: `python -m bench.potentials.dynamics CHECKPOINT STRUCTURE`.
 
 Relaxes the structure by BFGS, takes its harmonic frequencies by finite differences, and moves it at constant energy
-from velocities of a temperature: drift (a linear fit of the total energy), what the energy has changed by from start to
-end, its largest change in a step, and its standard deviation about the fit. STRUCTURE is any file that ASE reads (its
-first structure), or a source of `spherenet-fast train`, of whose frames the one of lowest energy is taken; an .npz with
-`z [N]`, `minimum_pos [N, 3]` Å and perhaps `frequencies_cm1 [3N]` starts at that minimum and compares the frequencies.
+from velocities of a temperature, a row for each dtype: drift (a linear fit of the total energy), what the energy has
+changed by from start to end, its largest change in a step, and its standard deviation about the fit. STRUCTURE is any
+file that ASE reads (its first structure), or a source of `spherenet-fast train`, of whose frames the one of lowest
+energy is taken; an .npz with `z [N]`, `minimum_pos [N, 3]` Å and perhaps `frequencies_cm1 [3N]` starts at that minimum
+and compares the frequencies.
 """
 
 import argparse
@@ -13,16 +14,15 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import table
 import torch
-import trained
 from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
-from experiments import append
 
+from bench.potentials import trained_models
+from bench.tables import Row, append
 from spherenet_fast import keep_freed_memory
 from spherenet_fast.calculators.ase import SphereNetCalculator
 from spherenet_fast.data import SAMPLES, read_molecules, read_structures
@@ -32,7 +32,7 @@ FREQUENCIES = "imaginary_modes imaginary_beyond_50 lowest_cm1 rigid_largest_cm1 
 NVE = (
     "timestep_fs picoseconds temperature_K drift_meV_per_atom_ps start_to_end_meV largest_step_meV fluctuation_meV"
 ).split()
-COLUMNS = [*trained.MODEL, *RELAXED, *FREQUENCIES, *NVE, *trained.MEASURED]
+COLUMNS = [*trained_models.MODEL, *RELAXED, *FREQUENCIES, *NVE, *trained_models.MEASURED]
 KEY = ("checkpoint", "dtype", "structure", "timestep_fs", "picoseconds", "temperature_K")
 RIGID = 6  # motions of a molecule without frequency
 BEYOND = 50.0  # cm^-1, of an imaginary mode that is no noise
@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the velocities [0]")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=trained.RESULTS / "dynamics.csv", help="rows to add to")
+    parser.add_argument("--out", type=Path, default=trained_models.RESULTS / "dynamics.csv", help="rows to add to")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     try:
         for dtype in arguments.dtype:
             row = measure(dtype, arguments)
-            print(", ".join(f"{name} {row[name]}" for name in (*trained.MODEL, *RELAXED, *FREQUENCIES, *NVE)))
+            print(", ".join(f"{name} {row[name]}" for name in (*trained_models.MODEL, *RELAXED, *FREQUENCIES, *NVE)))
             append(arguments.out, [row], COLUMNS, KEY)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
@@ -77,7 +77,7 @@ def read_structure(source: str) -> tuple[Atoms, np.ndarray | None]:
                 if "z" in archive and "minimum_pos" in archive:
                     return _minimum(path, archive)
         molecules = read_molecules(source, dtype=torch.float64)
-        frame = molecules[trained.lowest(molecules)]
+        frame = molecules[trained_models.lowest(molecules)]
         if frame.cell is None:
             return Atoms(frame.z.numpy(), frame.pos.numpy()), None
     elif not (atoms := read_structures(path)[0]).pbc.any():
@@ -95,15 +95,15 @@ def _minimum(path: Path, archive) -> tuple[Atoms, np.ndarray | None]:
     return Atoms(z, pos), frequencies
 
 
-def measure(dtype: str, arguments: argparse.Namespace) -> table.Row:
+def measure(dtype: str, arguments: argparse.Namespace) -> Row:
     """One row of COLUMNS."""
-    potential, _ = trained.load(arguments.checkpoint, dtype, arguments.device)
+    potential, _ = trained_models.load(arguments.checkpoint, dtype, arguments.device)
     atoms, reference = read_structure(arguments.structure)
     atoms.calc = SphereNetCalculator(potential)
-    row = trained.describe(arguments.checkpoint, potential)
+    row = trained_models.describe(arguments.checkpoint, potential)
     optimizer = BFGS(atoms, logfile=None)
     converged = optimizer.run(fmax=arguments.fmax, steps=arguments.relax_steps)
-    values = [arguments.name or trained.title(arguments.structure), len(atoms), arguments.fmax, optimizer.nsteps]
+    values = [arguments.name or trained_models.title(arguments.structure), len(atoms), arguments.fmax, optimizer.nsteps]
     row |= dict(zip(RELAXED, [*map(str, values), "yes" if converged else "no"]))
     row |= dict(zip(FREQUENCIES, frequencies_of(vibrations(atoms), reference)))
     spans = [arguments.timestep, arguments.picoseconds, arguments.temperature]

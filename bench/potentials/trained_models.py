@@ -4,10 +4,11 @@ import datetime
 import json
 from pathlib import Path
 
-import table
 import torch
-from experiments import model_name
 
+from bench import machine
+from bench.tables import Row
+from bench.training.run_rows import model_name
 from spherenet_fast.calculators.ase import energy_factor
 from spherenet_fast.data import Molecules, read_molecules
 from spherenet_fast.training import Potential
@@ -15,7 +16,7 @@ from spherenet_fast.training.potential import read_checkpoint
 
 MODEL = "checkpoint model torsion seed steps dtype".split()
 MEASURED = "hardware threads torch commit date".split()
-RESULTS = Path(__file__).parent / "results" / "potentials"  # results/*.csv are the files of run.py
+RESULTS = Path(__file__).parents[1] / "results" / "potentials"
 
 
 def load(checkpoint, dtype: str, device: str = "cpu") -> tuple[Potential, float]:
@@ -29,10 +30,10 @@ def load(checkpoint, dtype: str, device: str = "cpu") -> tuple[Potential, float]
     return potential, factor
 
 
-def describe(checkpoint, potential: Potential) -> table.Row:
+def describe(checkpoint, potential: Potential) -> Row:
     """The columns MODEL and MEASURED; of the path the folder and the file, steps "" where they are not to be found."""
     path, config = Path(checkpoint), potential.config
-    environment = table.environment(str(next(potential.parameters()).device))
+    environment = machine.environment(str(next(potential.parameters()).device))
     return {
         "checkpoint": f"{path.resolve().parent.name}/{path.name}",
         "model": model_name(dict(potential.model.hparams, name=type(potential.model).__name__)),

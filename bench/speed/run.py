@@ -1,6 +1,6 @@
-"""Measures everything and writes one result file per device: `python bench/run.py`.
+"""Measures everything and writes one result file per device: `python -m bench.speed.run`.
 
-What the cases, providers and numbers mean is said in bench/README.md. `python bench/report.py` makes the tables.
+What the cases, providers and numbers mean is said in bench/README.md. `python -m bench.speed.report` makes the tables.
 """
 
 import argparse
@@ -11,14 +11,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import memory
-import model_zoo
 import numpy as np
-import report
-import table
 import torch
-from cases import CASES, MODEL_CASES, ON_GPU, PROVIDERS, Call, Workload, make_model, workloads
 
+from bench import machine
+from bench.providers import models
+from bench.speed import memory, report, result_files
+from bench.speed.cases import CASES, MODEL_CASES, ON_GPU, PROVIDERS, Call, Workload, make_model, workloads
+from bench.tables import Row
 from spherenet_fast import keep_freed_memory
 
 SLOW = 5.0  # seconds: a call that takes longer is measured once, cold
@@ -36,7 +36,7 @@ def main() -> None:
     if arguments.device == "cpu":
         memory.limit_to_this_machine()
         keep_freed_memory()
-    environment = table.environment(arguments.device)
+    environment = machine.environment(arguments.device)
     if arguments.dry_run:
         environment["device"] = DRY_RUN
     rows, failures = [], []
@@ -58,7 +58,7 @@ def main() -> None:
             failures.append(f"what follows {what}")
             traceback.print_exc()
         if arguments.out is not None:
-            table.update(arguments.out / table.file_name(environment, arguments.device), found, CASES)
+            result_files.update(arguments.out / result_files.file_name(environment, arguments.device), found, CASES)
         rows += found
     print("\n" + report.ratios(rows))
     if failures:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    available = [name for name in PROVIDERS if not model_zoo.missing(name)]
+    available = [name for name in PROVIDERS if not models.missing(name)]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu, or another of torch's devices")
     parser.add_argument(
@@ -84,14 +84,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help=dry_run)
     quick = "few repetitions, fewer sizes; writes no file unless --out is given"
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--out", type=Path, help="folder of the result file; bench/results by default")
+    parser.add_argument("--out", type=Path, help="folder of the result file; bench/results/speed by default")
     arguments = parser.parse_args()
     if arguments.dry_run and arguments.out is None:
         parser.error("--dry-run: expected --out beside it, a folder for numbers without meaning, got none")
     if arguments.threads is not None and arguments.threads < 1:
         parser.error(f"--threads: expected at least 1, got {arguments.threads}")
     for name in arguments.providers or ():
-        if absent := model_zoo.missing(name):
+        if absent := models.missing(name):
             parser.error(f"--providers: {name} needs {' and '.join(absent)}, not installed here")
     on_gpu = torch.device(arguments.device).type == "cuda"
     if on_gpu and not torch.cuda.is_available():
@@ -103,13 +103,13 @@ def parse() -> argparse.Namespace:
     if arguments.providers is None:
         arguments.providers = [name for name in available if not (arguments.quick and name in NOT_QUICK)]
     if arguments.out is None and not arguments.quick:
-        arguments.out = table.RESULTS
+        arguments.out = result_files.RESULTS
     return arguments
 
 
 def measure(
-    workload: Workload, device: str, quick: bool, environment: table.Row, budget: float = 12.0, once: bool = False
-) -> list[table.Row]:
+    workload: Workload, device: str, quick: bool, environment: Row, budget: float = 12.0, once: bool = False
+) -> list[Row]:
     """The rows of one workload, printed as they come. Its calls are let go at the end, with all that they hold."""
     least, most = (2, 10) if quick else (3, 50)
     times, calls = interleaved(workload.prepare, device, budget, least, most, 0.0 if once else SLOW)
@@ -119,7 +119,7 @@ def measure(
         digits = ".0f" if metric == "parameters" else ".4g"
         numbers = [f"{v:{digits}}" for v in np.percentile(values, [50, 20, 80])] if values else [memory.OOM, "", ""]
         measured = workload.case, provider, workload.mode, metric, unit, str(workload.x), *numbers
-        rows.append(dict(zip(table.COLUMNS, measured)) | environment)
+        rows.append(dict(zip(result_files.COLUMNS, measured)) | environment)
         what = f"{workload.case:18} {workload.mode:23} {workload.x:5d} atoms"
         print(f"{what}  {provider:14} {numbers[0]:>8} {unit}", flush=True)
 

@@ -7,10 +7,13 @@ released code, PyTorch Geometric's DimeNet++ and this package.
 from pathlib import Path
 
 import matplotlib
-from table import CASES, REPLAY, TITLES, Row, heading
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  after the choice of a backend without a screen
+
+from bench.providers.names import TITLES  # noqa: E402
+from bench.speed.result_files import CASES, REPLAY, heading  # noqa: E402
+from bench.tables import Row  # noqa: E402
 
 COLORS = {
     "ours": "#0b62a4", "floor": "#7f7f7f", "reference": "#d08a2e", "dig_spherenet": "#b5483a", "pyg_schnet": "#57a05a",

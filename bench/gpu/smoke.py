@@ -1,6 +1,6 @@
 """The first thing to run on a GPU: do the kernels load, follow streams and graphs, and give the CPU's numbers?
 
-    python bench/smoke.py [--device cpu]
+    python -m bench.gpu.smoke [--device cpu]
 
 Every check runs, whatever became of the others, and prints a line; the exit status says whether one failed. On the CPU,
 which has no streams, the checks try themselves.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from operator_cases import (  # noqa: E402
     GRAPHS,
@@ -147,7 +147,7 @@ def main() -> None:
             print(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         print(f"{verdict:6} {time.perf_counter() - start:6.2f} s  {name}", flush=True)
     if failed:
-        sys.exit(f"smoke.py: {len(failed)} of {len(checks())} failed: {'; '.join(failed)}")
+        sys.exit(f"smoke: {len(failed)} of {len(checks())} failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Several builds of the library against each other: `python bench/variants.py A.so B.so`.
+"""Several builds of the library against each other: `python -m bench.gpu.compare_builds A.so B.so`.
 
 Each runs in a fresh process, in turns, twice: medians of recorded steps, and whether energies, forces and gradients
 have the bits of the first build's, or by how much they differ.
@@ -14,7 +14,8 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "spherenet_fast"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "spherenet_fast"
 LIBRARY = "_C.abi3.so"
 
 
@@ -43,7 +44,7 @@ def main() -> None:
             if result.exists() and results[0].exists():
                 print(f"{variant} and {arguments.variants[0]}: {difference(result, results[0])}", flush=True)
     if failed:
-        sys.exit(f"variants.py: failed: {', '.join(sorted(failed))}")
+        sys.exit(f"compare_builds: failed: {', '.join(sorted(failed))}")
 
 
 def run_one(variant: Path, result: Path, arguments) -> str | None:
@@ -55,19 +56,23 @@ def run_one(variant: Path, result: Path, arguments) -> str | None:
             if entry.name not in (LIBRARY, "__pycache__"):
                 (package / entry.name).symlink_to(entry)
         (package / LIBRARY).symlink_to(variant)
-        command = [sys.executable, __file__, "--measure", result, "--device", arguments.device]
+        command = [sys.executable, "-m", "bench.gpu.compare_builds", "--measure", result, "--device", arguments.device]
         command += ["--replays", str(arguments.replays)]
         command += ["--molecules", str(arguments.molecules)] if arguments.molecules else []
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])}
-        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment)
+        search = os.pathsep.join([folder, str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": search}
+        # in that folder, because `-m` imports from the working directory first
+        done = subprocess.run(list(map(str, command)), cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
     return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else None
 
 
 def measure(arguments) -> None:
     import torch
-    from cases import CUTOFF, aspirin, graph_of, make_model, model_call, qm9
-    from run import seconds
-    from table import REPLAY
+
+    from bench.speed.cases import graph_of, make_model, model_call
+    from bench.speed.result_files import REPLAY
+    from bench.speed.run import seconds
+    from bench.systems import CUTOFF, aspirin, qm9
 
     medians, tensors = {}, {}
     for case, system, size, procedure in (

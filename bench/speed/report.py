@@ -1,16 +1,18 @@
-"""Makes tables and figures of all result files: `python bench/report.py`.
+"""Makes tables and figures of all result files: `python -m bench.speed.report`.
 
-Rewrites what stands between the markers in bench/README.md, and draws bench/results/<device>.png and, where the
+Rewrites what stands between the markers in bench/README.md, and draws bench/results/speed/<device>.png and, where the
 released code was measured, <device>-steps.png.
 """
 
 import argparse
 from pathlib import Path
 
-import table
-from table import CASES, COMPARED, MODELS, REPLAY, TITLES, Row, heading
+from bench.providers.names import COMPARED, MODELS, TITLES
+from bench.speed import result_files
+from bench.speed.result_files import CASES, REPLAY, heading
+from bench.tables import Row, pipes
 
-HERE = Path(__file__).parent
+BENCH = Path(__file__).parents[1]
 EPOCH, STEP = 110_000, 32  # molecules: those that the paper trains on, those of the measured steps
 WEIGHED = {  # in the columns of memory
     "ours": "ours", "reference": "plain PyTorch", "dig_spherenet": "released code", "pyg_dimenet++": "PyG DimeNet++",
@@ -20,21 +22,22 @@ Values = dict[tuple[str, str], str]  # (provider, metric) -> median
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=table.RESULTS, help="folder of the result files")
+    parser.add_argument("--results", type=Path, default=result_files.RESULTS, help="folder of the result files")
     parser.add_argument(
-        "--readme", type=Path, nargs="+", default=[HERE / "README.md"],
+        "--readme", type=Path, nargs="+", default=[BENCH / "README.md"],
         help="files to rewrite between the markers; those without markers are left alone",
     )  # fmt: skip
     arguments = parser.parse_args()
     files = sorted(arguments.results.glob("*.csv"))
     if not files:
         parser.error(f"--results: expected a folder with result files, found none in {arguments.results}")
-    devices = {path: table.read(path) for path in files}
+    devices = {path: result_files.read(path) for path in files}
     text = "\n\n".join(markdown(rows) for rows in devices.values())
     for readme in arguments.readme:
         if readme.exists():
             readme.write_text(replaced(readme.read_text(), text))
-    from figure import draw, draw_steps  # here, because a measurement imports this module and has no use for matplotlib
+    # here, because a measurement imports this module and has no use for matplotlib
+    from bench.speed.figure import draw, draw_steps
 
     for path, rows in devices.items():
         draw(rows, path.with_suffix(".png"))
@@ -139,13 +142,6 @@ def number(value: str | None) -> str:
 def ratio(values: Values, above: str, below: str) -> str:
     numbers = [values.get((provider, "time"), "oom") for provider in (above, below)]
     return "" if "oom" in numbers else f"{float(numbers[0]) / float(numbers[1]):.2f}"
-
-
-def pipes(head: list[str], lines: list[list[str]]) -> str:
-    """A table in Markdown, without the columns that are empty."""
-    used = [column for column in range(len(head)) if any(line[column] for line in lines)]
-    rule = ["---" if column == 0 else "---:" for column in range(len(head))]
-    return "\n".join("| " + " | ".join(line[column] for column in used) + " |" for line in [head, rule, *lines])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What training costs on structures of one's own, all neighbors kept: `python bench/structures.py SOURCE`.
+"""What training costs on structures of one's own, all neighbors kept: `python -m bench.speed.own_structures SOURCE`.
 
 SOURCE is what `spherenet-fast train` takes as `data.source`. A step has one structure: the loss of its energy, or of
 its energy and the forces on its free atoms, and the gradients by all parameters. Times are CPU seconds of this process,
@@ -11,11 +11,12 @@ import statistics
 import time
 from pathlib import Path
 
-import memory
 import numpy as np
-import table
 import torch
 
+from bench import machine
+from bench.speed import memory, result_files
+from bench.tables import Row
 from spherenet_fast import keep_freed_memory
 from spherenet_fast.data import Batch, read_molecules
 from spherenet_fast.graph import radius_graph
@@ -41,10 +42,10 @@ def main() -> None:
     keep_freed_memory()
     rows = measure(arguments)
     if arguments.out is not None:
-        table.update(arguments.out, rows, (CASE,))
+        result_files.update(arguments.out, rows, (CASE,))
 
 
-def measure(arguments: argparse.Namespace) -> list[table.Row]:
+def measure(arguments: argparse.Namespace) -> list[Row]:
     """The rows, printed: of the largest structure x is the number of atoms, of the mean the number of structures."""
     molecules = read_molecules(arguments.source, relaxations=arguments.relaxations)
     torch.manual_seed(0)
@@ -53,8 +54,8 @@ def measure(arguments: argparse.Namespace) -> list[table.Row]:
 
     def add(mode: str, metric: str, unit: str, x: int, values: list[float], center: float) -> None:
         percentiles = [f"{value:.4g}" for value in (center, *np.percentile(values, [20, 80]))]
-        rows.append(dict(zip(table.COLUMNS, [CASE, "ours", mode, metric, unit, str(x), *percentiles])))
-        rows[-1] |= table.environment("cpu")
+        rows.append(dict(zip(result_files.COLUMNS, [CASE, "ours", mode, metric, unit, str(x), *percentiles])))
+        rows[-1] |= machine.environment("cpu")
         print(f"    {mode}, {metric}: {percentiles[0]} {unit}")
 
     by_size = molecules.n_atoms.argsort()

@@ -1,0 +1,1 @@
+"""The steps of gpu.sh on a GPU that is lent for minutes."""

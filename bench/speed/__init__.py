@@ -1,0 +1,1 @@
+"""Time and memory of models and operators: `python -m bench.speed.run`."""
