@@ -39,22 +39,12 @@ def _errors_in_one_line():
         raise typer.Exit(2) from error
 
 
-def _usable(device: str) -> str:
-    """`device`, if PyTorch can compute there and bring back the result; else ValueError."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
-        raise ValueError(f"--device: expected a device that PyTorch can compute on here, got {device!r}") from error
-    return device
-
-
 def _loaded(checkpoint: Path, device: str, unit: str | None):
     """The potential in a checkpoint, with the unit of its energy where the user states it."""
+    from ._devices import usable_device
     from .training.potential import Potential
 
-    potential = Potential.load(checkpoint, _usable(device))
+    potential = Potential.load(checkpoint, usable_device(device, "--device"))
     if unit is not None:
         potential.state_unit(unit)
     return potential

@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import nn
 
+from .._devices import usable_device
 from ..data.formats.ase_files import from_atoms
 from ..data.targets import QM9_TARGETS, is_total_energy
 from ..data.units import conversion, is_energy
@@ -85,7 +86,7 @@ class SphereNetCalculator(Calculator):
         if not isinstance(potential, Potential):
             potential = Potential.load(potential, device or "cpu")
         elif device is not None:
-            potential.to(device)
+            potential.to(usable_device(device))
         _warn_of_jumps(potential, source)
         self.potential = potential.eval()
         self._factor = energy_factor(potential, unit)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .._devices import usable_device
 from .._files import write_file
 from ..data.formats.ase_files import from_atoms
 from ..data.loader import evaluation_loader
@@ -256,11 +257,10 @@ class Potential(nn.Module):
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is empty, truncated, damaged, or no checkpoint of this package, or one of a model that
-                cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite; or `device`
-                is a GPU that PyTorch does not find.
+                cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite; or PyTorch
+                cannot compute on `device`.
         """
-        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device: expected cpu where PyTorch finds no GPU, got {str(device)!r}")
+        device = usable_device(device)
         state = read_checkpoint(path)
         state = state.get("potential", state)
         if not isinstance(state, dict) or state.get("format") != FORMAT:

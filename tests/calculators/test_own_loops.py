@@ -125,8 +125,12 @@ def test_load_gives_what_predicts_in_real_units(tmp_path):
     assert loaded.energy_and_forces(molecules[:3])[1].isfinite().all()
 
 
-def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("device", ["cuda:9", "meta", "abacus", torch.device("meta")])
+def test_a_device_that_is_not_there_is_named(tmp_path, model, device):
     untrained()[0].save(tmp_path / "best.ckpt")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device: expected cpu where PyTorch finds no GPU, got 'cuda'"):
-        spherenet_fast.load(tmp_path / "best.ckpt", device="cuda")
+    text = f"^device: expected a device that PyTorch can compute on here, in float64, got '{device}'$"
+    for use in (spherenet_fast.load, SphereNetCalculator):
+        with pytest.raises(ValueError, match=text):
+            use(tmp_path / "best.ckpt", device=device)
+    with pytest.raises(ValueError, match=text):
+        SphereNetCalculator(Potential.wrap(model), device=device)
