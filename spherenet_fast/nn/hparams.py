@@ -4,10 +4,13 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from functools import cache, wraps
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from .ranges import Range
 
@@ -62,7 +65,9 @@ def hparams_of(model: type, given: tuple, named: Mapping[str, Any]) -> dict[str,
     hparams, nameless = _by_name(model.__init__, given, of_today(named))
     if nameless:
         raise TypeError(f"{model.__name__}: expected arguments by name, as they go to its *args, got {nameless}")
-    return {name: copy(value) if isinstance(value, list | dict | set) else value for name, value in hparams.items()}
+    return {
+        name: copy(value) if isinstance(value, list | dict | set) else plain(value) for name, value in hparams.items()
+    }
 
 
 class Recorded:
@@ -86,7 +91,7 @@ def checked(model: type, constructor: Callable) -> Callable:
     def construct(self, *given, **named):
         for name, value in former(named).items():
             warnings.warn(f'{name}="{named[name]}" is deprecated: use "{value}"', DeprecationWarning, stacklevel=2)
-        named = of_today(named)
+        given, named = tuple(map(plain, given)), {name: plain(value) for name, value in of_today(named).items()}
         model.check_hparams(_by_name(constructor, given, named)[0])
         constructor(self, *given, **named)
 
@@ -125,11 +130,22 @@ def of_today(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return {**hparams, **former(hparams)}
 
 
+def plain(value: Any) -> Any:
+    """Python's own number for a scalar of NumPy; anything else as it is."""
+    for kind, own in ((np.bool_, bool), (np.integer, int), (np.floating, float)):
+        if isinstance(value, kind):
+            return own(value)
+    return value
+
+
 def _hints(constructor: Callable) -> dict[str, Any]:
-    try:
-        return get_type_hints(constructor, include_extras=True)
-    except NameError:  # of a type that is imported for type checkers alone
-        return {}
+    """{name: annotation}, without those of types that are imported for type checkers alone."""
+    found: dict[str, Any] = {}
+    names = getattr(inspect.unwrap(constructor), "__globals__", {})
+    for name, hint in getattr(constructor, "__annotations__", {}).items():
+        with suppress(NameError):
+            found |= get_type_hints(SimpleNamespace(__annotations__={name: hint}), names, include_extras=True)
+    return found
 
 
 def argument_of(default: Any, hint: Any) -> Argument:

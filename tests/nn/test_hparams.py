@@ -4,6 +4,7 @@ import copy
 import pickle
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from molecules import SMALL
 
@@ -50,6 +51,11 @@ class AsDataclass(GraphNetwork3D):
         super().__init__(5.0, self.depth)
 
 
+class ForTypeCheckers(GraphNetwork3D):
+    def __init__(self, other: "Unknown", width: int = 2):  # noqa: F821  as if imported under TYPE_CHECKING
+        super().__init__(5.0, 1)
+
+
 class WithList(GraphNetwork3D):
     def __init__(self, sizes: list):
         super().__init__(5.0, 1)
@@ -83,6 +89,22 @@ def test_hparams_make_the_same_model_again(make):
     assert shapes[0] == shapes[1]
     for copied in (copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model))):
         assert copied.hparams == model.hparams
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    given = dict(cutoff=np.float32(4.5), num_layers=np.int64(1), kernels=np.bool_(False), envelope_exponent=np.uint8(6))
+    model = SphereNet(**OTHERS | given)
+    assert {name: model.hparams[name] for name in given} == given
+    assert [type(model.hparams[name]) for name in given] == [float, int, bool, int]
+    assert type(SphereNet(np.float64(3.5), **OTHERS).hparams["cutoff"]) is float
+    with pytest.raises(TypeError, match="num_layers: expected an int, got 2.0"):
+        SphereNet(num_layers=np.float64(2.0))
+
+
+def test_an_unknown_annotation_does_not_drop_the_others():
+    with pytest.raises(TypeError, match="width: expected an int, got 2.5"):
+        ForTypeCheckers(None, width=2.5)
+    assert ForTypeCheckers("anything", 3).hparams == {"other": "anything", "width": 3}
 
 
 def test_arguments_without_a_name_are_refused():
