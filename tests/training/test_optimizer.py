@@ -89,6 +89,20 @@ def test_adamw_is_torchs():
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+def test_one_optimizer_is_itself_and_takes_the_state_of_together():
+    """Checkpoints of earlier versions have AdamW alone inside of Together."""
+    network = model()
+    together = Together(torch.optim.AdamW(network.parameters(), 3e-3, fused=True))
+    train(network, together, steps=3)
+    twin = copy.deepcopy(network)
+    other = make_optimizer(twin, OptimizerConfig(name="adamw", lr=3e-3))
+    assert type(other) is torch.optim.AdamW
+    other.load_state_dict(copy.deepcopy(together.state_dict()))
+    for each, its_optimizer in ((network, together), (twin, other)):
+        train(each, its_optimizer, steps=3, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+
+
 def test_a_loaded_state_continues_to_the_same_bits():
     network = model()
     optimizer = make_optimizer(network, OptimizerConfig())

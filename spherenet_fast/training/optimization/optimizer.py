@@ -158,4 +158,4 @@ def make_optimizer(model: nn.Module, options: OptimizerConfig) -> torch.optim.Op
         fused = others[0].device.type in ("cpu", "cuda")
         betas = (0.9, options.beta2)
         parts.append(torch.optim.AdamW(others, options.lr, betas, weight_decay=options.weight_decay, fused=fused))
-    return Together(*parts)
+    return parts[0] if len(parts) == 1 else Together(*parts)
