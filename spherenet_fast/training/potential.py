@@ -35,7 +35,7 @@ class Potential(nn.Module):
         config: the training configuration, as a dictionary.
 
     Raises:
-        ValueError: references, scale and units do not fit the names.
+        ValueError: the model has not one output per target, or references, scale and units do not fit the names.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Potential(nn.Module):
     ):
         super().__init__()
         check_normalization(names, units, *normalization)
+        _check_outputs(model.hparams.get("out_channels", len(names)), names)
         self.model = model
         self.register_buffer("references", normalization.elements)
         self.register_buffer("shift", normalization.shift)
@@ -99,9 +100,7 @@ class Potential(nn.Module):
                 for found, part in zip((y, forces), model.energy_and_forces(batch), strict=True):
                     found.append(part.cpu())
         y = torch.cat(y).double()
-        if y.shape[1] != len(names):
-            found = ", ".join(names) or "none"
-            raise ValueError(f"data: expected {y.shape[1]} labels, as the model has outputs, got {found}")
+        _check_outputs(y.shape[1], names)
         normalization = fit_to_predictions(molecules, y, torch.cat(forces) if forces else None)
         elements = molecules.z.unique().tolist()
         potential = cls(model, normalization, names, molecules.units, bool(forces), elements)
@@ -116,9 +115,6 @@ class Potential(nn.Module):
         """
         from ase.data import atomic_numbers
 
-        outputs = model.hparams.get("out_channels", 1)
-        if outputs != 1:
-            raise ValueError(f"model: expected one with one output, the energy, got {outputs}")
         elements, known = torch.zeros(1, MAX_ATOMIC_NUMBER + 1, dtype=torch.float64), None
         if isinstance(shift, Mapping):
             if unknown := shift.keys() - atomic_numbers.keys():
@@ -271,6 +267,12 @@ class Potential(nn.Module):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return potential.to(device).eval().requires_grad_(False)
+
+
+def _check_outputs(outputs: int, names) -> None:
+    if outputs != len(names):
+        targets = ", ".join(names) or "no target"
+        raise ValueError(f"model: expected as many outputs as targets, {len(names)} ({targets}), got {outputs}")
 
 
 def _number(name: str, value) -> float:

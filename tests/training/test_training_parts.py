@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_runs import random_molecules, tiny_config, untrained
+from training_runs import TINY_MODEL, random_molecules, tiny_config, untrained
 
+from spherenet_fast.models import SphereNet
 from spherenet_fast.training import Potential
 from spherenet_fast.training.callbacks import threads
 from spherenet_fast.training.config import OptimizerConfig
 from spherenet_fast.training.metrics import ErrorSum, spreads, standardized
-from spherenet_fast.training.normalization import composition, fit_elements, fit_normalization
+from spherenet_fast.training.normalization import Normalization, composition, fit_elements, fit_normalization
 from spherenet_fast.training.optimization.ema import WeightAverage
 from spherenet_fast.training.optimization.losses import error_loss
 from spherenet_fast.training.optimization.schedule import learning_rate, progress, shortcoming
@@ -180,6 +181,14 @@ def test_standardized_errors_of_qm9():
 
 
 # Potentials and checkpoints
+
+
+def test_a_potential_has_a_target_for_each_output():
+    potential, _, _ = untrained()
+    normalization = Normalization(potential.references, potential.shift, potential.scale)
+    model = SphereNet(**TINY_MODEL, out_channels=3)
+    with pytest.raises(ValueError, match=r"model: expected as many outputs as targets, 1 \(energy\), got 3"):
+        Potential(model, normalization, potential.names, potential.units)
 
 
 def test_potential_is_references_plus_scaled_network():
