@@ -10,7 +10,7 @@ from ..data.molecules import Batch
 from .config import Config
 from .metrics import ErrorSum
 from .optimization.ema import WeightAverage
-from .optimization.losses import total_loss
+from .optimization.losses import MeanLoss, loss_parts, total_loss
 from .optimization.optimizer import make_optimizer
 from .optimization.schedule import learning_rate, progress
 from .potential import Potential
@@ -35,7 +35,8 @@ class TrainingModule(pl.LightningModule):
         self.max_steps = max_steps
         self.average: WeightAverage | None = None
         self.train_errors, self.val_errors = ErrorSum.of(potential, scaled=True), ErrorSum.of(potential, scaled=True)
-        self.train_loss = self.val_loss = 0.0  # sums over graphs, tensors once there is a batch
+        self.train_loss = 0.0  # a sum over graphs, a tensor once there is a batch
+        self.val_loss = MeanLoss()
         self.lr = 0.0
         self.lr_of_other_budget: float | None = None  # of the last step before a resume with another budget
         self._minutes_before = 0.0
@@ -85,21 +86,23 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int):
         error, forces_error = self._errors(batch)
         self.val_errors.add(error, forces_error, batch.known)
-        loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
-        self.val_loss = self.val_loss + loss * batch.num_graphs
+        self.val_loss.add(loss_parts(self.config.loss, batch.of_known_targets(error), forces_error))
 
     def take_errors(self, part: str) -> dict[str, float]:
         """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units.
 
         Of targets with a limit on their errors, the share within it, too.
         """
-        errors, loss = getattr(self, f"{part}_errors"), getattr(self, f"{part}_loss")
-        means = {f"{part}_loss": float(loss) / errors.counts[0]}
+        errors = getattr(self, f"{part}_errors")
+        if part == "val":
+            loss = self.val_loss.take()
+        else:
+            loss, self.train_loss = float(self.train_loss) / errors.counts[0], 0.0
+        means = {f"{part}_loss": loss}
         found = errors.means(self.potential.scale)
         means |= {f"{part}_mae_{name}": value for name, value in found.mae.items()}
         means |= {f"{part}_within_{name}": value for name, value in found.within.items()}
         errors.clear()
-        setattr(self, f"{part}_loss", 0.0)
         return means
 
     def configure_optimizers(self):

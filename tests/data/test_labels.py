@@ -301,6 +301,12 @@ def test_molecules_without_a_label_do_not_count(tmp_path, capsys):
     assert found.rmse["energy"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-9)
     assert spreads(molecules, everything)["energy"] == pytest.approx(y.std(correction=0).item(), rel=1e-9)
     module = TrainingModule(potential, config, 1)
+    for part in (everything[:5], everything[5:]):  # with five and five energies, and 12 and 18 atoms with forces
+        module.validation_step(molecules[part], 0)
+    assert (config.loss.energy, config.loss.forces) == ("l1", "l1")
+    weighted = config.loss.energy_weight * error.abs().mean() + config.loss.forces_weight * forces_error.abs().mean()
+    expected = (weighted / normalization.scale).item()
+    assert module.take_errors("val")["val_loss"] == pytest.approx(expected, rel=1e-9)
     for batch in (molecules[everything], molecules[everything].mirrored(torch.ones(12, dtype=torch.bool))):
         error, forces_error = module._errors(batch)
         loss = total_loss(config.loss, batch.of_known_targets(error), forces_error)

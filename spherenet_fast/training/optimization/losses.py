@@ -24,12 +24,38 @@ def error_loss(kind: str, error: Tensor) -> Tensor:
     return (error.square().sum(-1) + 1e-12).sqrt().mean()
 
 
-def total_loss(config: LossConfig, energy_error: Tensor, forces_error: Tensor | None) -> Tensor:
-    """energy_weight * loss of energy_error [B, T] + forces_weight * loss of forces_error [N, 3] (None: no forces).
+def loss_parts(config: LossConfig, energy_error: Tensor, forces_error: Tensor | None) -> list[tuple[Tensor, int]]:
+    """The weighted losses of energies and, where there are any, of forces, each with the number of its errors.
 
-    energy_error is [n] where some targets have no label.
+    energy_error: [B, T], or [n] where some targets have no label. forces_error: [N, 3], or None: no forces.
     """
-    loss = config.energy_weight * error_loss(config.energy, energy_error)
-    if forces_error is None:
-        return loss
-    return loss + config.forces_weight * error_loss(config.forces, forces_error)
+    parts = [(config.energy_weight * error_loss(config.energy, energy_error), energy_error.numel())]
+    if forces_error is not None:
+        parts.append((config.forces_weight * error_loss(config.forces, forces_error), forces_error.numel()))
+    return parts
+
+
+def total_loss(config: LossConfig, energy_error: Tensor, forces_error: Tensor | None) -> Tensor:
+    """The sum of `loss_parts`, without their numbers."""
+    return sum(loss for loss, _ in loss_parts(config, energy_error, forces_error))
+
+
+class MeanLoss:
+    """The loss of many batches together: of each part the mean over all errors, in whatever batch they are."""
+
+    def __init__(self):
+        self.sums: list[Tensor | float] = []
+        self.counts: list[int] = []
+
+    def add(self, parts: list[tuple[Tensor, int]]) -> None:
+        """Take the `loss_parts` of a batch."""
+        self.sums, self.counts = self.sums or [0.0] * len(parts), self.counts or [0] * len(parts)
+        for number, (loss, count) in enumerate(parts):
+            self.sums[number] = self.sums[number] + loss.detach() * count
+            self.counts[number] += count
+
+    def take(self) -> float:
+        """The loss of what was added, which is then forgotten. A part without errors is 0."""
+        found = sum(float(part) / max(count, 1) for part, count in zip(self.sums, self.counts, strict=True))
+        self.sums, self.counts = [], []
+        return found
