@@ -26,7 +26,7 @@ def load(checkpoint, dtype: str, device: str = "cpu") -> tuple[Potential, float]
     """
     potential = Potential.load(checkpoint, device)
     factor = energy_factor(potential)
-    potential.model.to(getattr(torch, dtype))  # the references stay in float64
+    potential.model.to(getattr(torch, dtype))  # the atomic energies stay in float64
     return potential, factor
 
 

@@ -1,4 +1,4 @@
-"""A trained model with everything needed to use it: references, scale, targets, units."""
+"""A trained model with everything needed to use it: atomic energies, scale, targets, units."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ class Potential(nn.Module):
     Args:
         model: with one output per target. A class of your own is stored by its import path: the module that defines it
             must be there when the potential is loaded.
-        normalization: references and scale.
+        normalization: atomic energies, shift and scale.
         names: T names of the targets.
         units: T units, or None where unknown.
         forces: whether it was trained on forces (they are derivatives of the target "energy" in any case).
@@ -35,7 +35,7 @@ class Potential(nn.Module):
         config: the training configuration, as a dictionary.
 
     Raises:
-        ValueError: the model has not one output per target, or references, scale and units do not fit the names.
+        ValueError: the model has not one output per target, or atomic energies, scale and units do not fit the names.
     """
 
     def __init__(
@@ -52,12 +52,17 @@ class Potential(nn.Module):
         check_normalization(names, units, *normalization)
         _check_outputs(model.hparams.get("out_channels", len(names)), names)
         self.model = model
-        self.register_buffer("references", normalization.elements)
+        self.register_buffer("atomic_energies", normalization.elements)
         self.register_buffer("shift", normalization.shift)
         self.register_buffer("scale", normalization.scale)
         self.names, self.units, self.forces = tuple(names), tuple(units), forces
         self.elements = None if elements is None else tuple(elements)
         self.config = config
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        if prefix + "references" in state_dict:  # as earlier versions call it
+            state_dict[prefix + "atomic_energies"] = state_dict.pop(prefix + "references")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @classmethod
     def fit(cls, model: GraphNetwork3D, data, batch_size: int = 32) -> "Potential":
@@ -130,7 +135,7 @@ class Potential(nn.Module):
 
     def offset(self, data, num_graphs: int) -> Tensor:
         """What the network does not predict: [num_graphs, T] float64."""
-        atoms, batch = self.references.T[entry(data, "z")], entry(data, "batch")
+        atoms, batch = self.atomic_energies.T[entry(data, "z")], entry(data, "batch")
         if batch is None:
             return self.shift + atoms.sum(0, keepdim=True)
         return self.shift + atoms.new_zeros(num_graphs, atoms.shape[1]).index_add_(0, batch, atoms)
@@ -209,7 +214,7 @@ class Potential(nn.Module):
             ValueError: the model's class is made inside of a function, where it could not be found again.
         """
         weights = {**self.model.state_dict(), **(weights or {})}
-        normalization = {"elements": self.references, "shift": self.shift, "scale": self.scale}
+        normalization = {"elements": self.atomic_energies, "shift": self.shift, "scale": self.scale}
         return {
             "format": FORMAT,
             "model": model_name(type(self.model)),

@@ -60,7 +60,7 @@ def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
 
 
 def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Potential:
-    """A potential with fresh weights (by `training.seed`) and references and scale fitted to the training molecules.
+    """A potential with fresh weights (by `training.seed`), normalization fitted to the training molecules.
 
     Raises:
         ValueError: there are no training molecules, none of their atoms has a neighbor within the cutoff, or the model

@@ -198,7 +198,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
 
 
 def _device(wanted: str) -> str:
-    """ "cpu" or "cuda". float64, which references and sums of energies need, is missing on Apple's GPUs."""
+    """ "cpu" or "cuda". float64, which atomic energies and sums of energies need, is missing on Apple's GPUs."""
     if wanted == "gpu" and not torch.cuda.is_available():
         raise ValueError("config key 'training.device': expected cpu or auto where PyTorch finds no GPU, got 'gpu'")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

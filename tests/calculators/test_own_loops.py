@@ -73,7 +73,7 @@ def test_an_untrained_model_has_the_normalization_of_a_training(forces):
     molecules = random_molecules(30).choose(["energy"], forces=forces)
     expected = fit_normalization(molecules, torch.arange(30))
     potential = Potential.fit(SphereNet(**TINY_MODEL), molecules)
-    assert torch.equal(potential.references, expected.elements) and torch.equal(potential.scale, expected.scale)
+    assert torch.equal(potential.atomic_energies, expected.elements) and torch.equal(potential.scale, expected.scale)
 
 
 def test_missing_labels_do_not_count(model):

@@ -185,25 +185,34 @@ def test_standardized_errors_of_qm9():
 
 def test_a_potential_has_a_target_for_each_output():
     potential, _, _ = untrained()
-    normalization = Normalization(potential.references, potential.shift, potential.scale)
+    normalization = Normalization(potential.atomic_energies, potential.shift, potential.scale)
     model = SphereNet(**TINY_MODEL, out_channels=3)
     with pytest.raises(ValueError, match=r"model: expected as many outputs as targets, 1 \(energy\), got 3"):
         Potential(model, normalization, potential.names, potential.units)
 
 
-def test_potential_is_references_plus_scaled_network():
+def test_potential_is_atomic_energies_plus_scaled_network():
     potential, molecules, split = untrained()
     batch = molecules[split.train]
     energy, forces = potential.energy_and_forces(batch)
     assert energy.dtype == torch.float64 and energy.shape == (9, 1) and forces.shape == (81, 3)
     network, slope = potential.model.energy_and_forces(batch)
     counts = composition(molecules, split.train)
-    assert torch.allclose(energy, counts @ potential.references.T + potential.scale * network)
+    assert torch.allclose(energy, counts @ potential.atomic_energies.T + potential.scale * network)
     assert torch.allclose(forces, potential.scale * slope)
     assert torch.allclose(potential(batch), energy)
     single = molecules[0]
     single.batch = single.num_graphs = None
     assert torch.allclose(potential(single), potential(molecules[0]))
+
+
+def test_a_state_dict_of_earlier_versions_loads():
+    potential, other = untrained()[0], untrained()[0]
+    state = potential.state_dict()
+    state["references"] = state.pop("atomic_energies")
+    other.atomic_energies.zero_()
+    other.load_state_dict(state)
+    assert other.atomic_energies.any() and torch.equal(other.atomic_energies, potential.atomic_energies)
 
 
 def test_potential_survives_its_file(tmp_path):
