@@ -55,6 +55,17 @@ def test_lengths_in_bohr(tmp_path, bohr):
     check(sgdml(tmp_path / "h.npz", -14 / HARTREE, BOHR, forces, e_unit="au", r_unit=bohr), "Hartree")
 
 
+@pytest.mark.parametrize("name", ["E", "energies", "REF"])
+@pytest.mark.parametrize("together", [False, True])
+def test_the_unit_of_an_energy_of_another_name_in_a_packed_file(tmp_path, name, together):
+    label = dict(y=np.full((2, 1), -14.0), target_names=[name]) if together else {name: np.full(2, -14.0)}
+    pos, forces = np.concatenate([WATER] * 2), np.concatenate([FORCES] * 2)
+    np.savez(tmp_path / "f.npz", n_atoms=[3, 3], z=[8, 1, 1] * 2, pos=pos, forces=forces, e_unit="eV", **label)
+    check(read_molecules(tmp_path / "f.npz", dtype=torch.float64, keys={"energy": name}))
+    named = read_molecules(tmp_path / "f.npz")
+    assert (named.names, named.units) == ((name,), (None if name == "REF" else "eV",))
+
+
 def test_forces_in_another_unit_than_energies(tmp_path):
     for number, (unit, size) in enumerate((("eV/Ang", 1.0), ("hartree/bohr", HARTREE / BOHR), ("au", HARTREE / BOHR))):
         forces = FORCES / size

@@ -11,10 +11,10 @@
 Cells: ``cell`` or ``lattice``, [3, 3] for all structures or one for each, whose rows are the vectors; ``pbc``, one
 truth value, [3], or [3] for each. Without ``pbc`` structures repeat along the vectors that are not zero.
 
-Units: ``energy_unit`` or ``e_unit``, of QM9's energies and of labels with "energy" in their names; ``target_units
-[T]``; ``length_unit`` or ``r_unit``, of positions, cells and the lengths in the forces' unit; ``forces_unit`` or
-``f_unit``, as eV/Ang, where that is another one. Without them lengths are in Å, MD17's energies in kcal/mol and QM9's
-targets in the units of its paper; other labels have no unit.
+Units: ``energy_unit`` or ``e_unit``, of QM9's energies, of labels called E or with "energy" in their names, and of
+those that the user calls an energy; ``target_units [T]``; ``length_unit`` or ``r_unit``, of positions, cells and the
+lengths in the forces' unit; ``forces_unit`` or ``f_unit``, as eV/Ang, where that is another one. Without them lengths
+are in Å, MD17's energies in kcal/mol and QM9's targets in the units of its paper; other labels have no unit.
 
 Arrays that are not mentioned here are named in a warning, unless they tell of the data set alone.
 """
@@ -28,7 +28,7 @@ from ..centering import centered
 from ..file_units import in_stated_units
 from ..molecules import Molecules
 from ..reading import ReadOptions, as_stated
-from ..targets import QM9_TARGETS, canonical_target
+from ..targets import QM9_TARGETS, canonical_target, is_total_energy
 from ..units import force_units, is_energy, unit_name
 from .archives import Archive
 from .relaxations import packed_relaxations
@@ -71,14 +71,16 @@ def holds(source: str) -> bool:
 
 def read_source(source: str, options: ReadOptions) -> Molecules:
     corrected = {options.keys.get(name, name) for name in options.file_units}
-    molecules, units = read_stored(source, options.labels, options.dtype, options.relaxations, corrected)
+    energies = {label for name, label in options.keys.items() if is_total_energy(name, None)}
+    molecules, units = read_stored(source, options.labels, options.dtype, options.relaxations, corrected, energies)
     return as_stated(molecules, options, units)
 
 
-def read_stored(path, labels, dtype, relaxations, corrected=()) -> tuple[Molecules, dict[str, str]]:
+def read_stored(path, labels, dtype, relaxations, corrected=(), energies=()) -> tuple[Molecules, dict[str, str]]:
     """As `read_npz`, with lengths and forces as they are stored, and their units for `in_stated_units`.
 
     What the file says of the units of `corrected`, some of "energy", "length" and "forces", is not listened to.
+    `energies` are labels that are energies, whatever their names.
     """
     with Archive(path) as archive:
         units = _stated_units(archive, corrected)
@@ -88,7 +90,7 @@ def read_stored(path, labels, dtype, relaxations, corrected=()) -> tuple[Molecul
         elif relaxations:
             raise ValueError(f"data.relaxations: expected an array pos_initial in {path}, got {', '.join(archive)}")
         elif "n_atoms" in archive:
-            molecules = _packed(archive, dtype, energy_unit)
+            molecules = _packed(archive, dtype, energy_unit, energies)
         elif "train_pos" in archive:
             prefixes = ["train_"] + ["test_"] * ("test_pos" in archive)
             molecules = _frames(archive, dtype, prefixes, "_revised" * (labels == "revised"), energy_unit or "kcal/mol")
@@ -197,7 +199,7 @@ def _frames(archive: Archive, dtype: torch.dtype, prefixes: list[str], suffix: s
     )
 
 
-def _packed(archive: Archive, dtype: torch.dtype, unit: str | None) -> Molecules:
+def _packed(archive: Archive, dtype: torch.dtype, unit: str | None, energies) -> Molecules:
     """Molecules one after the other; `unit` is that of the energy where the archive states it."""
     if missing := {"z", "pos"} - set(archive):
         text = f"expected arrays n_atoms, z and pos, got none called {' or '.join(sorted(missing))}"
@@ -208,7 +210,8 @@ def _packed(archive: Archive, dtype: torch.dtype, unit: str | None) -> Molecules
 
     def unit_of(name, default=None):
         info = QM9_TARGETS.get(canonical_target(name))
-        return unit if unit and ("energy" in name.lower() or (info and is_energy(info.unit))) else default
+        named = "energy" in name.lower() or _MD17_NAMES.get(name) == "energy" or name in energies
+        return unit if unit and (named or (info and is_energy(info.unit))) else default
 
     if "y" in archive and "target_names" in archive:
         names = [canonical_target(name) for name in archive.texts("target_names")]
