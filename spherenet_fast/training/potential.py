@@ -1,5 +1,6 @@
 """A trained model with everything needed to use it: atomic energies, scale, targets, units."""
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -132,6 +133,12 @@ class Potential(nn.Module):
         shift, scale = (torch.tensor([value], dtype=torch.float64) for value in numbers)
         potential = cls(model, Normalization(elements, shift, scale), ["energy"], [unit_name(unit)], elements=known)
         return potential.to(next(model.parameters()).device).eval()
+
+    @property
+    def references(self) -> Tensor:
+        """The former name of `atomic_energies`."""
+        warnings.warn("Potential.references is deprecated: use atomic_energies", DeprecationWarning, stacklevel=2)
+        return self.atomic_energies
 
     def offset(self, data, num_graphs: int) -> Tensor:
         """What the network does not predict: [num_graphs, T] float64."""

@@ -212,6 +212,8 @@ def test_a_state_dict_of_earlier_versions_loads():
     state["references"] = state.pop("atomic_energies")
     other.atomic_energies.zero_()
     other.load_state_dict(state)
+    with pytest.warns(DeprecationWarning, match="Potential.references is deprecated: use atomic_energies"):
+        assert other.references is other.atomic_energies
     assert other.atomic_energies.any() and torch.equal(other.atomic_energies, potential.atomic_energies)
 
 
