@@ -1,7 +1,8 @@
 // Products of linear layers, out = x weight^T + bias. For one instruction set.
 //
 // A tile of the result stays in registers while the inner dimension runs past it. Every element is the sum, in the
-// order of the inner dimension, that starts with the bias (or with what is there): the same bits whatever the number of threads.
+// order of the inner dimension, that starts with the bias (or with what is there): the same bits whatever the number of
+// threads.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -36,7 +37,8 @@ void product_tile(const ProductCall<T>& call, const ProductPanel<T>& b, int64_t 
     if (call.accumulate) {
       for (int r = 0; r < kProductRows; ++r) {
         V start{};
-        std::memcpy(&start, call.out + (row + std::min(r, rows - 1)) * call.columns + column + v * W, sizeof(T) * count);
+        std::memcpy(&start, call.out + (row + std::min(r, rows - 1)) * call.columns + column + v * W,
+                    sizeof(T) * count);
         sum[r][v] = start;
       }
       continue;

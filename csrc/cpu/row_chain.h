@@ -25,9 +25,7 @@ struct Stretch {
     return lanes;
   }
   V load_or_zero(const T* from) const { return from ? load(from) : V{}; }
-  void store(T* to, const V& lanes) const {
-    std::memcpy(to + first, &lanes, kWhole ? sizeof(V) : sizeof(T) * count);
-  }
+  void store(T* to, const V& lanes) const { std::memcpy(to + first, &lanes, kWhole ? sizeof(V) : sizeof(T) * count); }
   // Adds to what `to` holds, or writes where that is nothing yet.
   void put(T* to, bool holds, const V& lanes) const { store(to, holds ? V(load(to) + lanes) : lanes); }
 };

@@ -1,8 +1,8 @@
 // row_chain: layers that treat every row alone, as one operator on the CPU. Its derivatives are put together in Python.
 //
 // `steps` has five numbers for each step, whose weight [width, width of source] and bias [width] (empty: none) stand at
-// its place in `weights` and `biases`: source, silu (0, 1), combine (0: nothing, 1: add, 2: multiply), other (-1: none),
-// and whether it is a result (0, 1). In all lists an empty tensor stands for what is absent or not wanted.
+// its place in `weights` and `biases`: source, silu (0, 1), combine (0: nothing, 1: add, 2: multiply), other (-1:
+// none), and whether it is a result (0, 1). In all lists an empty tensor stands for what is absent or not wanted.
 #include "../math/row_chain.h"
 
 #include <algorithm>
@@ -45,9 +45,9 @@ struct Layers {
 Layers read_layers(const Tensors& rows, const Tensors& weights, const Tensors& biases, const Numbers& steps) {
   STD_TORCH_CHECK(!rows.empty(), "rows: expected at least one tensor, got none");
   Layers layers{dense(rows), weights, dense(biases), steps};
-  STD_TORCH_CHECK(steps.size() == 5 * weights.size() && biases.size() == weights.size(), "steps: expected 5 numbers, a ",
-                  "weight and a bias for each step, got ", steps.size(), " numbers, ", weights.size(), " and ",
-                  biases.size());
+  STD_TORCH_CHECK(steps.size() == 5 * weights.size() && biases.size() == weights.size(),
+                  "steps: expected 5 numbers, a ", "weight and a bias for each step, got ", steps.size(), " numbers, ",
+                  weights.size(), " and ", biases.size());
   const Tensor& first = layers.rows[0];
   const Checks check("rows[0]", first);
   const ScalarType dtype = floating_dtype("rows[0]", first);
@@ -111,8 +111,8 @@ struct Plan {
   }
   void set_product(int k) {
     const Tensor& weight = layers.weights[k];
-    steps[k].product = {weight.size(1), weight.size(0), false, nullptr, data<T>(weight),
-                        data_or_null<T>(layers.biases[k])};
+    steps[k].product = {weight.size(1), weight.size(0),  false,
+                        nullptr,        data<T>(weight), data_or_null<T>(layers.biases[k])};
     pack(steps[k].product);
   }
   void set_back_product(int k) {
@@ -139,9 +139,8 @@ struct Plan {
   void run(Pass pass) {
     call.steps = steps.data();
     call.values = values.data();
-    torch::stable::parallel_for(0, parts(), 1, [&](int64_t begin, int64_t end) {
-      spherenet::row_chain(call, pass, begin, end);
-    });
+    torch::stable::parallel_for(0, parts(), 1,
+                                [&](int64_t begin, int64_t end) { spherenet::row_chain(call, pass, begin, end); });
   }
 
   // Runs with memory for the parts' sums, then adds the parts. The gradients of the weights, then of the biases.
