@@ -15,7 +15,7 @@ namespace {
 using Tensors = std::vector<Tensor>;
 using Numbers = std::vector<int64_t>;
 
-constexpr int64_t kTileRows = 96;  // at most: what the layers hand on stays in the cache
+constexpr int64_t kTileRows = 96;  // at most, twice with sums: what the layers hand on stays in the cache
 constexpr int64_t kFewRows = 24;   // at least, so that few rows are shared among threads
 constexpr int64_t kParts = 16;     // at most, where there are sums over rows
 constexpr int64_t kPartRows = 96;  // at least: every part has its own sums
@@ -88,7 +88,7 @@ struct Plan {
     call.num_rows = of.rows[0].size(0);
     const int64_t share = ((call.num_rows + kParts - 1) / kParts + 11) / 12 * 12;  // a multiple of the products' tiles
     call.part_rows = with_sums ? std::max(share, kPartRows) : std::clamp(share, kFewRows, kTileRows);
-    call.tile_rows = std::min(call.part_rows, kTileRows);
+    call.tile_rows = std::min(call.part_rows, with_sums ? 2 * kTileRows : kTileRows);
     call.num_inputs = of.inputs();
     call.num_steps = of.count();
     for (const Tensor& t : of.rows) values.push_back({t.size(1), data<T>(t)});
