@@ -5,5 +5,6 @@
 #include "product.h"
 #include "radial_basis.h"
 #include "radial_filter.h"
+#include "row_chain.h"
 #include "silu.h"
 #include "smooth_torsion.h"

@@ -74,7 +74,7 @@ template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end) {
   constexpr int W = kLanes<T>;
   const int64_t N = call.a_columns, K = call.b_columns;
-  std::fill(call.out + begin * K, call.out + end * K, T(0));
+  if (!call.accumulate) std::fill(call.out + begin * K, call.out + end * K, T(0));
   T tail[kOuterBlock * W];  // the last columns of b, padded to a vector
   const int64_t tail_first = K / W * W;
   for (int64_t first = 0; first < call.num_rows; first += kOuterBlock) {

@@ -1,7 +1,8 @@
 // Products of linear layers, out = x weight^T + bias. For one instruction set.
 //
 // A tile of the result stays in registers while the inner dimension runs past it. Every element is the sum, in the
-// order of the inner dimension, that starts with the bias: the same bits whatever the number of threads.
+// order of the inner dimension, that starts with the bias (or with what is there): the same bits whatever the number of
+// threads.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -32,6 +33,16 @@ void product_tile(const ProductCall<T>& call, const ProductPanel<T>& b, int64_t 
   for (int r = 0; r < kProductRows; ++r) x[r] = call.x + (row + std::min(r, rows - 1)) * call.inner;
   V sum[kProductRows][kVectors];
   for (int v = 0; v < kVectors; ++v) {
+    const int count = std::min(columns - v * W, W);
+    if (call.accumulate) {
+      for (int r = 0; r < kProductRows; ++r) {
+        V start{};
+        std::memcpy(&start, call.out + (row + std::min(r, rows - 1)) * call.columns + column + v * W,
+                    sizeof(T) * count);
+        sum[r][v] = start;
+      }
+      continue;
+    }
     V start{};
     if (call.bias && columns - v * W >= W) {
       std::memcpy(&start, call.bias + column + v * W, sizeof(V));

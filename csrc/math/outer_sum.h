@@ -11,6 +11,7 @@ struct OuterSumCall {
   const T* a;                              // [M, N]
   const T* b;                              // [M, K]
   T* out;                                  // [N, K]
+  bool accumulate;                         // the sums are added to what out holds
 };
 template <class T>
 void outer_sum(const OuterSumCall<T>& call, int64_t begin, int64_t end);

@@ -14,6 +14,7 @@ struct ProductCall {
   const T* bias;           // [N], or null, which is 0
   T* packed;               // what pack_product has written; null where that is nothing
   T* out;                  // [M, N]
+  bool accumulate;         // the sums start with what out holds instead of bias
 };
 constexpr int64_t kProductChunk = 96;  // rows, a multiple of the kernels' tiles
 template <class T>

@@ -34,8 +34,14 @@ SN_HD V exponential(const V& unbounded) {
   const V shifted = x * T(1.44269504088896340736) + kRound;
   const V n = shifted - kRound;
   const V r = (x - n * kHigh) - n * kLow;
-  V sum = V{} + T(1);
-  for (int k = kFloat ? 7 : 13; k > 0; --k) sum = sum * r * (T(1) / k) + T(1);
+  constexpr int kDegree = kFloat ? 7 : 13;
+  double factorial = 1;
+  for (int k = 2; k <= kDegree; ++k) factorial *= k;
+  V sum = V{} + T(1 / factorial);
+  for (int k = kDegree; k > 0; --k) {
+    factorial /= k;
+    sum = sum * r + T(1 / factorial);
+  }
   // The low bits of `shifted` hold n: added to the exponent they multiply by 2^n.
   Integer exponent, bits;
   __builtin_memcpy(&exponent, &shifted, sizeof(V));

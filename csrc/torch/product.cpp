@@ -24,8 +24,8 @@ Tensor product(Tensor x_, Tensor weight_, OptionalTensor bias_) {
   Tensor out = empty(x, {x.size(0), weight.size(0)});
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
-    ProductCall<T> call{x.size(1),       weight.size(0), transposed, data<T>(x),
-                        data<T>(weight), data<T>(bias),  nullptr,    mutable_data<T>(out)};
+    ProductCall<T> call{x.size(1),     weight.size(0), transposed,           data<T>(x), data<T>(weight),
+                        data<T>(bias), nullptr,        mutable_data<T>(out), false};
     const int64_t rows = x.size(0);
     const Tensor packed = empty(x, {pack_product(call, false)});
     if (packed.numel()) {

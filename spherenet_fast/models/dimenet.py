@@ -1,13 +1,12 @@
 """DimeNet (Gasteiger et al., "Directional message passing for molecular graphs", ICLR 2020)."""
 
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import ranges
-from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual, in_edge_slices
+from ..nn.blocks import AtomOutput, Dense, EdgeEmbedding, EdgeUpdate, Geometry, RadialBasis, Residual
 from ..nn.framework import SphericalMessagePassing, System
 from .pyg import copied, dimenet_hparams, dimenet_state
 
@@ -44,12 +43,12 @@ class BilinearInteraction(EdgeUpdate):
             x.repeat(1, num_bilinear), geometry.radial, geometry.direction, None, geometry.graph,
             self.lin_sbf.weight, of_gate, None, None, angle_at="receiver",
         )  # fmt: skip
-        return in_edge_slices(partial(self._after, operators=operators), e1, geometry.bessel, sums)
 
-    def _after(self, e1: Tensor, bessel: Tensor, sums: Tensor, operators) -> tuple[Tensor, Tensor]:
-        """e1 [E, H], bessel [E, K], sums [E, num_bilinear H] -> the next e1, e2 [E, H]."""
-        h = self.lin_ji.silu(e1, operators) + operators.linear(sums, self.W.flatten(1))
-        return self.end(h, e1, bessel, operators)
+        def after(e1, bessel, sums):  # [E, H], [E, K], [E, num_bilinear H] -> the next e1, e2
+            h = self.lin_ji.silu(e1, operators) + operators.linear(sums, self.W.flatten(1))
+            return self.end(h, e1, bessel, operators)
+
+        return operators.row_chain(after, e1, geometry.bessel, sums)
 
 
 class DimeNet(SphericalMessagePassing):

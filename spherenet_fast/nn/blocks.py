@@ -16,8 +16,6 @@ from ..ops.reference import envelope
 from .basis import spherical_bessel_constants
 from .ranges import NUM_ELEMENTS
 
-SLICE = 4096  # edges
-
 
 class Geometry(NamedTuple):
     """What the blocks know of the positions."""
@@ -50,25 +48,6 @@ class Dense(nn.Linear):
 def shifted_softplus(x: Tensor) -> Tensor:
     """ln((1 + e^x) / 2), which is 0 at 0. x: any shape."""
     return torch.nn.functional.softplus(x) - math.log(2)
-
-
-def in_edge_slices(function, *rows: Tensor) -> tuple[Tensor, Tensor]:
-    """function(*rows), which treats every edge alone: on the CPU slice by slice where no derivative is wanted.
-
-    rows: tensors [E, ...]. A slice's messages stay in the cache, and a large system needs no large temporaries, whose
-    fresh pages would cost more than the arithmetic on them.
-    """
-    num_edges = rows[0].shape[0]
-    whole = not rows[0].is_cpu or num_edges <= SLICE or torch.is_grad_enabled()
-    if whole or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return function(*rows)
-    out = None
-    for start in range(0, num_edges, SLICE):
-        part = function(*(tensor[start : start + SLICE] for tensor in rows))
-        out = out or tuple(tensor.new_empty(num_edges, tensor.shape[1]) for tensor in part)
-        for rows_out, piece in zip(out, part, strict=True):
-            rows_out[start : start + SLICE] = piece
-    return out
 
 
 def harmonics_with_cosines(num_spherical: int) -> Tensor:
@@ -248,26 +227,25 @@ class Interaction(EdgeUpdate):
         self.lin_t2.weight[:, 0] = 1
 
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
-        x_ji, x_kj = in_edge_slices(lambda *rows: self._before(*rows, operators), e1, geometry.bessel)
+        # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
+        weight = operators.linear(self.lin_rbf2.weight, self.lin_rbf1.weight.t())
+
+        def before(e1, bessel):  # [E, H], [E, K] -> [E, H], [E, C]
+            x_ji = self.lin_ji.silu(e1, operators)
+            x_kj = operators.radial_filter(self.lin_kj.silu(e1, operators), bessel, weight)
+            return x_ji, self.lin_down.silu(x_kj, operators)
+
+        def after(e1, bessel, x_ji, message):  # [E, H], [E, K], [E, H], [E, C] -> the next e1, e2
+            return self.end(x_ji + self.lin_up.silu(message, operators), e1, bessel, operators)
+
+        x_ji, x_kj = operators.row_chain(before, e1, geometry.bessel)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
         if self.even is not None:
             weights[2] = weights[2] * self.even
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.torsion, geometry.graph, *weights, self.basis
         )
-        return in_edge_slices(lambda *rows: self._after(*rows, operators), e1, geometry.bessel, x_ji, message)
-
-    def _before(self, e1: Tensor, bessel: Tensor, operators) -> tuple[Tensor, Tensor]:
-        """e1 [E, H], bessel [E, K] -> x_ji [E, H], x_kj [E, C]."""
-        x_ji = self.lin_ji.silu(e1, operators)
-        # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
-        weight = operators.linear(self.lin_rbf2.weight, self.lin_rbf1.weight.t())
-        x_kj = operators.radial_filter(self.lin_kj.silu(e1, operators), bessel, weight)
-        return x_ji, self.lin_down.silu(x_kj, operators)
-
-    def _after(self, e1: Tensor, bessel: Tensor, x_ji: Tensor, message: Tensor, operators) -> tuple[Tensor, Tensor]:
-        """e1, x_ji [E, H], bessel [E, K], message [E, C] -> the next e1, e2 [E, H]."""
-        return self.end(x_ji + self.lin_up.silu(message, operators), e1, bessel, operators)
+        return operators.row_chain(after, e1, geometry.bessel, x_ji, message)
 
 
 class AtomOutput(nn.Module):
@@ -291,7 +269,11 @@ class AtomOutput(nn.Module):
         self.lin = Dense(width, out_channels, bias=False)
 
     def forward(self, e_v: Tensor, operators) -> Tensor:
-        v = e_v if self.lin_up is None else self.lin_up(e_v, operators)
-        for layer in self.lins:
-            v = layer.silu(v, operators)
-        return self.lin(v, operators)
+        def output(v):
+            if self.lin_up is not None:
+                v = self.lin_up(v, operators)
+            for layer in self.lins:
+                v = layer.silu(v, operators)
+            return (self.lin(v, operators),)
+
+        return operators.row_chain(output, e_v)[0]

@@ -17,6 +17,7 @@ from .neighbors import neighbor_edges, neighbor_pointers
 from .product import outer_sum
 from .radial_basis import radial_basis
 from .radial_filter import radial_filter
+from .row_chain import row_chain
 from .segment_sum import gather, segment_sum
 from .silu import silu
 from .smooth_torsion import smooth_torsion
@@ -32,6 +33,7 @@ __all__ = [
     "outer_sum",
     "radial_basis",
     "radial_filter",
+    "row_chain",
     "segment_sum",
     "silu",
     "smooth_torsion",

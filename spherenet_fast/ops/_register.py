@@ -83,6 +83,18 @@ def wanted_gradients(ctx) -> list[bool]:
     return [needed and wanted(next(nodes)) for needed in ctx.needs_input_grad]
 
 
+def left_to_torch(x: Tensor) -> bool:
+    """Whether layers on x are torch's: compiled or traced code chooses its products itself, and under autocast they
+    have another precision."""
+    device = x.device.type
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0  # make_fx and its like
+        or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
+    )
+
+
 def graph_arrays(graph) -> tuple[Tensor, ...]:
     """The five arrays of a graph that the compiled operators take."""
     return graph.in_ptr, graph.out_ptr, graph.out_edge, graph.rev, graph.triplet_ptr

@@ -3,34 +3,31 @@
 import torch
 from torch import Tensor
 
-from ._register import compiled, no_third_derivative, wanted_gradients
+from ._register import compiled, left_to_torch, no_third_derivative, wanted_gradients
 from .product import column_sum, outer_sum, product
+from .row_chain import Row
 from .silu import silu
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
-    if _left_to_torch(x):
+    """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N].
+
+    In a `row_chain`, x stands for a tensor.
+    """
+    if isinstance(x, Row):
+        return x.linear(weight, bias)
+    if left_to_torch(x):
         return torch.nn.functional.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 
 
 def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """silu(x weight^T + bias), twice differentiable. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
-    if _left_to_torch(x):
+    if isinstance(x, Row):
+        return x.linear(weight, bias, with_silu=True)
+    if left_to_torch(x):
         return silu(torch.nn.functional.linear(x, weight, bias))
     return _LinearSilu.apply(x, weight, bias)[0]
-
-
-def _left_to_torch(x: Tensor) -> bool:
-    """Compiled or traced code chooses its products itself, and under autocast they have another precision."""
-    device = x.device.type
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0  # make_fx and its like
-        or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
-    )
 
 
 class _Linear(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ._register import compiled, fake, twice_differentiable, wanted_gradients
+from .row_chain import Row
 
 
 def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
@@ -10,6 +11,8 @@ def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
 
     x [E, H]; bessel [E, K] of `radial_basis`, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
     """
+    if isinstance(x, Row):
+        return bessel.linear(weight) * x
     return compiled.radial_filter(x, bessel, weight)
 
 

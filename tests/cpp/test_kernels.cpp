@@ -17,6 +17,7 @@
 #include "../../csrc/math/silu.h"
 #include "../../csrc/math/torsion_reference.h"
 #include "passes.h"
+#include "row_chain.h"
 
 using namespace spherenet;
 using namespace spherenet::test;
@@ -269,7 +270,7 @@ void check_outer_sum(int64_t rows, int64_t N, int64_t K) {
   Random random(8);
   const auto a = random.numbers<T>(rows * N), b = random.numbers<T>(rows * K);
   auto found = unwritten<T>(N * K);
-  const OuterSumCall<T> call{rows, N, K, a.data(), b.data(), found.data()};
+  const OuterSumCall<T> call{rows, N, K, a.data(), b.data(), found.data(), false};
   const int64_t middle = N / 2;
   outer_sum(call, middle, N);
   outer_sum(call, 0, middle);
@@ -323,6 +324,7 @@ void check_everything() {
   check_radial_filter(1, 1, 1);
   check_radial_filter(131, 37, 6);
   check_radial_filter(4, 64, 16);
+  for (int64_t rows : {1, 24, 131}) check_row_chain(rows);
   for (int64_t rows : {0, 1, 700})
     for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1, 1}, {17, 6}, {9, 50}, {16, 128}}) {
       check_outer_sum<float>(rows, N, K);

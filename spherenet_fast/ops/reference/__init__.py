@@ -12,6 +12,7 @@ from .linear import linear, linear_silu
 from .product import outer_sum
 from .radial_basis import envelope, radial_basis, spherical_bessel
 from .radial_filter import radial_filter
+from .row_chain import row_chain
 from .segment_sum import gather, segment_sum
 from .silu import silu
 from .smooth_torsion import smooth_torsion
@@ -27,6 +28,7 @@ __all__ = [
     "outer_sum",
     "radial_basis",
     "radial_filter",
+    "row_chain",
     "segment_sum",
     "silu",
     "smooth_torsion",

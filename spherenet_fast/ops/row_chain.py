@@ -1,0 +1,292 @@
+"""Layers that treat every row alone, as one operator: on the CPU a tile of rows goes through all of them at once.
+
+A function of rows is written once, for tensors, and works for both: `row_chain(function, *rows)` calls it with
+placeholders that record what is done to them, and runs the record. Elsewhere it is called with the tensors.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._register import compiled, fake, left_to_torch, no_third_derivative, wanted_gradients
+from .product import product
+from .silu import silu
+
+
+def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
+    """function(*rows), which treats every row alone, without its temporaries; twice differentiable.
+
+    rows: tensors of two dimensions, [M, ...]. `function` returns a tuple of tensors with M rows. It may apply `linear`,
+    `linear_silu` and `radial_filter`, and add a tensor to the result of a layer, once: x + linear_silu(x, weight).
+    Each of its results is the result of a layer. Raises TypeError for anything else.
+    """
+    if not rows[0].is_cpu or not len(rows[0]) or left_to_torch(rows[0]):
+        return function(*rows)
+    record = _Record(len(rows))
+    results = function(*(Row(record, number) for number in range(len(rows))))
+    steps = record.finished(results)
+    tensors = [*rows, *record.weights, *(bias for bias in record.biases if bias is not None)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _RowChain.apply(steps, *rows, *record.weights, *record.biases)[: len(results)]
+    return tuple(compiled.row_chain(rows, record.weights, _or_empty(record.biases, rows[0]), steps.numbers, False))
+
+
+class Row:
+    """What stands for a tensor [M, width] while a chain is recorded."""
+
+    def __init__(self, record: "_Record", number: int):
+        self._record, self._number = record, number
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None, with_silu: bool = False) -> "Row":
+        return self._record.layer(self, weight, bias, with_silu)
+
+    def __add__(self, other: "Row") -> "Row":
+        return self._record.combine(self, other, _ADD)
+
+    def __mul__(self, other: "Row") -> "Row":
+        return self._record.combine(self, other, _MULTIPLY)
+
+
+_ADD, _MULTIPLY = 1, 2
+
+
+class _Steps(NamedTuple):
+    """What the compiled operators are told of a chain besides its tensors."""
+
+    inputs: int
+    numbers: list[int]  # of each step: source, silu, combine, other, whether it is a result
+    results: list[int]  # the steps that are results
+    used: list[bool]  # whether a later step takes the value of this one
+
+    @property
+    def count(self) -> int:
+        return len(self.numbers) // 5
+
+    def layers(self) -> list[list[int]]:
+        return [self.numbers[5 * k : 5 * k + 5] for k in range(self.count)]
+
+
+class _Record:
+    def __init__(self, inputs: int):
+        self.inputs = inputs
+        self.steps: list[list[int]] = []
+        self.used: list[bool] = []
+        self.weights: list[Tensor] = []
+        self.biases: list[Tensor | None] = []
+
+    def layer(self, source: Row, weight: Tensor, bias: Tensor | None, with_silu: bool) -> Row:
+        self.steps.append([self._use(source), int(with_silu), 0, -1, 0])
+        self.used.append(False)
+        self.weights.append(weight)
+        self.biases.append(bias)
+        return Row(self, self.inputs + len(self.steps) - 1)
+
+    def combine(self, a: Row, b: Row, how: int) -> Row:
+        """The result of the last layer, which is `a` or `b` and from now on the combination."""
+        last = self.inputs + len(self.steps) - 1
+        row, other = (a, b) if getattr(a, "_number", None) == last else (b, a)
+        step = self.steps[-1] if self.steps else None
+        if not isinstance(other, Row) or row._number != last or step is None or step[2] or self.used[-1]:
+            raise TypeError("row_chain: expected the result of the layer before, once, as one of two that are combined")
+        row._number = None  # what it was is nowhere
+        step[2], step[3] = how, self._use(other)
+        return Row(self, last)
+
+    def finished(self, results) -> _Steps:
+        if not isinstance(results, tuple):
+            raise TypeError(f"row_chain: expected a function that returns a tuple, got {type(results).__name__}")
+        numbers = [self._use(row) - self.inputs for row in results]
+        if min(numbers, default=-1) < 0 or sorted(set(numbers)) != numbers:
+            raise TypeError("row_chain: expected results of layers, in the order of the layers, got something else")
+        for number in numbers:
+            self.steps[number][4] = 1
+        used = [
+            any(index + self.inputs in (step[0], step[3]) for step in self.steps) for index in range(len(self.steps))
+        ]
+        return _Steps(self.inputs, [number for step in self.steps for number in step], numbers, used)
+
+    def _use(self, row: Row) -> int:
+        if not isinstance(row, Row) or row._record is not self or row._number is None:
+            raise TypeError(f"row_chain: expected a value of this chain, got {row!r}")
+        if row._number >= self.inputs:
+            self.used[row._number - self.inputs] = True
+        return row._number
+
+
+# ---- derivatives -----------------------------------------------------------------------------------------------------
+# h, the layers' results before the activation, are results, too, so that what a second derivative finds for them joins
+# the cotangents before the products of the backward pass, not after. An empty tensor stands for what is absent.
+
+
+def _or_empty(tensors, like: Tensor) -> list[Tensor]:
+    empty = like.new_empty(0)
+    return [empty if tensor is None else tensor for tensor in tensors]
+
+
+def _split(tensors, *sizes: int) -> list[list]:
+    parts, first = [], 0
+    for size in sizes:
+        parts.append(list(tensors[first : first + size]))
+        first += size
+    return parts
+
+
+def _asked(gradients, inputs, wanted: list[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients that are wanted and are there."""
+    return tuple(
+        gradient if yes and gradient is not None and tensor is not None and gradient.shape == tensor.shape else None
+        for gradient, tensor, yes in zip(gradients, inputs, wanted)
+    )
+
+
+class _RowChain(torch.autograd.Function):
+    """steps, rows, weights, biases -> results, h."""
+
+    @staticmethod
+    def forward(ctx, steps: _Steps, *tensors: Tensor | None):
+        rows, weights, biases = _split(tensors, steps.inputs, steps.count, steps.count)
+        out = compiled.row_chain(rows, weights, _or_empty(biases, rows[0]), steps.numbers, True)
+        results, h = out[: len(steps.results)], out[len(steps.results) :]
+        at_hand = {k: result for k, result in zip(steps.results, results, strict=True) if steps.used[k]}
+        ctx.save_for_backward(*tensors, *h, *(at_hand.get(k) for k in range(steps.count)))
+        ctx.steps = steps
+        ctx.set_materialize_grads(False)
+        return tuple(out)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor | None):
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
+        _, *wanted = wanted_gradients(ctx)
+        # a second derivative may follow where this one is recorded
+        of_inputs = _RowChainBackward.apply(ctx.steps, wanted, torch.is_grad_enabled(), *grads, *ctx.saved_tensors)
+        return None, *of_inputs
+
+
+class _RowChainBackward(torch.autograd.Function):
+    """Cotangents of results and h, then what `_RowChain` has saved -> gradients of rows, weights and biases."""
+
+    @staticmethod
+    def forward(ctx, steps: _Steps, wanted: list[bool], keep: bool, *tensors: Tensor | None):
+        n = steps.count
+        ctx.steps, ctx.sizes = steps, (len(steps.results), n, steps.inputs, n, n, n, n)
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        grads, *others = _split(tensors, *ctx.sizes)
+        of_step = dict(zip(steps.results, grads, strict=True))
+        grads_h, rows, weights, biases, h, known = others
+        like = rows[0]
+        out = compiled.row_chain_backward(
+            _or_empty([of_step.get(k) for k in range(n)], like), _or_empty(grads_h, like), rows, weights,
+            _or_empty(biases, like), h, _or_empty(known, like), steps.numbers,
+            [int(yes) for yes in wanted[: steps.inputs]], any(wanted[steps.inputs :]), keep,
+        )  # fmt: skip
+        ctx.grad_values = out[len(wanted) :]
+        return _asked(out, [*rows, *weights, *biases], wanted)
+
+    @staticmethod
+    def backward(ctx, *tangents: Tensor | None):
+        if all(tangent is None for tangent in tangents):
+            return (None,) * len(ctx.needs_input_grad)
+        wanted = wanted_gradients(ctx)[3:]
+        _, for_grads_h, *_ = _split(wanted, *ctx.sizes)
+        if any(for_grads_h):  # they come from a double backward
+            no_third_derivative(ctx)
+        steps, tensors = ctx.steps, ctx.saved_tensors
+        _, _, rows, *_ = _split(tensors, *ctx.sizes)
+        of_rows, of_parameters = tangents[: steps.inputs], tangents[steps.inputs :]
+        if any(tangent is not None for tangent in of_parameters):
+            grads = _DoubleBackwardOfLayers.apply(steps, ctx.sizes, wanted, *tangents, *tensors)
+        else:
+            given = _or_empty(of_rows, rows[0])
+            grads = _RowChainDoubleBackward.apply(steps, ctx.sizes, wanted, *given, *ctx.grad_values, *tensors)
+        return None, None, None, *grads
+
+
+class _RowChainDoubleBackward(torch.autograd.Function):
+    """Cotangents of the rows' gradients, cotangents of all values, what `_RowChainBackward` has saved
+
+    -> gradients of the results' cotangents, of rows, weights and h, and None for the others.
+    """
+
+    @staticmethod
+    def forward(ctx, steps: _Steps, sizes: tuple[int, ...], wanted: list[bool], *tensors: Tensor | None):
+        n = steps.count
+        tangents, grad_values, grads, grads_h, rows, weights, biases, h, known = _split(
+            tensors, steps.inputs, n, *sizes
+        )
+        like = rows[0]
+        _, _, _, for_weights, *_ = _split(wanted, *sizes)
+        out = compiled.row_chain_double_backward(
+            tangents, grad_values, rows, weights, _or_empty(biases, like), h, _or_empty(known, like), steps.numbers,
+            any(for_weights),
+        )  # fmt: skip
+        of_values, of_rows, of_weights, of_h = _split(out, n, steps.inputs, n, n)
+        of_grads = [of_values[k] for k in steps.results]
+        none = [None] * n
+        gradients = [*of_grads, *none, *of_rows, *of_weights, *none, *of_h, *none]
+        return _asked(gradients, tensors[-len(gradients) :], wanted)
+
+    backward = staticmethod(no_third_derivative)
+
+
+class _DoubleBackwardOfLayers(torch.autograd.Function):
+    """The same where there are cotangents of the parameters' gradients: of the layers one after the other."""
+
+    @staticmethod
+    def forward(ctx, steps: _Steps, sizes: tuple[int, ...], wanted: list[bool], *tensors: Tensor | None):
+        given = steps.inputs + 2 * steps.count
+        tangents, saved = tensors[:given], tensors[given:]
+        leaves = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in saved]
+        grads, _, rows, weights, biases, *_ = _split(leaves, *sizes)
+        with torch.enable_grad():
+            values = _layers(steps, rows, weights, biases)
+            pairs = [(values[k], grad) for k, grad in zip(steps.results, grads, strict=True) if grad is not None]
+            asked, cotangents = zip(*((x, t) for x, t in zip([*rows, *weights, *biases], tangents) if t is not None))
+            outputs, grad_outputs = zip(*pairs)
+            first = torch.autograd.grad(outputs, asked, grad_outputs, create_graph=True)
+        variables = [leaf for leaf, yes in zip(leaves, wanted, strict=True) if yes]
+        found = iter(torch.autograd.grad(first, variables, cotangents, allow_unused=True))
+        return tuple(next(found) if yes else None for yes in wanted)
+
+    backward = staticmethod(no_third_derivative)
+
+
+def _layers(steps: _Steps, rows: list[Tensor], weights: list[Tensor], biases: list[Tensor | None]) -> list[Tensor]:
+    """The values of all steps, layer by layer."""
+    values = list(rows)
+    for (source, with_silu, combine, other, _), weight, bias in zip(steps.layers(), weights, biases, strict=True):
+        h = product(values[source], weight, bias)
+        value = silu(h) if with_silu else h
+        if combine:
+            value = value + values[other] if combine == _ADD else value * values[other]
+        values.append(value)
+    return values[steps.inputs :]
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@fake("row_chain")
+def _(rows, weights, biases, steps, save):
+    num_rows, widths = rows[0].shape[0], [weight.shape[0] for weight in weights]
+    kept = [width for k, width in enumerate(widths) if steps[5 * k + 4]] + (widths if save else [])
+    return [rows[0].new_empty(num_rows, width) for width in kept]
+
+
+@fake("row_chain_backward")
+def _(grads, grads_h, rows, weights, biases, h, results, steps, wanted, of_weights, keep):
+    of_rows = [row.new_empty(row.shape if yes else (0, row.shape[1])) for row, yes in zip(rows, wanted, strict=True)]
+    of_parameters = [tensor.new_empty(tensor.shape if of_weights else (0,)) for tensor in [*weights, *biases]]
+    return of_rows + of_parameters + ([tensor.new_empty(tensor.shape) for tensor in h] if keep else [])
+
+
+@fake("row_chain_double_backward")
+def _(tangents, grad_values, rows, weights, biases, h, results, steps, of_weights):
+    of_values = [t.new_empty(t.shape if steps[5 * k + 4] else (0, t.shape[1])) for k, t in enumerate(h)]
+    factors = {steps[5 * k + 3] for k in range(len(h)) if steps[5 * k + 2] == _MULTIPLY}
+    of_rows = [row.new_empty(row.shape if v in factors else (0, row.shape[1])) for v, row in enumerate(rows)]
+    of_weights = [weight.new_empty(weight.shape if of_weights else (0,)) for weight in weights]
+    return of_values + of_rows + of_weights + [tensor.new_empty(tensor.shape) for tensor in h]

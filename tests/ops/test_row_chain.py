@@ -1,0 +1,206 @@
+"""Chains of layers over rows as one operator, against the layers one after the other in float64."""
+
+import itertools
+
+import pytest
+import torch
+from operator_cases import assert_close, cast, derivatives
+
+from spherenet_fast import ops
+from spherenet_fast.ops import reference
+
+# ten layers, each a sum of some twenty products rounded to 6e-8 (float64: 1e-16), and as much again for each derivative
+PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-13)]
+WIDTH, NARROW, RADIAL = 21, 6, 3  # not multiples of any register
+LAYERS = {"a": WIDTH, "b": WIDTH, "c": WIDTH, "d": WIDTH}
+
+
+def inputs(rows, dtype=torch.float64):
+    """Three tensors of rows, then weights and biases."""
+    generator = torch.Generator().manual_seed(rows)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    given = {"x": normal(rows, WIDTH), "y": normal(rows, WIDTH), "bessel": normal(rows, RADIAL)}
+    for name in LAYERS:
+        given |= {name: normal(WIDTH, WIDTH) / WIDTH**0.5, f"{name}_bias": normal(WIDTH)}
+    return given | {"down": normal(NARROW, WIDTH) / 5, "up": normal(WIDTH, NARROW) / 2, "radial": normal(WIDTH, RADIAL)}
+
+
+def interaction(operators):
+    """Everything that a chain may contain: sums, residuals, products, layers with and without activation and bias."""
+
+    def run(x, y, bessel, a, a_bias, b, b_bias, c, c_bias, d, d_bias, down, up, radial):
+        def chain(x, y, bessel):
+            h = operators.linear_silu(x, a, a_bias) + y
+            filtered = operators.radial_filter(operators.linear_silu(h, b, b_bias), bessel, radial)
+            narrow = operators.linear_silu(filtered, down)
+            h = h + operators.linear_silu(operators.linear(narrow, up), c, c_bias)
+            h = operators.linear(h, d, d_bias) + h
+            return narrow, h, operators.radial_filter(h, bessel, radial)
+
+        return operators.row_chain(chain, x, y, bessel)
+
+    return run
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("rows", [0, 1, 7, 130, 2000])  # one tile and less, some, those of several parts
+def test_values_and_derivatives(rows, dtype, tolerance, instruction_set):
+    given = inputs(rows, dtype)
+    found = derivatives(interaction(ops), given)
+    assert all(tensor.dtype == dtype for tensor in found.values())
+    assert_close(found, derivatives(interaction(reference), cast(given, torch.float64)), tolerance)
+
+
+@pytest.mark.parametrize("asked", [("x",), ("y",), ("bessel",), ("x", "y", "bessel"), ("x", "a"), ("d_bias",)])
+def test_second_derivatives_through_some_gradients(asked):
+    """Forces are the gradient of rows alone; those of the parameters take another path."""
+    given = inputs(40)
+
+    def second(operators):
+        leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+        value = sum(result.pow(2).sum() for result in interaction(operators)(**leaves))
+        first = torch.autograd.grad(value, [leaves[name] for name in asked], create_graph=True)
+        return torch.autograd.grad(sum(gradient.pow(2).sum() for gradient in first), list(leaves.values()))
+
+    for name, found, expected in zip(given, second(ops), second(reference), strict=True):
+        # float64; sums of 40 rows of order 100
+        torch.testing.assert_close(
+            found, expected, rtol=1e-11, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("used", list(itertools.product([True, False], repeat=3))[:-1])
+def test_cotangents_of_some_results_alone(used):
+    given = inputs(30)
+
+    def first(operators):
+        leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+        results = interaction(operators)(**leaves)
+        value = sum(result.pow(2).sum() for result, yes in zip(results, used, strict=True) if yes)
+        return torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
+
+    for found, expected in zip(first(ops), first(reference), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)  # float64, sums of 30 rows
+
+
+@pytest.mark.parametrize("wanted", [("x",), ("bessel",), ("a",), ("up", "y"), ("c_bias",)])
+def test_derivatives_by_some_inputs_alone(wanted):
+    given = inputs(150, torch.float32)
+    leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+    everything = dict(
+        zip(leaves, torch.autograd.grad(sum(r.sum() for r in interaction(ops)(**leaves)), leaves.values()))
+    )
+    leaves = {name: value.clone().requires_grad_(name in wanted) for name, value in given.items()}
+    sum(result.sum() for result in interaction(ops)(**leaves)).backward()
+    for name, leaf in leaves.items():
+        assert torch.equal(leaf.grad, everything[name]) if name in wanted else leaf.grad is None
+
+
+def test_numerical_derivatives():
+    given = {name: value.requires_grad_() for name, value in inputs(3).items()}
+    assert torch.autograd.gradcheck(interaction(ops), tuple(given.values()))
+    assert torch.autograd.gradgradcheck(interaction(ops), tuple(given.values()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [60, 100, 2500])
+def test_the_same_bits_with_any_number_of_threads(rows, dtype, set_threads):
+    given = inputs(rows, dtype)
+    set_threads(1)
+    expected = derivatives(interaction(ops), given)
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        found = derivatives(interaction(ops), given)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_same_bits_without_derivatives():
+    given = inputs(777, torch.float32)
+    with torch.no_grad():
+        plain = interaction(ops)(**given)
+    leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+    assert all(map(torch.equal, plain, interaction(ops)(**leaves)))
+
+
+def test_rows_that_are_not_contiguous():
+    given = inputs(50)
+    changed = {name: value.T.contiguous().T for name, value in given.items()}
+    found, expected = derivatives(interaction(ops), changed), derivatives(interaction(ops), given)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_third_derivatives_raise():
+    given = {name: value.requires_grad_() for name, value in inputs(4).items()}
+    value = sum(result.pow(3).sum() for result in interaction(ops)(**given))
+    for _ in range(2):
+        (first,) = torch.autograd.grad(value, given["x"], create_graph=True)
+        value = first.pow(2).sum()
+    with pytest.raises(RuntimeError, match="third derivatives"):
+        value.backward()
+
+
+def test_autocast_takes_the_layers_one_by_one():
+    given = inputs(9, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow, h, _ = interaction(ops)(**given)
+        expected, expected_h, _ = interaction(reference)(**given)
+    # products rounded to bfloat16, 8 bits, on both sides, but summed in another order
+    torch.testing.assert_close(narrow.float(), expected.float(), rtol=0.05, atol=0.05)
+    assert h.dtype == expected_h.dtype
+
+
+def test_traced_by_make_fx():
+    given = inputs(9)
+    traced = torch.fx.experimental.proxy_tensor.make_fx(lambda x: interaction(ops)(**(given | {"x": x}))[1])(given["x"])
+    other = torch.randn_like(given["x"])
+    expected = interaction(ops)(**(given | {"x": other}))[1]
+    torch.testing.assert_close(traced(other), expected, rtol=1e-12, atol=1e-12)  # float64, another order of sums
+
+
+def _combined_too_late(x):
+    h = ops.linear(x, torch.eye(4))
+    return (ops.linear(h, torch.eye(4)) * 1.0,)
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        (lambda x: (x,), "results of layers"),
+        (lambda x: (x + x,), "result of the layer before"),
+        (lambda x: (ops.linear(x, torch.eye(4)) + 1.0,), "result of the layer before"),
+        (lambda x: (ops.linear(x, torch.eye(4)) + torch.ones(5, 4),), "result of the layer before"),
+        (_combined_too_late, "result of the layer before"),
+        (lambda x: (torch.ones(5, 4),), "a value of this chain"),
+        (lambda x: (ops.linear(x, torch.eye(4)),) * 2, "in the order of the layers"),
+        (lambda x: ops.linear(x, torch.eye(4)), "a tuple"),
+    ],
+)
+def test_what_a_chain_cannot_be(function, message):
+    with pytest.raises(TypeError, match=message):
+        ops.row_chain(function, torch.ones(5, 4))
+
+
+def test_a_value_that_was_combined_is_gone():
+    def function(x):
+        h = ops.linear(x, torch.eye(4))
+        total = h + x
+        return (ops.linear(h, torch.eye(4)), ops.linear(total, torch.eye(4)))
+
+    with pytest.raises(TypeError, match="a value of this chain"):
+        ops.row_chain(function, torch.ones(5, 4))
+
+
+@pytest.mark.parametrize(
+    "rows, weight, message",
+    [
+        ((5, 4), torch.ones(3, 5), r"weights\[0\]: expected shape \[any, 4\], got \[3, 5\]"),
+        ((5, 4), torch.ones(3, 4, dtype=torch.float64), r"weights\[0\]: expected dtype Float, got Double"),
+        ((5, 4, 1), torch.ones(3, 4), r"rows\[0\]: expected shape \[any, any\], got \[5, 4, 1\]"),
+    ],
+)
+def test_wrong_tensors(rows, weight, message):
+    with pytest.raises(RuntimeError, match=message):
+        ops.row_chain(lambda x: (ops.linear(x, weight),), torch.ones(rows))
