@@ -34,6 +34,7 @@ const T* data_or_null(const Tensor& t) {
 struct Layers {
   Tensors rows, weights, biases;
   Numbers steps;
+  Tensor nothing;  // stands for what is not wanted
 
   int inputs() const { return int(rows.size()); }
   int count() const { return int(weights.size()); }
@@ -44,7 +45,7 @@ struct Layers {
 // Checks all and makes them contiguous.
 Layers read_layers(const Tensors& rows, const Tensors& weights, const Tensors& biases, const Numbers& steps) {
   STD_TORCH_CHECK(!rows.empty(), "rows: expected at least one tensor, got none");
-  Layers layers{dense(rows), weights, dense(biases), steps};
+  Layers layers{dense(rows), weights, dense(biases), steps, empty(rows[0], {0})};
   STD_TORCH_CHECK(steps.size() == 5 * weights.size() && biases.size() == weights.size(),
                   "steps: expected 5 numbers, a ", "weight and a bias for each step, got ", steps.size(), " numbers, ",
                   weights.size(), " and ", biases.size());
@@ -104,8 +105,9 @@ struct Plan {
 
   // The products of a step, forward and back.
   void pack(ProductCall<T>& product) {
-    packed.push_back(empty(layers.rows[0], {pack_product(product, false)}));
-    if (!packed.back().numel()) return;
+    const int64_t size = pack_product(product, false);
+    if (!size) return;
+    packed.push_back(empty(layers.rows[0], {size}));
     product.packed = mutable_data<T>(packed.back());
     pack_product(product, true);
   }
@@ -151,9 +153,9 @@ struct Plan {
     Tensors out;
     std::vector<std::pair<T*, int64_t>> to;  // where a gradient goes, and its place in the sums
     const auto add = [&](const Tensor& like, int64_t at) {
-      const std::vector<int64_t> shape(like.sizes().begin(), like.sizes().end());
-      out.push_back(empty(like, at < 0 ? std::vector<int64_t>{0} : shape));
-      if (at >= 0) to.push_back({mutable_data<T>(out.back()), at});
+      if (at < 0) return out.push_back(layers.nothing);
+      out.push_back(empty(like, {like.sizes().begin(), like.sizes().end()}));
+      to.push_back({mutable_data<T>(out.back()), at});
     };
     for (int k = 0; k < layers.count(); ++k) add(layers.weights[k], steps[k].weight_at);
     for (int k = 0; k < layers.count(); ++k) add(layers.biases[k], steps[k].bias_at);
@@ -211,7 +213,7 @@ Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors
     plan.set_saved(h, results);
     const int inputs = layers.inputs();
     for (int v = 0; v < inputs; ++v) {
-      of_rows.push_back(empty(like, {wanted[v] ? plan.call.num_rows : 0, plan.values[v].width}));
+      of_rows.push_back(wanted[v] ? empty(like, {plan.call.num_rows, plan.values[v].width}) : layers.nothing);
       plan.values[v].grad_in = wanted[v] ? mutable_data<T>(of_rows[v]) : nullptr;
     }
     std::vector<bool> reached(inputs + layers.count());
@@ -220,7 +222,7 @@ Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors
       plan.result(k).grad = data_or_null<T>(grads[k]);
       step.grad_h = data_or_null<T>(grads_h[k]);
       const bool has = reached[inputs + k] || plan.result(k).grad, active = has || step.grad_h;
-      kept.push_back(empty(like, {keep && active ? plan.call.num_rows : 0, plan.result(k).width}));
+      kept.push_back(keep && active ? empty(like, {plan.call.num_rows, plan.result(k).width}) : layers.nothing);
       if (!active) continue;
       if (keep) step.grad_value = mutable_data<T>(kept.back());
       if (of_weights) {
@@ -272,7 +274,7 @@ Tensors row_chain_double_backward(Tensors tangents, Tensors grad_values, Tensors
       step.grad_value = const_cast<T*>(data_or_null<T>(grad_values[k]));
       of_h.push_back(empty(like, {M, width}));
       step.grad_h_out = mutable_data<T>(of_h.back());
-      of_results.push_back(empty(like, {layers.is_result(k) ? M : 0, width}));
+      of_results.push_back(layers.is_result(k) ? empty(like, {M, width}) : layers.nothing);
       if (layers.is_result(k)) plan.result(k).out = mutable_data<T>(of_results.back());
       moves.push_back(moves[step.source] || (step.other >= 0 && moves[step.other]));
       if (step.combine == Combine::kMultiply) plan.need(step.other);
@@ -286,7 +288,7 @@ Tensors row_chain_double_backward(Tensors tangents, Tensors grad_values, Tensors
     for (int k = layers.count() - 1; k >= 0; --k)
       if (reached[inputs + k] && plan.steps[k].other >= 0) reached[plan.steps[k].other] = true;
     for (int v = 0; v < inputs; ++v) {
-      of_rows.push_back(empty(like, {reached[v] ? M : 0, plan.values[v].width}));
+      of_rows.push_back(reached[v] ? empty(like, {M, plan.values[v].width}) : layers.nothing);
       if (reached[v]) plan.values[v].grad_in = mutable_data<T>(of_rows[v]);
     }
     Tensors of_parameters = plan.run_with_sums(Pass::kDoubleBackward);

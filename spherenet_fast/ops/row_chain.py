@@ -278,15 +278,15 @@ def _(rows, weights, biases, steps, save):
 
 @fake("row_chain_backward")
 def _(grads, grads_h, rows, weights, biases, h, results, steps, wanted, of_weights, keep):
-    of_rows = [row.new_empty(row.shape if yes else (0, row.shape[1])) for row, yes in zip(rows, wanted, strict=True)]
+    of_rows = [row.new_empty(row.shape if yes else (0,)) for row, yes in zip(rows, wanted, strict=True)]
     of_parameters = [tensor.new_empty(tensor.shape if of_weights else (0,)) for tensor in [*weights, *biases]]
     return of_rows + of_parameters + ([tensor.new_empty(tensor.shape) for tensor in h] if keep else [])
 
 
 @fake("row_chain_double_backward")
 def _(tangents, grad_values, rows, weights, biases, h, results, steps, of_weights):
-    of_values = [t.new_empty(t.shape if steps[5 * k + 4] else (0, t.shape[1])) for k, t in enumerate(h)]
+    of_values = [t.new_empty(t.shape if steps[5 * k + 4] else (0,)) for k, t in enumerate(h)]
     factors = {steps[5 * k + 3] for k in range(len(h)) if steps[5 * k + 2] == _MULTIPLY}
-    of_rows = [row.new_empty(row.shape if v in factors else (0, row.shape[1])) for v, row in enumerate(rows)]
+    of_rows = [row.new_empty(row.shape if v in factors else (0,)) for v, row in enumerate(rows)]
     of_weights = [weight.new_empty(weight.shape if of_weights else (0,)) for weight in weights]
     return of_values + of_rows + of_weights + [tensor.new_empty(tensor.shape) for tensor in h]
