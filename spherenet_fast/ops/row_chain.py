@@ -97,14 +97,12 @@ class _Record:
     def finished(self, results) -> _Steps:
         if not isinstance(results, tuple):
             raise TypeError(f"row_chain: expected a function that returns a tuple, got {type(results).__name__}")
+        used = list(self.used)  # by steps
         numbers = [self._use(row) - self.inputs for row in results]
         if min(numbers, default=-1) < 0 or sorted(set(numbers)) != numbers:
             raise TypeError("row_chain: expected results of layers, in the order of the layers, got something else")
         for number in numbers:
             self.steps[number][4] = 1
-        used = [
-            any(index + self.inputs in (step[0], step[3]) for step in self.steps) for index in range(len(self.steps))
-        ]
         return _Steps(self.inputs, [number for step in self.steps for number in step], numbers, used)
 
     def _use(self, row: Row) -> int:
