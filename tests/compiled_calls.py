@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from operator_cases import CASES, SMALL_SIZES, case, cast, derivatives, operator_of, small_graph
+from operator_cases import CASES, SMALL_SIZES, case, cast, derivatives, operator_of
+from operator_graphs import small_graph
 
 from spherenet_fast import ops
 

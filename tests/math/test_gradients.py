@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from molecules import complete_graph, rattled
-from operator_cases import DIFFERENTIABLE, bessel_constants, case, gated_inputs, small_graph
+from operator_cases import DIFFERENTIABLE, bessel_constants, case, gated_inputs, paper_torsions
+from operator_graphs import small_graph
 
 from spherenet_fast import ops
 from spherenet_fast.graph import edge_vectors
@@ -58,7 +59,7 @@ def test_from_positions_to_atoms():
         vec = edge_vectors(pos, graph)
         distance = vec.norm(dim=1)
         bessel, radial = ops.radial_basis(distance, frequency, *constants, 6.0, 5)
-        reference = ops.torsion_reference(vec, graph)
+        reference = paper_torsions(ops, vec, graph)
         x = ops.gather(per_atom, graph.edge_index[0], graph.out_ptr, graph.out_edge) * bessel[:, :1]
         messages = ops.gated_sum(x, radial, vec / distance[:, None], reference, graph, *weights)
         return ops.segment_sum(messages, graph.in_ptr)
