@@ -17,8 +17,9 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
     number and nothing else.
 
     direction [E, 3], vec / |vec|; fade [E], the weight of the sender as a neighbor, 0 at the cutoff; graph as
-    `radius_graph` returns it. Returns [2, graph.num_triplets], each at triplet_ptr[j] + (q's number in in(j)) * |out(j)| +
-    (e's number in out(j)), 0 where q is the reverse of e; twice differentiable in direction and fade.
+    `radius_graph` returns it. Returns [2, graph.num_triplets], at
+    triplet_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)), 0 where q is the reverse of e; twice
+    differentiable in direction and fade.
     """
     return compiled.smooth_torsion(direction, fade, *graph_arrays(graph), graph.num_triplets, even)
 

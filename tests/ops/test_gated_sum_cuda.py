@@ -230,7 +230,7 @@ def gated_sum(operators, graph, *options):
 @pytest.mark.parametrize(
     "name, shape", [*((name, DEFAULT) for name in GRAPHS if name != "star"), ("star", ODD), ("batch", ODD)]
 )
-def test_smooth_torsion_of_every_graph(cuda_operators, name, shape, dtype, tolerance):
+def test_smooth_of_every_graph(cuda_operators, name, shape, dtype, tolerance):
     vec, graph = GRAPHS[name]
     inputs = cast(gated_with_torsion(vec, graph, **shape), dtype)
     found = derivatives(gated_sum(cuda_operators, graph), inputs)
@@ -240,7 +240,7 @@ def test_smooth_torsion_of_every_graph(cuda_operators, name, shape, dtype, toler
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (8, 3, 70, 8, 17), (2, 2, 130, 8, 8), (2, 2, 200, 40, 33)], ids=str)
-def test_smooth_torsion_of_several_blocks_and_groups(cuda_operators, sizes, dtype, tolerance):
+def test_smooth_of_several_blocks_and_groups(cuda_operators, sizes, dtype, tolerance):
     vec, graph = GRAPHS["not symmetric"]
     names = ("num_spherical", "num_radial", "channels", "angle_size", "torsion_size")
     inputs = cast(gated_with_torsion(vec, graph, **dict(zip(names, sizes, strict=True))), dtype)
@@ -250,7 +250,7 @@ def test_smooth_torsion_of_several_blocks_and_groups(cuda_operators, sizes, dtyp
 
 
 @pytest.mark.parametrize("sizes", [(64, 8, 8), (5, 17, 9)], ids=str)
-def test_smooth_torsion_in_tf32(cuda_operators, sizes):
+def test_smooth_in_tf32(cuda_operators, sizes):
     """As exact as without a smooth torsion: expansions are rounded to ten binary digits, four operands a product."""
     vec, graph = GRAPHS["batch"]
     inputs = gated_with_torsion(vec, graph, **dict(zip(("channels", "angle_size", "torsion_size"), sizes, strict=True)))
@@ -263,7 +263,7 @@ def test_smooth_torsion_in_tf32(cuda_operators, sizes):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", [DEFAULT, ODD], ids=["default", "odd"])
 @pytest.mark.parametrize("name", ["batch", "not symmetric", "no edges"])
-def test_smooth_torsion_with_padding(cuda_operators, name, shape, dtype):
+def test_smooth_with_padding(cuda_operators, name, shape, dtype):
     """Columns past the last pair change nothing and get zeros, in both derivatives."""
     vec, graph = GRAPHS[name]
     triplets = graph.num_triplets
@@ -289,7 +289,7 @@ def test_smooth_torsion_with_padding(cuda_operators, name, shape, dtype):
 
 
 @pytest.mark.parametrize("shape", [DEFAULT, ODD], ids=["default", "odd"])
-def test_smooth_torsion_without_gradients_of_the_geometry(cuda_operators, shape):
+def test_smooth_without_gradients_of_the_geometry(cuda_operators, shape):
     vec, graph = GRAPHS["batch"]
     inputs = gated_with_torsion(vec, graph, **shape)
 
