@@ -52,7 +52,7 @@ struct GatedSumCall {
   TileGraph graph;
   GatedSumShape shape;
   int64_t num_triplets;        // columns of torsion
-  const int32_t* measured_to;  // [triplets]  see torsion_neighbor.h; null without torsion, or where it is smooth
+  const int32_t* measured_to;  // [triplets]  codes as in macros.h; null without torsion, or where it is smooth
   GatedSumInputs<T> inputs;
   GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone
   const T* grad_out;           // [E, C]; null in the forward pass

@@ -122,7 +122,7 @@ def test_cuda_rows_of_the_padding(cuda_operators, name):
 
 def test_cuda_gather_where_there_is_no_row(cuda_operators):
     x = torch.randn(3, 8)
-    found = cuda_operators.gather(x, torch.tensor([2, -1, 0]), torch.tensor([0, 1, 1, 2]), torch.tensor([2, 0]))
+    found = cuda_operators.gather(x, torch.tensor([2, -1, 0]), torch.tensor([0, 1, 1, 2]), torch.tensor([2, 0, 1]))
     assert torch.equal(found, torch.stack([x[2], torch.zeros(8), x[0]]))
 
 
