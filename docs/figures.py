@@ -10,7 +10,7 @@ import matplotlib
 import torch
 
 from spherenet_fast import build_graph, edge_vectors, ops
-from spherenet_fast.nn.blocks import fade_out
+from spherenet_fast.nn.blocks import torsions
 from spherenet_fast.ops import reference
 
 matplotlib.use("Agg")
@@ -61,11 +61,11 @@ def _point(pos: torch.Tensor, graph, torsion: str) -> torch.Tensor:
     direction = vec / distance[:, None]
     senders = graph.edge_index[0, : int(graph.in_ptr[CENTER + 1])].tolist()
     place = senders.index(Q)  # CENTER has one edge out, so the number of a pair is that of its edge in
+    found = torsions(torsion, vec, distance, direction, CUTOFF, graph, ops)
     if torsion == "paper":
-        _, re, im = reference.triplet_geometry(direction, reference.torsion_reference(vec, graph), graph)
-        return torch.stack([re[place], im[place]])
-    fade = fade_out(distance / CUTOFF)
-    return ops.smooth_torsion(direction, fade, graph, torsion == "smooth_even")[:, place]
+        _, *found = reference.triplet_geometry(direction, found, graph)
+    re, im = found
+    return torch.stack([re[place], im[place]])
 
 
 def torsion() -> plt.Figure:

@@ -50,7 +50,7 @@ class AttentionNet(GraphNetwork3D):
         query, key = system.of_receivers(this.query(v, operators)), system.of_senders(this.key(v, operators))
         attention = torch.sigmoid((query * key).sum(1, keepdim=True) / v.shape[1] ** 0.5)
         value = system.of_senders(this.value(v, operators))
-        return attention * operators.radial_filter(value, p_e, this.gate.weight)
+        return attention * this.gate.times(value, p_e, operators)
 
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         return v + self.layers[layer].update.silu(e_v, system.operators)

@@ -10,6 +10,7 @@ import torch
 
 _OLDEST_TORCH = (2, 11)
 _PACKAGE = Path(__file__).parent
+NAMESPACE = "spherenet_fast"  # the operators are torch.ops.spherenet_fast.*
 SOURCES_RECORD = "_C.sources"  # beside the library: `sources_digest` of what it was built from
 
 

@@ -1,11 +1,13 @@
-"""Paths under which modules were once imported: they lead to the same modules, with a warning that names the path."""
+"""Names that modules and functions once had: they lead to the same, with a warning that gives the name to use."""
 
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 PACKAGE = __package__
 OLD_NAMES = {
@@ -43,8 +45,20 @@ class OldNames(MetaPathFinder, Loader):
         module.__spec__ = module.__spec__.loader_state  # the import system has put that of the old name there
 
 
+def old_functions(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """`__getattr__` for a package whose functions have other names today. names: {old: name}."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        _warn(f"{package}.{name} is deprecated: use {names[name]} instead")
+        return getattr(sys.modules[package], names[name])
+
+    return find
+
+
 def _warn(message: str) -> None:
-    """A DeprecationWarning for the line that imports the old name, below the frames of the import system."""
+    """A DeprecationWarning for the line that has the old name, below the frames of the import system."""
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (PACKAGE, "importlib"):
         frame = frame.f_back

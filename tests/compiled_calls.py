@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from operator_cases import CASES, SMALL_SIZES, case, cast, derivatives, operator_of, small_graph
+from operator_cases import CASES, SMALL_SIZES, case, cast, derivatives, operator_of
+from operator_graphs import small_graph
 
 from spherenet_fast import ops
 
@@ -11,6 +12,13 @@ REGISTERED = frozenset(
     for name in torch._C._dispatch_get_all_op_names()
     if name.startswith("spherenet_fast::")
 )
+
+
+def each_tensor(function, value):
+    """value with function(tensor) for every tensor, also of those in lists."""
+    if isinstance(value, list | tuple):
+        return type(value)(each_tensor(function, item) for item in value)
+    return function(value) if isinstance(value, torch.Tensor) else value
 
 
 def calls(dtype, device="cpu"):
@@ -24,8 +32,9 @@ def calls(dtype, device="cpu"):
 
     def recorder(name, operator):
         def call(*arguments):
-            copies = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
-            found[name].setdefault(tuple("Tensor" if isinstance(a, torch.Tensor) else a for a in copies), copies)
+            copies = [each_tensor(lambda tensor: tensor.detach().clone(), a) for a in arguments]
+            labels = [each_tensor(lambda tensor: "Tensor" if tensor.numel() else "nothing", a) for a in copies]
+            found[name].setdefault(str(labels), copies)
             return operator(*arguments)
 
         return call

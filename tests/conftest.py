@@ -48,12 +48,18 @@ def instruction_set(request, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def cuda_operators(pytestconfig):
-    """The CUDA kernels as operators on the CPU, compiled as C++ when their sources are new."""
-    from cuda_harness import build_module
-    from cuda_operators import Operators
+def _cuda_operators(pytestconfig):
+    from cuda_harness import operators
 
-    return Operators(build_module(pytestconfig.cache.mkdir("cuda_harness")))
+    return operators(pytestconfig.cache.mkdir("cuda_harness"))
+
+
+@pytest.fixture
+def cuda_operators(_cuda_operators):
+    """`spherenet_fast.ops` over the CUDA kernels, run on the CPU. What a kernel does not write is NaN."""
+    torch.use_deterministic_algorithms(True)  # fills new tensors
+    yield _cuda_operators
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

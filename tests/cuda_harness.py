@@ -1,24 +1,33 @@
 """Builds the CUDA kernels for the CPU: csrc/cuda/*.cu as C++ over the stand-in of cuda_runtime.h in tests/cuda/include.
 
-Object files are kept from one test run to the next, under names that say what went into them.
+`operators` makes those of `spherenet_fast.ops` once more, with csrc/torch on top of these kernels, every operator that
+has a CUDA kernel being found by its stem. Object files are kept from one test run to the next, under names that say
+what went into them.
 """
 
 import fcntl
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
-import sysconfig
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
+from types import ModuleType
 
-import pybind11
+import torch
+from torch.utils.cpp_extension import include_paths, library_paths
 
 ROOT = Path(__file__).parents[1]
 HARNESS = ROOT / "tests/cuda"
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-BLOCKS = HARNESS / "blocks.cpp"
+OPERATORS, TRIALS = (
+    [ROOT / folder / f"{kernel.stem}.cpp" for kernel in KERNELS] for folder in ("csrc/torch", "tests/cpp")
+)
+BLOCKS, SUM_CHUNKS = HARNESS / "blocks.cpp", HARNESS / "sum_chunks.cpp"
+NAMESPACE = "spherenet_fast_cuda_on_cpu"
 # -O1 compiles in half the time of -O2; loops of kernels carry pragmas that only nvcc knows
 FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
 INCLUDES = ["-isystem", str(HARNESS / "include")]
@@ -49,9 +58,11 @@ def _object(source, sanitizer, folder, headers):
     if source == BLOCKS:
         define = {"address": ["-DHARNESS_ASAN"], "thread": ["-DHARNESS_TSAN"], None: []}[sanitizer]
         flags = [*FLAGS, "-O2", *INCLUDES, *define]
-    elif "bindings" in source.name:
-        flags += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
-        flags += ["-fvisibility=hidden"]
+    elif source not in KERNELS:
+        flags += ["-DSPHERENET_FAST_CUDA_ON_CPU"]
+    if source in (*OPERATORS, SUM_CHUNKS):
+        flags += ["-fvisibility=hidden", f"-Dspherenet_fast={NAMESPACE}", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+        flags += [flag for path in include_paths() for flag in ("-isystem", path)]
     version = subprocess.run([compiler(), "--version"], capture_output=True).stdout
     key = hashlib.sha256(b"\0".join([version, " ".join(flags).encode(), headers, source.read_bytes()])).hexdigest()
     target = Path(folder) / f"{source.stem}-{key[:16]}.o"
@@ -70,19 +81,44 @@ def _objects(sources, sanitizer, folder):
         return list(pool.map(lambda source: _object(source, sanitizer, folder, headers), sources))
 
 
-def build_module(folder):
-    """The launchers as a Python module, made in `folder` where it is not there yet."""
-    objects = _objects([*sorted(HARNESS.glob("bindings*.cpp")), *KERNELS, BLOCKS], None, folder)
+def build_library(folder):
+    """The operators as a library for torch.ops, made in `folder` where it is not there yet."""
+    objects = _objects([*OPERATORS, SUM_CHUNKS, *KERNELS, BLOCKS], None, folder)
     key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()
-    target = Path(folder) / f"kernels-{key[:16]}.so"
+    target = Path(folder) / f"operators-{key[:16]}.so"
     if not target.exists():
         unfinished = target.with_suffix(f".{os.getpid()}.so")
-        _run(compiler(), "-shared", *objects, "-o", unfinished)
+        _run(
+            compiler(),
+            "-shared",
+            *objects,
+            *[f"-L{path}" for path in library_paths()],
+            "-ltorch_cpu",
+            "-lc10",
+            "-o",
+            unfinished,
+        )
         unfinished.rename(target)
-    spec = importlib.util.spec_from_file_location("kernels", target)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return target
+
+
+def operators(folder):
+    """A second copy of `spherenet_fast.ops` over `build_library`, without the operators that have no CUDA kernel.
+
+    It has the functions of the package, `compiled`, which are the operators themselves, and `sum_chunks`.
+    """
+    library = build_library(folder)
+    package, loader, found = (ModuleType(f"{NAMESPACE}{name}") for name in ("", "._library", ".ops"))
+    package.__path__, found.__path__ = [str(ROOT / "spherenet_fast")], [str(ROOT / "spherenet_fast/ops")]
+    loader.NAMESPACE, loader.load = NAMESPACE, lambda: torch.ops.load_library(str(library))
+    package._library, package.ops = loader, found
+    sys.modules |= {module.__name__: module for module in (package, loader, found)}
+    for kernel in KERNELS:
+        module = import_module(f"{found.__name__}.{kernel.stem}")
+        public = {name: value for name, value in vars(module).items() if isfunction(value) and name[0] != "_"}
+        vars(found).update({name: value for name, value in public.items() if value.__module__ == module.__name__})
+    found.compiled = getattr(torch.ops, NAMESPACE)
+    return found
 
 
 def build_program(name, sources, sanitizer, folder):

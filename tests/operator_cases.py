@@ -1,4 +1,4 @@
-"""The table of the operators' cases, the graphs that they are tried on, and the derivatives that are compared.
+"""The table of the operators' cases, and the derivatives that are compared. The graphs are in operator_graphs.py.
 
 Importing it takes no package that is optional.
 """
@@ -6,102 +6,13 @@ Importing it takes no package that is optional.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import pytest
 import torch
-from molecules import complete_graph, rattled, rattled_batch, rotation
+from operator_graphs import on_device, small_graph
 
 from spherenet_fast import ops
-from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.nn import basis
 from spherenet_fast.ops import reference
-
-
-def _of_molecule(pos, cutoff, batch=None):
-    graph = radius_graph(pos, batch, cutoff)
-    return edge_vectors(pos, graph), graph
-
-
-def _batch():
-    data = rattled_batch((6, 9, 1, 4), seed=2)
-    return _of_molecule(data.pos, 3.5, data.batch)
-
-
-def _star():
-    """One atom with 60 neighbors that do not see each other."""
-    leaves = torch.randn(60, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    pos = torch.cat([torch.zeros(1, 3).double(), 2 * leaves / leaves.norm(dim=1, keepdim=True)])
-    leaf, center = torch.arange(1, 61), torch.zeros(60, dtype=torch.int64)
-    graph = build_graph(torch.stack([torch.cat([leaf, center]), torch.cat([center, leaf])]), 61)
-    return edge_vectors(pos, graph), graph
-
-
-def _line():
-    pos = torch.arange(6.0).double()[:, None] * torch.tensor([[1.1, 0, 0]], dtype=torch.float64) @ rotation(0)
-    return _of_molecule(pos, 4.0)
-
-
-def _isolated(atom):
-    pos = rattled(6, 4)
-    pos[atom] += 50
-    return _of_molecule(pos, 6.0)
-
-
-def _not_symmetric():
-    """A molecule's graph that lost a third of its edges, and with them the reverses of others."""
-    vec, graph = _of_molecule(rattled(8, 5), 4.0)
-    keep = torch.arange(graph.edge_index.shape[1]) % 3 != 1
-    return vec[keep], build_graph(graph.edge_index[:, keep], 8)
-
-
-def _periodic():
-    """Two atoms in a cell so small that both see several images of themselves."""
-    cell = torch.tensor([[2.6, 0.2, -0.1], [0.5, 2.9, 0.3], [-0.4, 0.6, 3.1]], dtype=torch.float64)
-    pos = torch.tensor([[0.1, 0.2, 0.3], [1.4, 1.1, 1.9]], dtype=torch.float64)
-    # by all distances, because the search for periodic neighbors needs a package that a GPU's machine may lack
-    shift = torch.cartesian_prod(*[torch.arange(-2, 3)] * 3)
-    vec = pos[:, None, None] - pos[None, :, None] + shift.double() @ cell  # [receiver, sender, image, 3]
-    length = vec.norm(dim=-1)
-    receiver, sender, image = ((length > 0) & (length < 3.6)).nonzero(as_tuple=True)
-    graph = build_graph(torch.stack([sender, receiver]), 2, shift[image])
-    assert (graph.edge_index[0] == graph.edge_index[1]).any()
-    return edge_vectors(pos, graph, None, cell), graph
-
-
-def _directed(edges, num_atoms):
-    graph = build_graph(torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T, num_atoms)
-    return edge_vectors(rattled(num_atoms, 6), graph), graph
-
-
-def _empty(num_atoms):
-    return _of_molecule(10 * torch.arange(3.0 * num_atoms).double().reshape(num_atoms, 3), 4.0)
-
-
-def crowd():
-    """24 atoms: 10,000 triplets, which the kernels cut into several chunks."""
-    return _of_molecule(rattled(24, 1, 2.0), 6.0)
-
-
-_CASES = {
-    "batch": _batch,
-    "star": _star,
-    "line": _line,
-    "isolated first": lambda: _isolated(0),
-    "isolated middle": lambda: _isolated(3),
-    "isolated last": lambda: _isolated(5),
-    "not symmetric": _not_symmetric,
-    "periodic": _periodic,
-    "one edge": lambda: _directed([(0, 1)], 2),
-    "one pair of atoms": lambda: _directed([(1, 0), (0, 1)], 2),
-    "three triplets": lambda: _directed([(0, 1), (2, 1), (3, 1), (1, 4)], 5),
-    "no edges": lambda: _empty(3),
-    "no atoms": lambda: _empty(0),
-}
-GRAPHS = {name: make() for name, make in _CASES.items()}  # name -> vec [E, 3] float64, graph
-
-
-def small_graph():
-    """vec [12, 3], graph of four atoms that all see each other: small enough for gradcheck, far from any tie."""
-    graph = complete_graph(4)
-    return edge_vectors(rattled(4, 1), graph), graph
 
 
 def bessel_constants(num_spherical, num_radial):
@@ -154,9 +65,14 @@ def receiver_inputs(vec, **sizes):
     return gated_inputs(vec, **sizes, use_torsion=False) | {"direction": vec}
 
 
+def paper_torsions(operators, vec, graph):
+    """What gated_sum takes for the paper's torsions, [num_triplets] int32, of the module `operators`."""
+    return operators.torsion_neighbor(vec, graph)
+
+
 def gated_function(operators, vec, graph, basis_name="paper", angle_at="sender"):
     """gated_sum of the module `operators` as a function of its differentiable inputs, in the order of gated_inputs."""
-    torsions = reference.torsion_reference(vec, graph).to(graph.rev.device)
+    torsions = paper_torsions(reference, vec, graph).to(graph.rev.device)
 
     def function(x, radial, direction, *weights):
         chosen = None if weights[2] is None else torsions
@@ -195,7 +111,7 @@ def _gated(vec, graph, sizes, torsion=None, basis_name="paper", angle_at="sender
     if torsion == "smooth":
         point = torch.rand(2, graph.num_triplets, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 0.5
         given["torsion"] = point
-    fixed = reference.torsion_reference(vec, graph) if torsion == "paper" else None
+    fixed = paper_torsions(reference, vec, graph) if torsion == "paper" else None
 
     def function(operators):
         def run(x, radial, direction, aw, au, tw, tu, point=None):
@@ -261,10 +177,27 @@ def _linear(vec, sizes):
     return _normal(x=(len(vec), C), weight=(C + 1, C), bias=(C + 1,))
 
 
+def _row_chain(vec, sizes):
+    C, K = sizes["channels"], sizes["num_radial"]
+    given = _normal(x=(len(vec), C), y=(len(vec), C), bessel=(len(vec), K), weight=(C, C), bias=(C,), radial=(C, K))
+
+    def function(operators):
+        def run(x, y, bessel, weight, bias, radial):
+            def chain(x, y, bessel):
+                h = operators.linear_silu(x, weight, bias) + y
+                return h, operators.radial_filter(h, bessel, radial)
+
+            return operators.row_chain(chain, x, y, bessel)
+
+        return run
+
+    return Case(given, function)
+
+
 # name of the operator, and what is special -> Case of vec [E, 3], graph and sizes, as of `gated_inputs`
 _TABLE = {
     "radial_basis": _radial_basis,
-    "torsion_reference": lambda vec, graph, s: Case({"vec": vec}, _on_graph("torsion_reference", graph), 0),
+    "torsion_neighbor": lambda vec, graph, s: Case({"vec": vec}, _on_graph("torsion_neighbor", graph), 0),
     "smooth_torsion": lambda vec, graph, s: Case(_directions(vec), _on_graph("smooth_torsion", graph)),
     "smooth_torsion, even": lambda vec, graph, s: Case(_directions(vec), _on_graph("smooth_torsion", graph, True)),
     "gated_sum": lambda *given: _gated(*given, "paper"),
@@ -301,6 +234,7 @@ _TABLE = {
     "silu": lambda vec, graph, s: Case(_normal(x=(len(vec), s["channels"])), lambda operators: operators.silu),
     "linear": lambda vec, graph, s: Case(_linear(vec, s), lambda operators: operators.linear, 9),
     "linear_silu": lambda vec, graph, s: Case(_linear(vec, s), lambda operators: operators.linear_silu),
+    "row_chain": lambda vec, graph, s: _row_chain(vec, s),
     "product": lambda vec, graph, s: Case(_linear(vec, s), lambda operators: ops.product.product, 9),
     "outer_sum": lambda vec, graph, s: Case(
         _normal(a=(len(vec), s["channels"]), b=(len(vec), s["num_radial"])), lambda operators: operators.outer_sum, 9
@@ -309,7 +243,6 @@ _TABLE = {
     "neighbor_edges": lambda vec, graph, s: _neighbors("neighbor_edges", torch.arange(5), 3.0, 6),
 }
 CASES = tuple(_TABLE)
-DIFFERENTIABLE = tuple(name for name in CASES if not name.startswith(("torsion_reference", "neighbor")))
 SMALL_SIZES = dict(num_spherical=3, num_radial=2, channels=3, angle_size=2, torsion_size=2)
 MODEL_SIZES = dict(num_spherical=7, num_radial=6, channels=64, angle_size=8, torsion_size=8)
 
@@ -324,14 +257,12 @@ def case(name: str, vec: torch.Tensor, graph, sizes: Mapping[str, int] = SMALL_S
     return _TABLE[name](vec, graph, sizes)
 
 
+DIFFERENTIABLE = tuple(name for name in CASES if case(name, *small_graph()).derivatives)
+
+
 def cast(inputs, dtype, device="cpu"):
     """Inputs by name in another dtype, on a device; float64 copies of float32 numbers are equal to them."""
     return {name: None if value is None else value.to(device, dtype) for name, value in inputs.items()}
-
-
-def on_device(graph, device):
-    """A graph with its arrays on a device."""
-    return type(graph)(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in graph))
 
 
 def strided(tensor):
@@ -380,13 +311,15 @@ def assert_close(found, expected, tolerance):
         assert error <= tolerance * exact.norm(), f"{name}: {error / exact.norm():.1e}"
 
 
-def assert_silu_far_away(silu, dtype):
-    """Values and both derivatives where exp overflows or vanishes."""
-    x = torch.tensor([-1000.0, -100.0, 100.0, 1000.0, torch.nan], dtype=dtype, requires_grad=True)
-    value = silu(x)
-    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-    (curvature,) = torch.autograd.grad(slope.sum(), x)
-    assert torch.equal(value[2:4], x[2:4]) and (slope[2:4] == 1).all()
-    for vanishing in (value[:2], slope[:2], curvature[:4]):
-        assert (vanishing.abs() < 1e-30).all()  # exp(-87) = 1e-38 times 1000 at the most
-    assert value[4].isnan() and slope[4].isnan()
+def other(tensor, position, value):
+    """A copy with another number at one position."""
+    copy = tensor.clone()
+    copy[position] = value
+    return copy
+
+
+def raises(message, function, arguments, changes):
+    """Checks the error of a function whose arguments, by name, are changed in some."""
+    assert not changes.keys() - arguments.keys()
+    with pytest.raises(RuntimeError, match=message):
+        function(**arguments | changes)

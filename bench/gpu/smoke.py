@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,16 +20,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from operator_cases import (  # noqa: E402
-    GRAPHS,
+    CASES,
+    MODEL_SIZES,
     assert_close,
-    bessel_constants,
+    case,
     cast,
-    crowd,
     derivatives,
     gated_function,
     gated_inputs,
-    on_device,
+    operator_of,
 )
+from operator_graphs import GRAPHS, crowd, on_device  # noqa: E402
 
 from spherenet_fast import _library, ops  # noqa: E402
 from spherenet_fast.ops import reference  # noqa: E402
@@ -93,21 +95,16 @@ def gated_sum(precision: str, graph_name: str, device: str) -> None:
     assert_close(found, expected, tolerance)
 
 
-def torsion_reference(device: str) -> None:
-    vec, graph = GRAPHS["batch"]
-    found = ops.torsion_reference(vec.to(device), on_device(graph, device))
-    assert torch.equal(found.cpu(), ops.torsion_reference(vec, graph))
-
-
-def radial_basis(device: str) -> None:
-    given = {"distance": torch.linspace(0.4, 6.0, 700).double(), "frequency": torch.pi * torch.arange(1, 7).double()}
-    roots, scale = bessel_constants(7, 6)
-
-    def function(operators, where):
-        return lambda *inputs: operators.radial_basis(*inputs, roots.to(where), scale.to(where), 5.0, 5)
-
-    found = derivatives(function(ops, device), cast(given, torch.float64, device))
-    assert_close(found, derivatives(function(reference, "cpu"), given), 1e-11)
+def of_the_table(name: str, device: str) -> None:
+    """Values and derivatives against the reference; the CPU's numbers where there is no derivative."""
+    chosen = case(name, *GRAPHS["batch"], MODEL_SIZES)
+    given = cast(chosen.inputs, torch.float64, device)
+    if chosen.derivatives:
+        expected = derivatives(chosen.function(reference), chosen.inputs)
+        return assert_close(derivatives(chosen.function(ops), given), expected, 1e-11)
+    found, expected = (chosen.function(ops)(*some.values()) for some in (given, chosen.inputs))
+    for value, exact in zip(*(v if isinstance(v, tuple) else (v,) for v in (found, expected)), strict=True):
+        assert torch.equal(value.cpu(), exact)
 
 
 def checks() -> dict[str, Callable[[str], None]]:
@@ -116,9 +113,10 @@ def checks() -> dict[str, Callable[[str], None]]:
         "silu on the default stream": lambda device: silu_on(contextlib.nullcontext, device),
         "silu on another stream": lambda device: silu_on(another_stream, device),
         "silu in a graph": silu_in_a_graph,
-        "torsion_reference": torsion_reference,
-        "radial_basis": radial_basis,
     }
+    for name in CASES:
+        if operator_of(name) != "gated_sum":
+            found[name] = partial(of_the_table, name)
     for graph in ("three triplets", "batch", "crowd"):
         for precision in PRECISIONS:
             found[f"gated_sum, {graph}, {precision}"] = lambda device, graph=graph, precision=precision: gated_sum(

@@ -11,7 +11,8 @@ from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.basis import spherical_bessel_constants
 from spherenet_fast.ops import reference
 
-OPERATORS = ("radial_basis", "torsion_reference", "gated_sum")
+# case -> operator
+OPERATORS = {"radial_basis": "radial_basis", "paper_torsions": "torsion_neighbor", "gated_sum": "gated_sum"}
 SOURCES = {"ours": ops, "reference": reference}
 
 
@@ -39,7 +40,7 @@ class OperatorUse:
             self.per, self.unit = len(distance), "ns/edge"
             self.constants = basis
             variables = [distance, frequency]
-        elif operator == "torsion_reference":
+        elif operator == "paper_torsions":
             self.modes = ("forward",)
             self.constants = (graph,)
             variables = [vec]
@@ -47,9 +48,9 @@ class OperatorUse:
             x = torch.randn(len(distance), block.lin_down.out_features, device=pos.device)
             radial = ops.radial_basis(distance, frequency, *basis)[1]
             weights = [layer.weight for layer in (block.lin_sbf1, block.lin_sbf2, block.lin_t1, block.lin_t2)]
-            self.constants = (ops.torsion_reference(vec, graph), graph)
+            self.constants = (ops.torsion_neighbor(vec, graph), graph)
             variables = [x, radial, vec / distance[:, None], *weights]
-        self.operator = operator
+        self.operator = OPERATORS[operator]
         self.variables = [tensor.detach() for tensor in variables]
 
     def call(self, provider: str, mode: str) -> Callable[[], object]:

@@ -24,7 +24,7 @@ class GatedSumRun {
   // The usual cases have tiles of their own, in float alone: float64 is for checks, and each takes its time to compile.
   void chunk(int64_t index) const {
     if constexpr (std::is_same<T, float>::value) {
-      const int angle = weights_.angle.chunks, torsion = weights_.torsion.chunks;
+      const int angle = weights_.angle.groups, torsion = weights_.torsion.groups;
       if (angle == 1 && torsion == 1) return tiles<Filters::kAngleAndTorsion>(index);
       if (angle == 1 && torsion == 0) return tiles<Filters::kAngle>(index);
     }
@@ -40,7 +40,7 @@ class GatedSumRun {
     Tile tile(call_, weights_, table_, most_);
     for (int64_t j = first_tile(index), end = first_tile(index + 1); j < end; ++j) tile.run(j);
     if constexpr (kPass != Pass::kForward)
-      if (call_.grads.weights) tile.store_weight_gradients(call_.grads.weights + index * call_.shape.weights());
+      if (call_.grads.weights) tile.store_weight_gradients(call_.grads.weights + index * call_.shape.weights_size());
   }
 
   int64_t first_tile(int64_t index) const {

@@ -20,14 +20,14 @@ struct TileLimits {
 template <class T, bool kDual>
 struct FilterScratch {
   using Num = Numbers<T, kDual>;
-  typename Num::S8* rows;       // [rows, chunks]                 sum over n of weight times radial, for the current q
-  typename Num::S* lanes;       // [8 chunks, out blocks]         a or t of the pairs (q, e), lanes over e
-  typename Num::S8* grad_rows;  // [rows, chunks]            cotangents of the same
-  typename Num::S* grad_lanes;  // [8 chunks, out blocks]
-  typename Num::S8* grad_filters;  // [out padded, chunks]      grad_lanes with lanes over basis channels
+  typename Num::S8* rows;       // [rows, groups]                 sum over n of weight times radial, for the current q
+  typename Num::S* lanes;       // [8 groups, out blocks]         a or t of the pairs (q, e), lanes over e
+  typename Num::S8* grad_rows;  // [rows, groups]            cotangents of the same
+  typename Num::S* grad_lanes;  // [8 groups, out blocks]
+  typename Num::S8* grad_filters;  // [out padded, groups]      grad_lanes with lanes over basis channels
   typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
-  typename Num::V8* grad_weight;   // [rows, K, chunks]       summed over the chunk of tiles
-  typename Num::V* grad_up;        // [channel blocks, 8 chunks]
+  typename Num::V8* grad_weight;   // [rows, K, groups]       summed over the chunk of tiles
+  typename Num::V* grad_up;        // [channel blocks, 8 groups]
 };
 
 // What the compiler knows of the filters: nothing; or that there are up to eight basis channels of angle and of
@@ -71,28 +71,28 @@ class GatedSumTile {
   int64_t first_in_, num_in_;  // edges first_in_ .. first_in_ + num_in_ end at j
   const int64_t* out_edges_;   // [num_out_]
   int64_t num_out_, out_blocks_;
-  const int32_t* reference_;  // [num_in_, num_out_]
+  const int32_t* measured_to_;  // [num_in_, num_out_]
   int64_t first_triplet_;
   int64_t skip_;  // position of the current q's opposite edge in out(j), or -1
 
   void layout_filter(ScratchMemory& memory, FilterScratch<T, kDual>& s, const FilterWeights<T, kDual>& w,
                      const TileLimits& most) {
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
-    s.rows = memory.take<S8>(int64_t(w.rows) * w.chunks);
-    s.lanes = memory.take<S>(kRow * w.chunks * blocks);
+    s.rows = memory.take<S8>(int64_t(w.rows) * w.groups);
+    s.lanes = memory.take<S>(kRow * w.groups * blocks);
     if (!kBackward) return;
-    s.grad_rows = memory.take<S8>(int64_t(w.rows) * w.chunks);
-    s.grad_lanes = memory.take<S>(kRow * w.chunks * blocks);
-    s.grad_filters = memory.take<S8>(padded * w.chunks);
+    s.grad_rows = memory.take<S8>(int64_t(w.rows) * w.groups);
+    s.grad_lanes = memory.take<S>(kRow * w.groups * blocks);
+    s.grad_filters = memory.take<S8>(padded * w.groups);
     s.grad_channels = memory.take<S>(padded * weights_.blocks);
-    s.grad_weight = memory.take<V8>(int64_t(w.rows) * shape_.num_radial * w.chunks);
-    s.grad_up = memory.take<V>(int64_t(weights_.blocks) * kRow * w.chunks);
+    s.grad_weight = memory.take<V8>(int64_t(w.rows) * shape_.num_radial * w.groups);
+    s.grad_up = memory.take<V>(int64_t(weights_.blocks) * kRow * w.groups);
   }
 
   static constexpr int kPairs = 4;  // pairs that share one load of the weights
 
-  // Rows of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
-  static SN_HD int chunks(const FilterWeights<T, kDual>& w) { return kOneRow ? 1 : w.chunks; }
+  // Groups of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
+  static SN_HD int groups(const FilterWeights<T, kDual>& w) { return kOneRow ? 1 : w.groups; }
 
  public:
   GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
@@ -130,7 +130,7 @@ class GatedSumTile {
     num_out_ = graph.out_ptr[j + 1] - graph.out_ptr[j];
     out_blocks_ = (num_out_ + W - 1) / W;
     first_triplet_ = graph.triplet_ptr[j];
-    reference_ = call_.reference ? call_.reference + graph.triplet_ptr[j] : nullptr;
+    measured_to_ = call_.measured_to ? call_.measured_to + graph.triplet_ptr[j] : nullptr;
     if (call_.out)
       for (int64_t i = 0; i < num_out_ * weights_.blocks; ++i) out_[i] = V{};
     if (!weights_.angle.size) return;
@@ -150,13 +150,13 @@ class GatedSumTile {
 
   // rows[r] = sum over n of weight[r, n] R[q, o(r), n]
   void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, const int* order, const N* radial) {
-    const int K = shape_.num_radial, C = chunks(w);
+    const int K = shape_.num_radial, C = groups(w);
     for (int r = 0; r < w.rows; ++r)
-      for (int chunk = 0; chunk < C; ++chunk) {
+      for (int group = 0; group < C; ++group) {
         S8 sum{};
         for (int n = 0; n < K; ++n)
-          sum += w.weight[(int64_t(r) * K + n) * C + chunk] * radial[(order ? order[r] : r) * K + n];
-        s.rows[r * C + chunk] = sum;
+          sum += w.weight[(int64_t(r) * K + n) * C + group] * radial[(order ? order[r] : r) * K + n];
+        s.rows[r * C + group] = sum;
       }
   }
 
@@ -178,7 +178,7 @@ class GatedSumTile {
       gather_triplet(q, b);
       S* y = y_ + b * kMaxHarmonics;
       auto point = triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
-      if (kTorsion && call_.inputs.point) load_point(q, b, point);
+      if (kTorsion && call_.inputs.torsion) load_torsion(q, b, point);
       harmonics(shape_.num_spherical, max_m_, table_, point, harmonic_[b], y);
       contract(weights_.angle, angle_, b, y, true);
       if (kTorsion) contract(weights_.torsion, torsion_, b, y, false);
@@ -193,8 +193,8 @@ class GatedSumTile {
       const int64_t e = b * W + i;
       int32_t code = kVanishing;
       if (e < num_out_) {
-        if (reference_) code = reference_[q * num_out_ + e];
-        if (shape_.angle_at_receiver && e != skip_) code = kNoReference;
+        if (measured_to_) code = measured_to_[q * num_out_ + e];
+        if (shape_.angle_at_receiver && e != skip_) code = kNoNeighbor;
       }
       const int64_t n = code >= 0 ? code : q;
       kind.torsion[i] = code != kVanishing;
@@ -203,18 +203,18 @@ class GatedSumTile {
       Num::set_lane(t.neighbor.x, i, neighbor_[q]);
       Num::set_lane(t.neighbor.y, i, neighbor_[num_in_ + q]);
       Num::set_lane(t.neighbor.z, i, neighbor_[2 * num_in_ + q]);
-      Num::set_lane(t.reference.x, i, neighbor_[n]);
-      Num::set_lane(t.reference.y, i, neighbor_[num_in_ + n]);
-      Num::set_lane(t.reference.z, i, neighbor_[2 * num_in_ + n]);
+      Num::set_lane(t.other.x, i, neighbor_[n]);
+      Num::set_lane(t.other.y, i, neighbor_[num_in_ + n]);
+      Num::set_lane(t.other.z, i, neighbor_[2 * num_in_ + n]);
     }
   }
 
-  // Where re and im of the pairs (q, e) lie in a row of `point`, for the edges e of a block, and how many these are.
+  // Where re and im of the pairs (q, e) lie in a row of `torsion`, for the edges e of a block, and how many these are.
   SN_HD int64_t slot(int64_t q, int64_t b) const { return first_triplet_ + q * num_out_ + b * W; }
   SN_HD int lanes(int64_t b) const { return int(num_out_ - b * W < W ? num_out_ - b * W : W); }
 
-  void load_point(int64_t q, int64_t b, SphericalPoint<S>& point) const {
-    const T *value = call_.inputs.point + slot(q, b), *tangent = call_.tangents.point;
+  void load_torsion(int64_t q, int64_t b, SphericalPoint<S>& point) const {
+    const T *value = call_.inputs.torsion + slot(q, b), *tangent = call_.tangents.torsion;
     if (tangent) tangent += slot(q, b);
     point.re = point.im = S{};
     for (int i = 0; i < lanes(b); ++i) {
@@ -225,15 +225,15 @@ class GatedSumTile {
 
   // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
   void contract(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
-    const int C = chunks(w);
-    for (int chunk = 0; chunk < C; ++chunk) {
+    const int C = groups(w);
+    for (int group = 0; group < C; ++group) {
       S sum[kRow] = {};
       for (int r = 0; r < w.rows; ++r) {
-        const S8& row = s.rows[r * C + chunk];
+        const S8& row = s.rows[r * C + group];
         const S value = y[zonal ? r * r : r];
         for (int p = 0; p < kRow; ++p) sum[p] += value * Num::lane(row, p);
       }
-      for (int p = 0; p < kRow; ++p) s.lanes[(chunk * kRow + p) * out_blocks_ + b] = sum[p];
+      for (int p = 0; p < kRow; ++p) s.lanes[(group * kRow + p) * out_blocks_ + b] = sum[p];
     }
   }
 
@@ -246,7 +246,7 @@ class GatedSumTile {
   SN_HD S filter(const FilterWeights<T, kDual>& w, const FilterScratch<T, kDual>& s, const S* up, int64_t e) const {
     if (!kOneRow && !w.size) return one();
     S sum = up[0] * coefficient(s, 0, e);
-    for (int p = 1; p < kRow * chunks(w); ++p) sum += up[p] * coefficient(s, p, e);
+    for (int p = 1; p < kRow * groups(w); ++p) sum += up[p] * coefficient(s, p, e);
     return sum;
   }
 
@@ -259,8 +259,8 @@ class GatedSumTile {
   void add_messages() {
     for (int block = 0; block < weights_.blocks; ++block) {
       const S x = x_[block];
-      const S* angle_expand = weights_.angle.up + int64_t(block) * kRow * weights_.angle.chunks;
-      const S* torsion_expand = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.chunks;
+      const S* angle_expand = weights_.angle.up + int64_t(block) * kRow * weights_.angle.groups;
+      const S* torsion_expand = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.groups;
       for (int64_t e = 0; e < num_out_; ++e) {
         if (e == skip_) continue;
         S filter = angle_filter(angle_expand, e);

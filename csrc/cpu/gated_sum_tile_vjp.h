@@ -75,21 +75,21 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
 
  private:
   void zero_weight_gradients(const Filter& w, Scratch& s) {
-    for (int64_t i = 0; i < int64_t(w.rows) * shape_.num_radial * w.chunks; ++i) s.grad_weight[i] = V8{};
-    for (int64_t i = 0; i < int64_t(weights_.blocks) * kRow * w.chunks; ++i) s.grad_up[i] = V{};
+    for (int64_t i = 0; i < int64_t(w.rows) * shape_.num_radial * w.groups; ++i) s.grad_weight[i] = V8{};
+    for (int64_t i = 0; i < int64_t(weights_.blocks) * kRow * w.groups; ++i) s.grad_up[i] = V{};
   }
 
   T* store_filter(const Filter& w, const Scratch& s, T* to) const {
     const int64_t rk = int64_t(w.rows) * shape_.num_radial;
     for (int p = 0; p < w.size; ++p)
-      for (int64_t i = 0; i < rk; ++i) *to++ = s.grad_weight[i * w.chunks + p / kRow][p % kRow];
+      for (int64_t i = 0; i < rk; ++i) *to++ = s.grad_weight[i * w.groups + p / kRow][p % kRow];
     for (int c = 0; c < shape_.channels; ++c)
-      for (int p = 0; p < w.size; ++p) *to++ = s.grad_up[int64_t(c / W) * kRow * w.chunks + p][c % W];
+      for (int p = 0; p < w.size; ++p) *to++ = s.grad_up[int64_t(c / W) * kRow * w.groups + p][c % W];
     return to;
   }
 
   SN_HD void add_up_gradient(const Filter& w, const Scratch& s, V* sums, const S& grad, int64_t e) const {
-    for (int p = 0; p < kRow * this->chunks(w); ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
+    for (int p = 0; p < kRow * this->groups(w); ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
   }
 
   // The gradient of x, of the two `up` matrices, and (in grad_channels) of the two filters.
@@ -97,12 +97,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     for (int block = 0; block < weights_.blocks; ++block) {
       const S x = x_[block];
       const int64_t first = int64_t(block) * kRow;
-      const S* angle_expand = weights_.angle.up + first * weights_.angle.chunks;
-      const S* torsion_expand = weights_.torsion.up + first * weights_.torsion.chunks;
+      const S* angle_expand = weights_.angle.up + first * weights_.angle.groups;
+      const S* torsion_expand = weights_.torsion.up + first * weights_.torsion.groups;
       // One row of sums fits the registers; more rows are summed in memory.
       V angle_sums[kRow], torsion_sums[kRow];
-      V* angle_memory = angle_.grad_up + first * weights_.angle.chunks;
-      V* torsion_memory = torsion_.grad_up + first * weights_.torsion.chunks;
+      V* angle_memory = angle_.grad_up + first * weights_.angle.groups;
+      V* torsion_memory = torsion_.grad_up + first * weights_.torsion.groups;
       if (kOneRow)
         for (int p = 0; p < kRow; ++p) {
           angle_sums[p] = angle_memory[p];
@@ -144,15 +144,15 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
 
   // From grad_channels to the gradients of the coefficients, of this filter's weight and of the radial functions.
   void filter_gradients(const Filter& w, Scratch& s, bool zonal, const int* order, int64_t edge) {
-    const int K = shape_.num_radial, lk = shape_.num_spherical * K, C = this->chunks(w);
-    for (int chunk = 0; chunk < C; ++chunk) {
-      filter_gradients_of_channels(w, s, chunk);
-      for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, chunk, zonal, first);
+    const int K = shape_.num_radial, lk = shape_.num_spherical * K, C = this->groups(w);
+    for (int group = 0; group < C; ++group) {
+      filter_gradients_of_channels(w, s, group);
+      for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, group, zonal, first);
       for (int r = 0; r < w.rows; ++r) {
         const int o = order ? order[r] : r;
-        const S8 grad = s.grad_rows[r * C + chunk];
+        const S8 grad = s.grad_rows[r * C + group];
         for (int n = 0; n < K; ++n) {
-          const int64_t i = (int64_t(r) * K + n) * C + chunk;
+          const int64_t i = (int64_t(r) * K + n) * C + group;
           if (weights_wanted_)
             add_output(s.grad_weight[i], grad,
                        Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + o * K + n));
@@ -163,12 +163,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   }
 
   // grad_filters[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time.
-  void filter_gradients_of_channels(const Filter& w, Scratch& s, int chunk) {
-    const int C = this->chunks(w), blocks = weights_.blocks;
+  void filter_gradients_of_channels(const Filter& w, Scratch& s, int group) {
+    const int C = this->groups(w), blocks = weights_.blocks;
     for (int64_t e = 0; e < num_out_; e += kPairs) {
       S8 sum[kPairs] = {};
       const S* grads = s.grad_channels + e * blocks;
-      const S8* row = w.up_rows + chunk;
+      const S8* row = w.up_rows + group;
       for (int block = 0; block < blocks; ++block, ++grads) {
         const S* grad[kPairs];
         for (int pair = 0; pair < kPairs; ++pair) grad[pair] = grads + pair * blocks;
@@ -176,17 +176,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
         for (int i = 0; i < W; ++i, row += C)
           for (int pair = 0; pair < kPairs; ++pair) sum[pair] += *row * Num::lane(*grad[pair], i);
       }
-      for (int pair = 0; pair < kPairs; ++pair) s.grad_filters[(e + pair) * C + chunk] = sum[pair];
+      for (int pair = 0; pair < kPairs; ++pair) s.grad_filters[(e + pair) * C + group] = sum[pair];
     }
   }
 
   static constexpr int kHarmonicRows = 7;  // sums that stay in registers
 
   // grad_rows[r] = sum over e of y[e, r] grad_filters[e], for kHarmonicRows rows r from `first` on
-  void row_gradients(const Filter& w, Scratch& s, int chunk, bool zonal, int first) {
-    const int C = this->chunks(w);
+  void row_gradients(const Filter& w, Scratch& s, int group, bool zonal, int first) {
+    const int C = this->groups(w);
     S8 sum[kHarmonicRows] = {};
-    const S8* filter = s.grad_filters + chunk;
+    const S8* filter = s.grad_filters + group;
     for (int64_t b = 0; b < out_blocks_; ++b) {
       const S* y[kHarmonicRows];
       for (int i = 0; i < kHarmonicRows; ++i) {
@@ -197,12 +197,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       for (int lane = 0; lane < count; ++lane, filter += C)
         for (int i = 0; i < kHarmonicRows; ++i) sum[i] += *filter * Num::lane(*y[i], lane);
     }
-    for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * C + chunk] = sum[i];
+    for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * C + group] = sum[i];
   }
 
   // grad_lanes: grad_filters with lanes over edges, zero in the lanes past the last edge.
   void transpose_filters(const Filter& w, Scratch& s) {
-    const int C = this->chunks(w);
+    const int C = this->groups(w);
     for (int p = 0; p < kRow * C; ++p)
       for (int64_t e = 0; e < out_blocks_ * W; ++e)
         Num::set_lane(s.grad_lanes[p * out_blocks_ + e / W], int(e % W),
@@ -210,12 +210,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   }
 
   SN_HD void add_harmonic_gradients(const Filter& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
-    const int C = this->chunks(w);
+    const int C = this->groups(w);
     for (int r = 0; r < w.rows; ++r) {
       S sum = zonal ? S{} : grad_y[r];
-      for (int chunk = 0; chunk < C; ++chunk) {
-        const S8& row = s.rows[r * C + chunk];
-        for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(chunk * kRow + p) * out_blocks_ + b] * Num::lane(row, p);
+      for (int group = 0; group < C; ++group) {
+        const S8& row = s.rows[r * C + group];
+        for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(group * kRow + p) * out_blocks_ + b] * Num::lane(row, p);
       }
       grad_y[zonal ? r * r : r] = sum;
     }
@@ -229,21 +229,21 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
       if (kTorsion && max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
       const SphericalPoint<S> grad = harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
-      if (kTorsion && call_.grads.point) store_point_gradient(q, b, grad);
+      if (kTorsion && call_.grads.torsion) store_torsion_gradient(q, b, grad);
       const Triplet<S> t = triplet_point_vjp(shape_.angle_at_receiver, this->triplet_[b], this->kind_[b], grad);
       grad_axis_[b] = grad_axis_[b] + Vec3<V>{output_of(t.axis.x), output_of(t.axis.y), output_of(t.axis.z)};
       for (int i = 0; i < W && b * W + i < num_out_; ++i) {
         const int64_t e = b * W + i;
-        const int32_t code = this->reference_ ? this->reference_[q * num_out_ + e] : kVanishing;
+        const int32_t code = this->measured_to_ ? this->measured_to_[q * num_out_ + e] : kVanishing;
         const int64_t n = code >= 0 ? code : q;
         add_neighbor_gradient(q, t.neighbor, i);
-        add_neighbor_gradient(n, t.reference, i);
+        add_neighbor_gradient(n, t.other, i);
       }
     }
   }
 
-  void store_point_gradient(int64_t q, int64_t b, const SphericalPoint<S>& grad) const {
-    T* to = call_.grads.point + this->slot(q, b);
+  void store_torsion_gradient(int64_t q, int64_t b, const SphericalPoint<S>& grad) const {
+    T* to = call_.grads.torsion + this->slot(q, b);
     std::memcpy(to, &output_of(grad.re), sizeof(T) * this->lanes(b));
     std::memcpy(to + call_.num_triplets, &output_of(grad.im), sizeof(T) * this->lanes(b));
   }

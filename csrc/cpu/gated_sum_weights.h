@@ -15,30 +15,30 @@ struct FilterWeights {
   using S8 = typename Num::S8;
 
   int size = 0;           // P; 0: the filter is absent, and is 1
-  int chunks = 0;         // rows of eight basis channels
+  int groups = 0;         // of eight basis channels
   int rows = 0;           // L or L*L
-  S8* weight = nullptr;   // [rows, K, chunks]
-  S* up = nullptr;        // [channel blocks, 8 chunks]   lanes over channels
-  S8* up_rows = nullptr;  // [channels padded, chunks]    lanes over basis channels
+  S8* weight = nullptr;   // [rows, K, groups]
+  S* up = nullptr;        // [channel blocks, 8 groups]   lanes over channels
+  S8* up_rows = nullptr;  // [channels padded, groups]    lanes over basis channels
 
   void layout(ScratchMemory& memory, int num_radial, int blocks) {
-    weight = memory.take<S8>(int64_t(rows) * num_radial * chunks);
-    up = memory.take<S>(int64_t(blocks) * kRow * chunks);
-    up_rows = memory.take<S8>(int64_t(blocks) * kLanes<T> * chunks);
+    weight = memory.take<S8>(int64_t(rows) * num_radial * groups);
+    up = memory.take<S>(int64_t(blocks) * kRow * groups);
+    up_rows = memory.take<S8>(int64_t(blocks) * kLanes<T> * groups);
   }
 
   // weight [size, rows, K], up [channels, size] and their tangents
   void pack(const T* w, const T* w_tangent, const T* u, const T* u_tangent, int num_radial, int channels, int blocks) {
     for (int64_t rk = 0; rk < int64_t(rows) * num_radial; ++rk)
-      for (int p = 0; p < chunks * kRow; ++p)
-        Num::set_lane(weight[rk * chunks + p / kRow], p % kRow,
+      for (int p = 0; p < groups * kRow; ++p)
+        Num::set_lane(weight[rk * groups + p / kRow], p % kRow,
                       p < size ? Num::number(w, w_tangent, p * int64_t(rows) * num_radial + rk) : typename Num::N{});
     for (int c = 0; c < blocks * kLanes<T>; ++c)
-      for (int p = 0; p < chunks * kRow; ++p) {
+      for (int p = 0; p < groups * kRow; ++p) {
         const auto number =
             p < size && c < channels ? Num::number(u, u_tangent, int64_t(c) * size + p) : typename Num::N{};
-        Num::set_lane(up[int64_t(c / kLanes<T>) * kRow * chunks + p], c % kLanes<T>, number);
-        Num::set_lane(up_rows[int64_t(c) * chunks + p / kRow], p % kRow, number);
+        Num::set_lane(up[int64_t(c / kLanes<T>) * kRow * groups + p], c % kLanes<T>, number);
+        Num::set_lane(up_rows[int64_t(c) * groups + p / kRow], p % kRow, number);
       }
   }
 };
@@ -56,8 +56,8 @@ struct PackedWeights {
     angle.rows = shape.num_spherical;
     torsion.size = shape.torsion_size;
     torsion.rows = int(shape.harmonics());
-    angle.chunks = (angle.size + kRow - 1) / kRow;
-    torsion.chunks = (torsion.size + kRow - 1) / kRow;
+    angle.groups = (angle.size + kRow - 1) / kRow;
+    torsion.groups = (torsion.size + kRow - 1) / kRow;
     memory_.build([&](ScratchMemory& memory) {
       angle.layout(memory, shape.num_radial, blocks);
       torsion.layout(memory, shape.num_radial, blocks);

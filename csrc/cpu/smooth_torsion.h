@@ -123,12 +123,12 @@ class SmoothTorsionTile {
     const int64_t slot = first_triplet_ + q * num_out_ + block_;
     if (kPass != Pass::kBackward) {
       const AcrossComponents<S> point = blend_point(neighbor_[q], sums);
-      store(output_of(point.a * present_[q]), call_.point + slot);
-      store(output_of(point.b * present_[q]), call_.point + call_.num_triplets + slot);
+      store(output_of(point.a * present_[q]), call_.torsion + slot);
+      store(output_of(point.b * present_[q]), call_.torsion + call_.num_triplets + slot);
     }
     if (!kVjp) return;
-    const V re = load(call_.grad_point + slot) * present_[q];
-    const V im = load(call_.grad_point + call_.num_triplets + slot) * present_[q];
+    const V re = load(call_.grad_torsion + slot) * present_[q];
+    const V im = load(call_.grad_torsion + call_.num_triplets + slot) * present_[q];
     S grad_length;
     const BlendSums<S> grad = blend_point_vjp(neighbor_[q], sums, {S{} + re, S{} + im}, grad_length);
     BlendNeighbor<S> grad_q = grad_[q];

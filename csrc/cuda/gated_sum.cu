@@ -30,7 +30,7 @@ void forward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
 // A block adds its tiles' weight gradients to a row of its own, so these blocks are kGatedSumChunks.
 template <class T, bool kDual, bool kManyGroups>
 void backward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
-  if (num_edges == 0 && !call.grads.weights && !call.grads.point) return;
+  if (num_edges == 0 && !call.grads.weights && !call.grads.torsion) return;
   static const HarmonicTable<T> table;
   size_t bytes = 0;
   const auto sizes = gated_sum_sizes<T, kDual, kManyGroups>(call, true, &bytes);

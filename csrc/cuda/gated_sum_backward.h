@@ -3,7 +3,7 @@
 // The tile is swept as for the value, the edges q outside. Channels go from grad_out to the gradients of x, of `up` and
 // of the coefficients (here); pairs from those to the gradients of rows and directions (gated_sum_backward_triplets.h);
 // rows to the gradients of weights and radial functions. Sums over pairs have one owner each, who adds in a fixed
-// order: what a chunk leaves unfinished waits in the result itself, which no other block touches.
+// order: what a portion leaves unfinished waits in the result itself, which no other block touches.
 #pragma once
 #include "gated_sum_backward_triplets.h"
 
@@ -74,7 +74,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
  private:
   SN_DEVICE int groups() const { return kManyGroups ? sizes_.groups : 1; }
 
-  // A team takes an edge q and runs over the chunk's e.
+  // A team takes an edge q and runs over the portion's e.
   SN_DEVICE void channel_gradients() {
     const int team = threadIdx.x / Num::kChannelLanes, warp_team = threadIdx.x / kWarp * kWarpTeams;
     for (int block = 0; block < sizes_.blocks; ++block) {
@@ -92,7 +92,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
     }
   }
 
-  // Every lane of the warp comes along, also where the team's q is past the chunk's end.
+  // Every lane of the warp comes along, also where the team's q is past the portion's end.
   SN_DEVICE void neighbor_gradients(int q, int block, int first, int group, UpRows& up) {
     const bool exists = q < nq_;
     Filters x;
@@ -212,7 +212,8 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       const bool angle = i < kRow;
       const int size = angle ? shape_.angle_size : shape_.torsion_size, p = group * kRow + i % kRow;
       if (c >= shape_.channels || p >= size) continue;
-      const int64_t offset = shape_.angle_weight() + (angle ? 0 : shape_.angle_expand() + shape_.torsion_weight());
+      const int64_t offset =
+          shape_.angle_weight_size() + (angle ? 0 : shape_.angle_expand_size() + shape_.torsion_weight_size());
       weights_[offset + int64_t(c) * size + p] += memory_.up_sums[item];
     }
     __syncthreads();
@@ -229,10 +230,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     clear_padding(call.graph, num_edges, 3, call.grads.direction_in);
     clear_padding(call.graph, num_edges, 3, call.grads.direction_out);
   }
-  if (call.grads.point) {
+  if (call.grads.torsion) {
     const int64_t pairs = call.graph.triplet_ptr[call.graph.num_nodes];
     for (int part = 0; part < 2; ++part)
-      clear_tail<kThreads>(call.grads.point + part * call.num_triplets, pairs, call.num_triplets);
+      clear_tail<kThreads>(call.grads.torsion + part * call.num_triplets, pairs, call.num_triplets);
   }
   GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes);
   for (int64_t j = blockIdx.x; j < call.graph.num_nodes; j += gridDim.x) block.run(j);

@@ -68,16 +68,17 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
                                   const GatedSumSizes& sizes)
       : Base(call, table, sizes, SharedPieces(shared_memory), true),
         geometry_(call.shape.angle_size && call.grads.radial),
-        weights_(call.shape.angle_size && call.grads.weights ? call.grads.weights + blockIdx.x * call.shape.weights()
-                                                             : nullptr) {
-    if (weights_) clear(weights_, shape_.weights());
+        weights_(call.shape.angle_size && call.grads.weights
+                     ? call.grads.weights + blockIdx.x * call.shape.weights_size()
+                     : nullptr) {
+    if (weights_) clear(weights_, shape_.weights_size());
   }
 
   static SN_DEVICE void clear(T* array, int64_t size) {
     for (int64_t i = threadIdx.x; i < size; i += kThreads) array[i] = 0;
   }
 
-  // What is summed over chunks starts at 0.
+  // What is summed over portions starts at 0.
   SN_DEVICE void clear_gradients(bool radial) {
     if (num_out_ == 0) clear(call_.grads.x + first_in_ * shape_.channels, int64_t(num_in_) * shape_.channels);
     if (!geometry_) return;
@@ -102,7 +103,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     const int q = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
     if (int(threadIdx.x) / kWarp * kWarp / kLanes >= nq_) return;
     const int some_q = min(q, nq_ - 1);
-    N angle[kPairs][kRow] = {}, torsion[kPairs][kRow] = {};  // gradients of coefficients; 0 past the chunk's end
+    N angle[kPairs][kRow] = {}, torsion[kPairs][kRow] = {};  // gradients of coefficients; 0 past the portion's end
     SphericalPoint<N> point[kPairs], grad[kPairs] = {};
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
@@ -195,7 +196,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
   SN_DEVICE N* gradient_slot(int q, int e, int group) const {
     return memory_.grad_coefficients + (q * kEdges + e) * sizes_.slot + group * kCoefficients;
   }
-  // Nine numbers in place of a pair's coefficients: the gradients of its neighbor, reference and axis.
+  // Nine numbers in place of a pair's coefficients: the gradients of its neighbor, of the other one and of its axis.
   SN_DEVICE T* direction_slot(int q, int e, int group) const {
     return reinterpret_cast<T*>(gradient_slot(q, e, group));
   }
@@ -207,11 +208,11 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     triplet = triplet_point_vjp(shape_.angle_at_receiver, triplet, kind, grad);
     T* to = direction_slot(q, e, group);
     store(to, triplet.neighbor);
-    store(to + 3, triplet.reference);
+    store(to + 3, triplet.other);
     store(to + 6, triplet.axis);
-    if (call_.grads.point) {
-      add_group(group, call_.grads.point[this->pair(q, e)], output_of(grad.re));
-      add_group(group, call_.grads.point[call_.num_triplets + this->pair(q, e)], output_of(grad.im));
+    if (call_.grads.torsion) {
+      add_group(group, call_.grads.torsion[this->pair(q, e)], output_of(grad.re));
+      add_group(group, call_.grads.torsion[call_.num_triplets + this->pair(q, e)], output_of(grad.im));
     }
   }
   static SN_DEVICE void add_group(int group, T& to, T value) { to = group ? to + value : value; }
@@ -221,8 +222,8 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     to[2] = output_of(v.z);
   }
 
-  // Sums of the chunk's direction gradients, added to direction_in and direction_out. A neighbor n collects over its
-  // own pairs and over all pairs of which it is the reference: 16 lanes take it, a lane for each e.
+  // Sums of the portion's direction gradients, added to direction_in and direction_out. A neighbor n collects over its
+  // own pairs and over all pairs that are measured to it: 16 lanes take it, a lane for each e.
   SN_DEVICE void direction_gradients(int group) {
     const int lane = threadIdx.x % kEdges;
     for (int first = 0; first < num_in_; first += kThreads / kEdges) {
@@ -278,7 +279,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
         for (int p = 0; p < kRow; ++p) add_output(sum[p], grad[p], radial);
       }
       const bool angle = row < shape_.num_spherical;
-      T* to = weights_ + (angle ? 0 : shape_.angle_weight() + shape_.angle_expand()) + filter.row * K + n;
+      T* to = weights_ + (angle ? 0 : shape_.angle_weight_size() + shape_.angle_expand_size()) + filter.row * K + n;
 #pragma unroll
       for (int p = 0; p < kRow; ++p)
         if (group * kRow + p < filter.size) to[int64_t(group * kRow + p) * filter.rows * K] += sum[p];

@@ -45,7 +45,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
           }
         }
         add_messages(sum);
-        __syncthreads();  // the next chunk overwrites the coefficients
+        __syncthreads();  // the next portion overwrites the coefficients
       }
     }
   }
@@ -62,7 +62,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
     return block * Num::kWidth + within;
   }
 
-  // The chunk's q, for all channels. One block of channels is summed in registers, more are in memory in between.
+  // The portion's q, for all channels. One block of channels is summed in registers, more are in memory in between.
   SN_DEVICE void add_messages(T (&sum)[kTeamEdges][Num::kChannels]) {
     const bool last = q0_ + nq_ == num_in_;
     for (int block = 0; block < sizes_.blocks; ++block) {
@@ -151,7 +151,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
     }
   }
 
-  // The chunk's 16 edges e are the rows, and each warp takes 16 of the block's channels. Every warp reads all
+  // The portion's 16 edges e are the rows, and each warp takes 16 of the block's channels. Every warp reads all
   // coefficients.
   SN_DEVICE void add_on_tensor_cores(int block, float (&sum)[2][4]) {
     const int g = int(threadIdx.x) % kWarp / 4, t = int(threadIdx.x) % 4;

@@ -1,8 +1,8 @@
 // How the gated sum is laid out on a GPU: number types, the sizes of a block's work, its shared memory.
 //
-// A block of threads takes a tile in chunks of up to kNeighbors edges q in(j) by kEdges edges e in out(j), whatever the
-// tile's size. First a thread takes the pairs of a q and one or two e: harmonics, contracted as they come with q's rows
-// (weights times radial functions, in shared memory) to the coefficients, which stay in shared memory. Then lanes
+// A block of threads takes a tile in portions of up to kNeighbors edges q in(j) by kEdges edges e in out(j), whatever
+// the tile's size. First a thread takes the pairs of a q and one or two e: harmonics, contracted as they come with q's
+// rows (weights times radial functions, in shared memory) to the coefficients, which stay in shared memory. Then lanes
 // take channels, with the matrices `up` in registers.
 //
 // Shared memory returns 32 numbers a clock to an SM that multiplies and adds 128, so every number that is read should
@@ -23,7 +23,7 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kRow = 8;                    // basis channels of one filter are handled in rows of eight,
 constexpr int kCoefficients = 2 * kRow;    // so a group of coefficients is eight of the angle and eight of the torsion
-constexpr int kEdges = 16;                 // edges e of a chunk
+constexpr int kEdges = 16;                 // edges e of a portion
 constexpr size_t kMostShared = 96 * 1024;  // bytes a block; the least that one SM of the architectures built for has
 
 // The number type of a pass, T or Dual<T>, and what of it fits into registers and shared memory. kManyGroups: of the
@@ -32,7 +32,7 @@ template <class T, bool kDual, bool kManyGroups>
 struct Numbers {
   using N = std::conditional_t<kDual, Dual<T>, T>;
   static constexpr int kBytes = sizeof(N);                                              // 4, 8 or 16
-  static constexpr int kNeighbors = 64 / kBytes;                                        // edges q of a chunk
+  static constexpr int kNeighbors = 64 / kBytes;                                        // edges q of a portion
   static constexpr int kPairs = kBytes == 4 ? 2 : 1;                                    // pairs of a thread
   static constexpr int kPairLanes = kEdges / kPairs;                                    // threads that share a q
   static constexpr int kChannels = kBytes == 16 ? 1 : (kManyGroups ? 8 : 16) / kBytes;  // channels of a lane
@@ -81,7 +81,7 @@ SN_DEVICE void store_row(N* to, const N (&from)[kRow]) {
 
 // What follows from the shape of a call: how much a block holds at a time.
 struct GatedSumSizes {
-  int neighbors;   // edges q of a chunk: kNeighbors, or fewer where these do not fit
+  int neighbors;   // edges q of a portion: kNeighbors, or fewer where these do not fit
   int rows;        // of one q: L of the angle, then L*L of the torsion
   int row_stride;  // numbers between the rows of one q and the next
   int groups;      // of coefficients
@@ -104,7 +104,7 @@ struct GatedSumMemory {
   // Of the backward passes:
   N* grad_rows;          // [neighbors, rows, 8]
   N* grad_coefficients;  // [neighbors, kEdges, groups, 16]   the same place as coefficients where these serve once
-  int* source;           // [neighbors, kEdges]    the pair's reference within in(j); q itself where there is none
+  int* source;           // [neighbors, kEdges]    whom the pair is measured to, within in(j); q itself if nobody
   T* up_sums;            // [16, kWidth]
 
   SN_HD GatedSumMemory(SharedPieces& pieces, const GatedSumShape& shape, const GatedSumSizes& sizes, bool backward) {
@@ -127,7 +127,7 @@ inline int gated_sum_groups(const GatedSumShape& shape) {
   return ceil_div(std::max({shape.angle_size, shape.torsion_size, 1}), kRow);
 }
 
-// The sizes for as many q a chunk as fit, and the bytes of shared memory they take.
+// The sizes for as many q a portion as fit, and the bytes of shared memory they take.
 template <class T, bool kDual, bool kManyGroups>
 GatedSumSizes gated_sum_sizes(const GatedSumCall<T>& call, bool backward, size_t* bytes) {
   using Num = Numbers<T, kDual, kManyGroups>;

@@ -14,7 +14,7 @@ struct FilterRow {
   int order;  // the radial order o that it meets
 };
 
-// One tile and the chunk of it that the block is at.
+// One tile and the portion of it that the block is at.
 template <class T, bool kDual, bool kManyGroups>
 class GatedSumBlock {
  protected:
@@ -29,8 +29,8 @@ class GatedSumBlock {
 
   int64_t first_in_, first_out_, first_triplet_;  // edges first_in_ .. first_in_ + num_in_ end at j
   int num_in_, num_out_;
-  int q0_, nq_;  // the chunk's edges q: first_in_ + q0_ .. first_in_ + q0_ + nq_
-  int e0_, ne_;  // the chunk's edges e: memory_.edge[0] .. memory_.edge[ne_ - 1]
+  int q0_, nq_;  // the portion's edges q: first_in_ + q0_ .. first_in_ + q0_ + nq_
+  int e0_, ne_;  // the portion's edges e: memory_.edge[0] .. memory_.edge[ne_ - 1]
 
   SN_DEVICE GatedSumBlock(const GatedSumCall<T>& call, const HarmonicTable<T>& table, const GatedSumSizes& sizes,
                           SharedPieces pieces, bool backward)
@@ -66,7 +66,7 @@ class GatedSumBlock {
   SN_DEVICE void open_edges(int e0, int ne) {
     e0_ = e0;
     ne_ = ne;
-    __syncthreads();  // nobody reads the last chunk any more
+    __syncthreads();  // nobody reads the last portion any more
     if (int(threadIdx.x) < ne) {
       const int64_t edge = call_.graph.out_edge[first_out_ + e0 + threadIdx.x];
       const int64_t opposite = call_.graph.rev[edge] - first_in_;
@@ -129,21 +129,21 @@ class GatedSumBlock {
     __syncthreads();
   }
 
-  // The number of the chunk's pair (q, e) among all.
+  // The number of the portion's pair (q, e) among all.
   SN_DEVICE int64_t pair(int q, int e) const { return first_triplet_ + int64_t(q0_ + q) * num_out_ + e0_ + e; }
 
-  // The chunk's pair (q, e); returns the reference's number within in(j), q's own where there is none.
+  // The portion's pair (q, e); returns the number within in(j) of whom it is measured to, q's own if nobody.
   SN_DEVICE int gather_triplet(int q, int e, Triplet<N>& triplet, TorsionKind<T>& kind) const {
     int32_t code = kVanishing;
-    if (call_.reference) code = call_.reference[pair(q, e)];
-    if (shape_.angle_at_receiver && memory_.opposite[e] != q0_ + q) code = kNoReference;
+    if (call_.measured_to) code = call_.measured_to[pair(q, e)];
+    if (shape_.angle_at_receiver && memory_.opposite[e] != q0_ + q) code = kNoNeighbor;
     const int source = code >= 0 ? code : q0_ + q;
     kind.torsion = T(code != kVanishing);
     kind.vanishing = T(code == kVanishing);
     kind.imaginary = T(code >= 0);
     triplet.axis = memory_.axis[e];
     triplet.neighbor = direction(first_in_ + q0_ + q, T(-1));
-    triplet.reference = direction(first_in_ + source, T(-1));
+    triplet.other = direction(first_in_ + source, T(-1));
     return source;
   }
 
@@ -153,10 +153,10 @@ class GatedSumBlock {
     TorsionKind<T> kind;
     gather_triplet(q, e, triplet, kind);
     SphericalPoint<N> point = triplet_point(shape_.angle_at_receiver, triplet, kind);
-    if (call_.inputs.point) {
+    if (call_.inputs.torsion) {
       const int64_t re = pair(q, e);
-      point.re = Num::number(call_.inputs.point, call_.tangents.point, re);
-      point.im = Num::number(call_.inputs.point, call_.tangents.point, call_.num_triplets + re);
+      point.re = Num::number(call_.inputs.torsion, call_.tangents.torsion, re);
+      point.im = Num::number(call_.inputs.torsion, call_.tangents.torsion, call_.num_triplets + re);
     }
     return point;
   }

@@ -56,11 +56,11 @@ class SmoothTorsionBlock {
       for (int i = threadIdx.x; i < 4 * num_in_; i += kThreads) neighbor_gradient(i % 4, i / 4) = 0;
     }
     // As many edges at a time as fit with all their neighbors; if those of one do not, they come in portions.
-    const int fit = max(1, min(kEdges, kPairs / max(num_in_, 1))), chunks = ceil_div(num_out_, fit);
+    const int fit = max(1, min(kEdges, kPairs / max(num_in_, 1))), portions = ceil_div(num_out_, fit);
     portion_ = min(num_in_, kPairs);
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      e0_ = int(int64_t(num_out_) * chunk / chunks);
-      ne_ = int(int64_t(num_out_) * (chunk + 1) / chunks) - e0_;
+    for (int portion = 0; portion < portions; ++portion) {
+      e0_ = int(int64_t(num_out_) * portion / portions);
+      ne_ = int(int64_t(num_out_) * (portion + 1) / portions) - e0_;
       rows_ = kThreads / ne_;
       row_ = int(threadIdx.x) / ne_;
       e_ = int(threadIdx.x) % ne_;
@@ -80,9 +80,9 @@ class SmoothTorsionBlock {
   int64_t first_in_, first_triplet_;
   int num_in_, num_out_;
   int portion_;     // neighbors in shared memory: all of them unless these are more than kPairs; then ne_ is 1
-  int e0_, ne_;     // the chunk's edges out of the atom
+  int e0_, ne_;     // the portion's edges out of the atom
   int rows_, row_;  // a thread takes the neighbors row_, row_ + rows_, .. if row_ < rows_
-  int e_;           // for this edge of the chunk
+  int e_;           // for this edge of the portion
 
   __device__ __forceinline__ bool whole() const { return portion_ == num_in_; }
   __device__ __forceinline__ N& number(int row, int column) const { return memory_.numbers[row * kPairs + column]; }
@@ -111,7 +111,7 @@ class SmoothTorsionBlock {
   // ---- shared memory ----
 
   __device__ __forceinline__ void open_edges(const int64_t* out_edge) {
-    __syncthreads();  // nobody reads the last chunk any more
+    __syncthreads();  // nobody reads the last portion any more
     if (int(threadIdx.x) < ne_) {
       Axis& axis = memory_.axes[threadIdx.x];
       axis.edge = out_edge[threadIdx.x];
@@ -124,7 +124,7 @@ class SmoothTorsionBlock {
     __syncthreads();
   }
 
-  // The neighbors first, first + 1, .. of all the chunk's edges.
+  // The neighbors first, first + 1, .. of all the portion's edges.
   __device__ __forceinline__ void load_portion(int first, bool grads) {
     const int count = min(portion_, num_in_ - first) * ne_;
     for (int i = threadIdx.x; i < count; i += kThreads) {
@@ -167,7 +167,7 @@ class SmoothTorsionBlock {
 
   // ---- sums ----
 
-  // re and im of the chunk's triplets, and the cotangents of the sums in them.
+  // re and im of the portion's triplets, and the cotangents of the sums in them.
   __device__ __forceinline__ void add_neighbors() {
     const Axis& axis = memory_.axes[e_];
     for (int q0 = 0; q0 < num_in_; q0 += rows_) {
@@ -182,11 +182,11 @@ class SmoothTorsionBlock {
       const T present = T(q != axis.opposite);
       if constexpr (kPass != Pass::kBackward) {
         const AcrossComponents<N> point = blend_point(own, sums);
-        call_.point[re] = output_of(point.a) * present;
-        call_.point[im] = output_of(point.b) * present;
+        call_.torsion[re] = output_of(point.a) * present;
+        call_.torsion[im] = output_of(point.b) * present;
       }
       if constexpr (kVjp) {
-        const T* from = call_.grad_point;
+        const T* from = call_.grad_torsion;
         N grad_length;
         const BlendSums<N> grad =
             blend_point_vjp(own, sums, {N{} + from[re] * present, N{} + from[im] * present}, grad_length);
@@ -275,7 +275,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
   const int64_t edges = graph.in_ptr[graph.num_nodes], triplets = graph.triplet_ptr[graph.num_nodes];
   if (kPass != Pass::kBackward) {
     for (int part = 0; part < 2; ++part)
-      clear_tail<kThreads>(call.point + part * call.num_triplets, triplets, call.num_triplets);
+      clear_tail<kThreads>(call.torsion + part * call.num_triplets, triplets, call.num_triplets);
   }
   if (kPass != Pass::kForward) {
     clear_tail<kThreads>(call.grad_direction_in, 3 * edges, 3 * num_edges);

@@ -14,11 +14,13 @@ struct GatedSumShape {
   bool angle_at_receiver;  // of e = j->i: between i->j and i->k; needs `direction` to hold vectors, and Q = 0
 
   SN_HD int64_t harmonics() const { return int64_t(num_spherical) * num_spherical; }
-  SN_HD int64_t angle_weight() const { return int64_t(angle_size) * num_spherical * num_radial; }
-  SN_HD int64_t angle_expand() const { return int64_t(channels) * angle_size; }
-  SN_HD int64_t torsion_weight() const { return torsion_size * harmonics() * num_radial; }
-  SN_HD int64_t torsion_expand() const { return int64_t(channels) * torsion_size; }
-  SN_HD int64_t weights() const { return angle_weight() + angle_expand() + torsion_weight() + torsion_expand(); }
+  SN_HD int64_t angle_weight_size() const { return int64_t(angle_size) * num_spherical * num_radial; }
+  SN_HD int64_t angle_expand_size() const { return int64_t(channels) * angle_size; }
+  SN_HD int64_t torsion_weight_size() const { return torsion_size * harmonics() * num_radial; }
+  SN_HD int64_t torsion_expand_size() const { return int64_t(channels) * torsion_size; }
+  SN_HD int64_t weights_size() const {
+    return angle_weight_size() + angle_expand_size() + torsion_weight_size() + torsion_expand_size();
+  }
 };
 
 // The differentiable inputs, or one tangent of each. Pointers of absent inputs are null; so are tangents that are 0.
@@ -31,7 +33,7 @@ struct GatedSumInputs {
   const T* angle_expand;    // [C, P]
   const T* torsion_weight;  // [Q, L*L, K]
   const T* torsion_expand;  // [C, Q]
-  const T* point;           // [2, triplets]  re and im of the torsions; null where `reference` says what they are
+  const T* torsion;         // [2, triplets]  re and im of smooth torsions; null where `measured_to` says what they are
 };
 
 // Gradients are null where nobody asks. Everything else is written in full.
@@ -39,18 +41,18 @@ template <class T>
 struct GatedSumGradients {
   T* x;              // [E, C]
   T* radial;         // [E, L, K]
-  T* direction_in;   // [E, 3]  an edge as neighbor or reference, in its receiver's tile
+  T* direction_in;   // [E, 3]  an edge as neighbor or as the other one, in its receiver's tile
   T* direction_out;  // [E, 3]  the same edge as axis, in its sender's tile
-  T* weights;        // [chunks, shape.weights()]  angle_weight, angle_expand, torsion_weight, torsion_expand of a chunk
-  T* point;          // [2, triplets]
+  T* weights;  // [chunks, shape.weights_size()]  angle_weight, angle_expand, torsion_weight, torsion_expand of a chunk
+  T* torsion;  // [2, triplets]
 };
 
 template <class T>
 struct GatedSumCall {
   TileGraph graph;
   GatedSumShape shape;
-  int64_t num_triplets;      // columns of point
-  const int32_t* reference;  // [triplets]  see torsion_reference; null without torsion, or where there is a point
+  int64_t num_triplets;        // columns of torsion
+  const int32_t* measured_to;  // [triplets]  codes as in macros.h; null without torsion, or where it is smooth
   GatedSumInputs<T> inputs;
   GatedSumInputs<T> tangents;  // cotangents of the gradients; read by the double backward alone
   const T* grad_out;           // [E, C]; null in the forward pass

@@ -15,8 +15,8 @@ using index_t = int64_t;  // offsets over edges and triplets pass 2^31
 constexpr int kMaxSpherical = 8;  // l < 8
 constexpr int kMaxRadial = 16;
 
-// Codes of a torsion reference; values >= 0 number a neighbor inside in(j).
-constexpr int32_t kNoReference = -1;  // nobody is left: phi = 2 pi
-constexpr int32_t kVanishing = -2;    // collinear with the edge, or no triplet: harmonics with m != 0 vanish
+// Codes of the neighbor that a torsion is measured to; values >= 0 are its number within in(j).
+constexpr int32_t kNoNeighbor = -1;  // nobody is left: phi = 2 pi
+constexpr int32_t kVanishing = -2;   // collinear with the edge, or no triplet: harmonics with m != 0 vanish
 
 }  // namespace spherenet

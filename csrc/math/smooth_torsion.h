@@ -183,14 +183,14 @@ SN_HD void blend_term_vjp(bool even, const BlendNeighbor<S>& q, const BlendNeigh
 template <class T>
 struct SmoothTorsionCall {
   TileGraph graph;
-  int64_t num_triplets;        // columns of point and grad_point
+  int64_t num_triplets;        // columns of torsion and grad_torsion
   bool even;                   // under reflection
   const T* direction;          // [E, 3]  unit vectors, sender to receiver
   const T* fade;               // [E]     weight of the edge's sender as a neighbor of its receiver
   const T* direction_tangent;  // [E, 3]
   const T* fade_tangent;       // [E]
-  const T* grad_point;         // [2, triplets]  null in the forward pass
-  T* point;                    // [2, triplets]  the point, or its tangent; null in the backward pass
+  const T* grad_torsion;       // [2, triplets]  null in the forward pass
+  T* torsion;                  // [2, triplets]  the torsion, or its tangent; null in the backward pass
   T* grad_direction_in;        // [E, 3]  an edge as neighbor, in its receiver's tile
   T* grad_direction_out;       // [E, 3]  the same edge as axis, in its sender's tile
   T* grad_fade;                // [E]

@@ -9,13 +9,13 @@ namespace spherenet {
 
 template <class S>
 struct Triplet {
-  Vec3<S> neighbor;   // unit vector from j to k
-  Vec3<S> axis;       // unit vector from j to i
-  Vec3<S> reference;  // unit vector from j to the torsion reference of k; from j to k itself where there is none
+  Vec3<S> neighbor;  // unit vector from j to k
+  Vec3<S> axis;      // unit vector from j to i
+  Vec3<S> other;     // unit vector from j to whom the torsion of k is measured; from j to k itself where there is none
 };
 
 // Which of a triplet's harmonics exist, as factors 0 or 1 (R is a number or a SIMD vector of them):
-//   reference >= 0: both 1;  kNoReference: torsion 1, imaginary 0;  kVanishing: both 0.
+//   measured to somebody: both 1;  kNoNeighbor: torsion 1, imaginary 0;  kVanishing: both 0.
 template <class R>
 struct TorsionKind {
   R torsion;    // factor of re and im
@@ -28,12 +28,12 @@ struct SphericalPoint {
   S z, re, im;
 };
 
-// p: the neighbor's component across the axis; r: the reference's.  re + i im = (p.r + i axis.(p x r)) / |r|
+// p: the neighbor's component across the axis; r: that of the other one.  re + i im = (p.r + i axis.(p x r)) / |r|
 template <class S, class R>
 SN_HD SphericalPoint<S> spherical_point(const Triplet<S>& t, const TorsionKind<R>& kind) {
   const S z = dot(t.neighbor, t.axis);
   const Vec3<S> p = t.neighbor - z * t.axis;
-  const Vec3<S> r = t.reference - dot(t.reference, t.axis) * t.axis;
+  const Vec3<S> r = t.other - dot(t.other, t.axis) * t.axis;
   const S inverse = reciprocal_sqrt(dot(r, r) * kind.torsion + kind.vanishing) * kind.torsion;
   return {z, dot(p, r) * inverse, dot(t.axis, cross(p, r)) * inverse * kind.imaginary};
 }
@@ -43,8 +43,8 @@ template <class S, class R>
 SN_HD Triplet<S> spherical_point_vjp(const Triplet<S>& t, const TorsionKind<R>& kind, const SphericalPoint<S>& grad) {
   const S z = dot(t.neighbor, t.axis);
   const Vec3<S> p = t.neighbor - z * t.axis;
-  const S w = dot(t.reference, t.axis);
-  const Vec3<S> r = t.reference - w * t.axis;
+  const S w = dot(t.other, t.axis);
+  const Vec3<S> r = t.other - w * t.axis;
   const S inverse = reciprocal_sqrt(dot(r, r) * kind.torsion + kind.vanishing) * kind.torsion;
   const Vec3<S> across = cross(p, r);
 
@@ -59,13 +59,13 @@ SN_HD Triplet<S> spherical_point_vjp(const Triplet<S>& t, const TorsionKind<R>& 
 
   Triplet<S> out;
   out.neighbor = grad_p + grad_z * t.axis;
-  out.reference = grad_r + grad_w * t.axis;
-  out.axis = grad_sin * across - w * grad_r + grad_w * t.reference - z * grad_p + grad_z * t.neighbor;
+  out.other = grad_r + grad_w * t.axis;
+  out.axis = grad_sin * across - w * grad_r + grad_w * t.other - z * grad_p + grad_z * t.neighbor;
   return out;
 }
 
 // The angle at i instead, between i->j = -axis and i->k = neighbor - axis, vectors of any length. `kind` is kVanishing
-// where k is i, whose z is 0, and kNoReference elsewhere.
+// where k is i, whose z is 0, and kNoNeighbor elsewhere.
 template <class S, class R>
 SN_HD SphericalPoint<S> receiver_point(const Triplet<S>& t, const TorsionKind<R>& kind) {
   const Vec3<S> u = t.axis - t.neighbor;
@@ -85,7 +85,7 @@ SN_HD Triplet<S> receiver_point_vjp(const Triplet<S>& t, const TorsionKind<R>& k
   Triplet<S> out;
   out.neighbor = {S{} - grad_u.x, S{} - grad_u.y, S{} - grad_u.z};
   out.axis = slope * u - along * (inverse_axis * inverse_axis) * t.axis + grad_u;
-  out.reference = {S{}, S{}, S{}};
+  out.other = {S{}, S{}, S{}};
   return out;
 }
 

@@ -14,11 +14,11 @@ namespace {
 template <class X, class Other>
 struct GatedSumTensors {
   X x;
-  Other radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand;
+  Other radial, direction, torsion, angle_weight, angle_expand, torsion_weight, torsion_expand;
 
   template <class F>
   void fields(const F& f) {
-    f(x, radial, direction, point, angle_weight, angle_expand, torsion_weight, torsion_expand);
+    f(x, radial, direction, torsion, angle_weight, angle_expand, torsion_weight, torsion_expand);
   }
 
   template <class T>
@@ -30,36 +30,36 @@ struct GatedSumTensors {
             data<T>(angle_expand),
             data<T>(torsion_weight),
             data<T>(torsion_expand),
-            data<T>(point)};
+            data<T>(torsion)};
   }
 };
 using Inputs = GatedSumTensors<Tensor, OptionalTensor>;
 using Tangents = GatedSumTensors<OptionalTensor, OptionalTensor>;
 using Gradients = GatedSumTensors<Tensor, Tensor>;
-#define SN_GATED_SUM_TENSORS(x_type, type, prefix)                                                                \
-  x_type " " prefix "x, " type " " prefix "radial, " type " " prefix "direction, " type " " prefix "point, " type \
-         " " prefix "angle_weight, " type " " prefix "angle_expand, " type " " prefix "torsion_weight, " type     \
+#define SN_GATED_SUM_TENSORS(x_type, type, prefix)                                                                  \
+  x_type " " prefix "x, " type " " prefix "radial, " type " " prefix "direction, " type " " prefix "torsion, " type \
+         " " prefix "angle_weight, " type " " prefix "angle_expand, " type " " prefix "torsion_weight, " type       \
          " " prefix "torsion_expand"
 
 struct GatedSumArguments {
   Inputs inputs;
-  OptionalTensor reference;
+  OptionalTensor measured_to;
   GraphTensors graph;
   bool dig, angle_at_receiver;
   bool tf32;  // whether a GPU may round the factors of float32 products
 
   template <class F>
   void fields(const F& f) {
-    f(inputs, reference, graph, dig, angle_at_receiver, tf32);
+    f(inputs, measured_to, graph, dig, angle_at_receiver, tf32);
   }
 };
 #define SN_GATED_SUM_SCHEMA                     \
   SN_GATED_SUM_TENSORS("Tensor", "Tensor?", "") \
-  ", Tensor? reference, " SN_GRAPH_SCHEMA ", bool dig, bool angle_at_receiver, bool tf32"
+  ", Tensor? measured_to, " SN_GRAPH_SCHEMA ", bool dig, bool angle_at_receiver, bool tf32"
 
 struct CheckedGatedSum {
   Inputs inputs;
-  OptionalTensor reference;
+  OptionalTensor measured_to;
   GraphTensors tensors;
   bool tf32;
   Checks check;
@@ -70,7 +70,7 @@ struct CheckedGatedSum {
 
   explicit CheckedGatedSum(const GatedSumArguments& given)
       : inputs(dense_fields(given.inputs)),
-        reference(dense(given.reference)),
+        measured_to(dense(given.measured_to)),
         tensors(dense_fields(given.graph)),
         tf32(given.tf32),
         check("x", inputs.x),
@@ -84,7 +84,7 @@ struct CheckedGatedSum {
     STD_TORCH_CHECK(torsion == inputs.torsion_expand.has_value(),
                     "torsion_expand: expected both or neither of torsion_weight and torsion_expand, got one");
     STD_TORCH_CHECK(angle || !torsion, "angle_weight: expected one beside torsion_weight, got none");
-    STD_TORCH_CHECK(torsion || !inputs.point, "point: expected none without torsion_weight, got one");
+    STD_TORCH_CHECK(torsion || !inputs.torsion, "torsion: expected none without torsion_weight, got one");
     STD_TORCH_CHECK(!torsion || !given.angle_at_receiver,
                     "torsion_weight: expected none beside angles at the receiver, got one");
     if (angle) check_angle();
@@ -96,8 +96,8 @@ struct CheckedGatedSum {
     GatedSumCall<T> out{};
     out.graph = graph.tiles;
     out.shape = shape;
-    out.num_triplets = inputs.point ? inputs.point->size(1) : 0;
-    out.reference = shape.torsion_size ? data<int32_t>(reference) : nullptr;
+    out.num_triplets = inputs.torsion ? inputs.torsion->size(1) : 0;
+    out.measured_to = shape.torsion_size ? data<int32_t>(measured_to) : nullptr;
     out.inputs = inputs.pointers<T>();
     return out;
   }
@@ -130,19 +130,19 @@ struct CheckedGatedSum {
     check("torsion_expand", *inputs.torsion_expand, dtype, {shape.channels, weight.size(0)});
     shape.torsion_size = int(weight.size(0));
     STD_TORCH_CHECK(shape.torsion_size > 0, "torsion_weight: expected at least one row, got none");
-    STD_TORCH_CHECK(reference.has_value() != inputs.point.has_value(),
-                    "torsion: expected one beside torsion_weight, got ", reference ? "two" : "none");
-    if (inputs.point) {
-      check("torsion", *inputs.point, dtype, {2, -1});
-      return graph.check_num_triplets("torsion", inputs.point->size(1));
+    STD_TORCH_CHECK(measured_to.has_value() != inputs.torsion.has_value(),
+                    "torsion: expected one beside torsion_weight, got ", measured_to ? "two" : "none");
+    if (inputs.torsion) {
+      check("torsion", *inputs.torsion, dtype, {2, -1});
+      return graph.check_num_triplets("torsion", inputs.torsion->size(1));
     }
-    check("torsion", *reference, ScalarType::Int, {-1});
-    graph.check_num_triplets("torsion", reference->size(0));
-    if (check.read_values()) check_reference_values();
+    check("torsion", *measured_to, ScalarType::Int, {-1});
+    graph.check_num_triplets("torsion", measured_to->size(0));
+    if (check.read_values()) check_measured_to();
   }
 
-  void check_reference_values() const {
-    const IndexValues<int32_t> code(*reference);
+  void check_measured_to() const {
+    const IndexValues<int32_t> code(*measured_to);
     const IndexValues<int64_t> in_ptr(tensors.in_ptr), triplet_ptr(tensors.triplet_ptr);
     for (int64_t j = 0; j < graph.tiles.num_nodes; ++j) {
       const int64_t num_in = in_ptr[j + 1] - in_ptr[j];
@@ -155,7 +155,7 @@ struct CheckedGatedSum {
 
 // Rows of weight gradients that are summed afterwards.
 int64_t weight_chunks(const CheckedGatedSum& in) {
-  return in.inputs.x.is_cpu() ? gated_sum_chunks(in.graph.tiles).count : cuda::kGatedSumChunks;
+  return takes_cuda_kernels(in.inputs.x) ? cuda::kGatedSumChunks : gated_sum_chunks(in.graph.tiles).count;
 }
 
 // The rows past the last edge, `width` numbers each, belong to no tile.
@@ -175,9 +175,9 @@ void run(const CheckedGatedSum& in, const GatedSumCall<T>& call, Pass pass) {
         });
         for (T* rows : {call.out, call.grads.x}) zero_padding(rows, in, in.shape.channels);
         for (T* rows : {call.grads.direction_in, call.grads.direction_out}) zero_padding(rows, in, 3);
-        for (int k = 0; call.grads.point && k < 2; ++k)
-          std::fill(call.grads.point + k * call.num_triplets + *in.graph.num_triplets,
-                    call.grads.point + (k + 1) * call.num_triplets, T(0));
+        for (int k = 0; call.grads.torsion && k < 2; ++k)
+          std::fill(call.grads.torsion + k * call.num_triplets + *in.graph.num_triplets,
+                    call.grads.torsion + (k + 1) * call.num_triplets, T(0));
         zero_padding(call.grads.radial, in, int64_t(in.shape.num_spherical) * in.shape.num_radial);
       },
       [&](auto stream) { cuda::gated_sum(call, in.num_edges, pass, in.tf32, stream); });
@@ -196,7 +196,7 @@ Tensor gated_sum(const GatedSumArguments& given) {
 }
 
 // grad_grad_out (empty unless tangents are given), and the gradients: [0] where an input is absent or its group
-// (geometry: radial, direction and point; weights) is not asked for.
+// (geometry: radial, direction and torsion; weights) is not asked for.
 std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Tensor& grad_out_,
                                             const Tangents* tangents, bool geometry, bool weights) {
   const Tensor& x = in.inputs.x;
@@ -212,14 +212,14 @@ std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Ten
   const Gradients grads{gradient(x, true),
                         gradient(in.inputs.radial, with_geometry),
                         gradient(in.inputs.direction, with_geometry),
-                        gradient(in.inputs.point, with_geometry),
+                        gradient(in.inputs.torsion, with_geometry),
                         gradient(in.inputs.angle_weight, weights),
                         gradient(in.inputs.angle_expand, weights),
                         gradient(in.inputs.torsion_weight, weights),
                         gradient(in.inputs.torsion_expand, weights)};
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights() : 0, E3 = 3 * in.num_edges;
+    const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights_size() : 0, E3 = 3 * in.num_edges;
     const Tensor parts = empty(x, {chunks, size});
     const Tensor directions = empty(x, {2, with_geometry ? E3 : 0});  // direction_in, direction_out
     auto call = in.call<T>();
@@ -230,7 +230,7 @@ std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Ten
       call.grads.radial = mutable_data<T>(grads.radial);
       call.grads.direction_in = mutable_data<T>(directions);
       call.grads.direction_out = call.grads.direction_in + E3;
-      call.grads.point = in.inputs.point ? mutable_data<T>(grads.point) : nullptr;
+      call.grads.torsion = in.inputs.torsion ? mutable_data<T>(grads.torsion) : nullptr;
     }
     if (tangents) {
       call.tangents = tangents->template pointers<T>();
@@ -261,7 +261,7 @@ std::tuple<Tensor, Gradients> gated_sum_double_backward(const Tangents& tangents
   same("grad_grad_x", tangents.x, in.inputs.x);
   same("grad_grad_radial", tangents.radial, in.inputs.radial);
   same("grad_grad_direction", tangents.direction, in.inputs.direction);
-  same("grad_grad_point", tangents.point, in.inputs.point);
+  same("grad_grad_torsion", tangents.torsion, in.inputs.torsion);
   same("grad_grad_angle_weight", tangents.angle_weight, in.inputs.angle_weight);
   same("grad_grad_angle_expand", tangents.angle_expand, in.inputs.angle_expand);
   same("grad_grad_torsion_weight", tangents.torsion_weight, in.inputs.torsion_weight);

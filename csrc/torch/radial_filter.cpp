@@ -37,7 +37,7 @@ struct RadialFilterTensors {
   }
 
   int64_t chunks() const {
-    const int64_t size = x.is_cpu() ? kRadialFilterChunk : cuda::kRadialFilterChunk;
+    const int64_t size = takes_cuda_kernels(x) ? cuda::kRadialFilterChunk : kRadialFilterChunk;
     return (E + size - 1) / size;
   }
 

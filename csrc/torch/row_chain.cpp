@@ -34,18 +34,18 @@ const T* data_or_null(const Tensor& t) {
 struct Layers {
   Tensors rows, weights, biases;
   Numbers steps;
-  Tensor nothing;  // stands for what is not wanted
 
   int inputs() const { return int(rows.size()); }
   int count() const { return int(weights.size()); }
   int64_t number(int step, int which) const { return steps[5 * step + which]; }
   bool is_result(int step) const { return number(step, 4); }
+  Tensor nothing() const { return empty(rows[0], {0}); }  // stands for what is not wanted
 };
 
 // Checks all and makes them contiguous.
 Layers read_layers(const Tensors& rows, const Tensors& weights, const Tensors& biases, const Numbers& steps) {
   STD_TORCH_CHECK(!rows.empty(), "rows: expected at least one tensor, got none");
-  Layers layers{dense(rows), weights, dense(biases), steps, empty(rows[0], {0})};
+  Layers layers{dense(rows), weights, dense(biases), steps};
   STD_TORCH_CHECK(steps.size() == 5 * weights.size() && biases.size() == weights.size(),
                   "steps: expected 5 numbers, a ", "weight and a bias for each step, got ", steps.size(), " numbers, ",
                   weights.size(), " and ", biases.size());
@@ -153,7 +153,7 @@ struct Plan {
     Tensors out;
     std::vector<std::pair<T*, int64_t>> to;  // where a gradient goes, and its place in the sums
     const auto add = [&](const Tensor& like, int64_t at) {
-      if (at < 0) return out.push_back(layers.nothing);
+      if (at < 0) return out.push_back(layers.nothing());
       out.push_back(empty(like, {like.sizes().begin(), like.sizes().end()}));
       to.push_back({mutable_data<T>(out.back()), at});
     };
@@ -213,7 +213,7 @@ Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors
     plan.set_saved(h, results);
     const int inputs = layers.inputs();
     for (int v = 0; v < inputs; ++v) {
-      of_rows.push_back(wanted[v] ? empty(like, {plan.call.num_rows, plan.values[v].width}) : layers.nothing);
+      of_rows.push_back(wanted[v] ? empty(like, {plan.call.num_rows, plan.values[v].width}) : layers.nothing());
       plan.values[v].grad_in = wanted[v] ? mutable_data<T>(of_rows[v]) : nullptr;
     }
     std::vector<bool> reached(inputs + layers.count());
@@ -222,7 +222,7 @@ Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors
       plan.result(k).grad = data_or_null<T>(grads[k]);
       step.grad_h = data_or_null<T>(grads_h[k]);
       const bool has = reached[inputs + k] || plan.result(k).grad, active = has || step.grad_h;
-      kept.push_back(keep && active ? empty(like, {plan.call.num_rows, plan.result(k).width}) : layers.nothing);
+      kept.push_back(keep && active ? empty(like, {plan.call.num_rows, plan.result(k).width}) : layers.nothing());
       if (!active) continue;
       if (keep) step.grad_value = mutable_data<T>(kept.back());
       if (of_weights) {
@@ -274,7 +274,7 @@ Tensors row_chain_double_backward(Tensors tangents, Tensors grad_values, Tensors
       step.grad_value = const_cast<T*>(data_or_null<T>(grad_values[k]));
       of_h.push_back(empty(like, {M, width}));
       step.grad_h_out = mutable_data<T>(of_h.back());
-      of_results.push_back(layers.is_result(k) ? empty(like, {M, width}) : layers.nothing);
+      of_results.push_back(layers.is_result(k) ? empty(like, {M, width}) : layers.nothing());
       if (layers.is_result(k)) plan.result(k).out = mutable_data<T>(of_results.back());
       moves.push_back(moves[step.source] || (step.other >= 0 && moves[step.other]));
       if (step.combine == Combine::kMultiply) plan.need(step.other);
@@ -288,7 +288,7 @@ Tensors row_chain_double_backward(Tensors tangents, Tensors grad_values, Tensors
     for (int k = layers.count() - 1; k >= 0; --k)
       if (reached[inputs + k] && plan.steps[k].other >= 0) reached[plan.steps[k].other] = true;
     for (int v = 0; v < inputs; ++v) {
-      of_rows.push_back(reached[v] ? empty(like, {M, plan.values[v].width}) : layers.nothing);
+      of_rows.push_back(reached[v] ? empty(like, {M, plan.values[v].width}) : layers.nothing());
       if (reached[v]) plan.values[v].grad_in = mutable_data<T>(of_rows[v]);
     }
     Tensors of_parameters = plan.run_with_sums(Pass::kDoubleBackward);

@@ -68,42 +68,42 @@ void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass 
         for (T* to : {call.grad_direction_in, call.grad_direction_out})
           if (to) std::fill(to + 3 * edges, to + 3 * rows, T(0));
         if (call.grad_fade) std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
-        for (int k = 0; call.point && k < 2; ++k)
-          std::fill(call.point + k * in.num_triplets + triplets, call.point + (k + 1) * in.num_triplets, T(0));
+        for (int k = 0; call.torsion && k < 2; ++k)
+          std::fill(call.torsion + k * in.num_triplets + triplets, call.torsion + (k + 1) * in.num_triplets, T(0));
       },
       [&](auto stream) { cuda::smooth_torsion(call, in.direction.size(0), pass, stream); });
 }
 
 Tensor smooth_torsion(const SmoothTorsionArguments& given) {
   const CheckedSmoothTorsion in(given);
-  Tensor point = empty(in.direction, {2, in.num_triplets});
+  Tensor torsion = empty(in.direction, {2, in.num_triplets});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();
-    call.point = mutable_data<T>(point);
+    call.torsion = mutable_data<T>(torsion);
     run(in, call, Pass::kForward);
   });
-  return point;
+  return torsion;
 }
 
-// The tangent of the point (empty unless tangents are given), and the gradients of direction and fade.
-std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion& in, const Tensor& grad_point_,
+// The tangent of the torsion (empty unless tangents are given), and the gradients of direction and fade.
+std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion& in, const Tensor& grad_torsion_,
                                                       const OptionalTensor& direction_tangent,
                                                       const OptionalTensor& fade_tangent, Pass pass) {
-  const Tensor grad_point = dense(grad_point_);
-  in.check("grad_point", grad_point, in.dtype, {2, in.num_triplets});
+  const Tensor grad_torsion = dense(grad_torsion_);
+  in.check("grad_torsion", grad_torsion, in.dtype, {2, in.num_triplets});
   const int64_t E = in.direction.size(0);
-  Tensor point = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_triplets});
+  Tensor torsion = empty(in.direction, {pass == Pass::kBackward ? 0 : 2, in.num_triplets});
   Tensor grad_direction = empty(in.direction, {E, 3}), grad_fade = empty(in.direction, {E});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Tensor parts = empty(in.direction, {2, 3 * E});  // as neighbor, as axis
-    const Tensor scratch = empty(in.direction, {in.direction.is_cpu() ? 0 : E, 8});
+    const Tensor scratch = empty(in.direction, {takes_cuda_kernels(in.direction) ? E : 0, 8});
     auto call = in.call<T>();
     call.direction_tangent = data<T>(direction_tangent);
     call.fade_tangent = data<T>(fade_tangent);
-    call.grad_point = data<T>(grad_point);
-    call.point = pass == Pass::kBackward ? nullptr : mutable_data<T>(point);
+    call.grad_torsion = data<T>(grad_torsion);
+    call.torsion = pass == Pass::kBackward ? nullptr : mutable_data<T>(torsion);
     call.grad_direction_in = mutable_data<T>(parts);
     call.grad_direction_out = call.grad_direction_in + 3 * E;
     call.grad_fade = mutable_data<T>(grad_fade);
@@ -111,24 +111,24 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion
     run(in, call, pass);
     sum_chunks<T>(parts, {grad_direction});
   });
-  return {point, grad_direction, grad_fade};
+  return {torsion, grad_direction, grad_fade};
 }
 
-std::tuple<Tensor, Tensor> smooth_torsion_backward(const Tensor& grad_point, const SmoothTorsionArguments& given) {
+std::tuple<Tensor, Tensor> smooth_torsion_backward(const Tensor& grad_torsion, const SmoothTorsionArguments& given) {
   const CheckedSmoothTorsion in(given);
-  auto [none, grad_direction, grad_fade] = smooth_torsion_vjp(in, grad_point, {}, {}, Pass::kBackward);
+  auto [none, grad_direction, grad_fade] = smooth_torsion_vjp(in, grad_torsion, {}, {}, Pass::kBackward);
   return {grad_direction, grad_fade};
 }
 
 std::tuple<Tensor, Tensor, Tensor> smooth_torsion_double_backward(const OptionalTensor& grad_grad_direction,
                                                                   const OptionalTensor& grad_grad_fade,
-                                                                  const Tensor& grad_point,
+                                                                  const Tensor& grad_torsion,
                                                                   const SmoothTorsionArguments& given) {
   const CheckedSmoothTorsion in(given);
   const OptionalTensor of_direction = dense(grad_grad_direction), of_fade = dense(grad_grad_fade);
   if (of_direction) in.check("grad_grad_direction", *of_direction, in.dtype, {in.direction.size(0), 3});
   if (of_fade) in.check("grad_grad_fade", *of_fade, in.dtype, {in.direction.size(0)});
-  return smooth_torsion_vjp(in, grad_point, of_direction, of_fade, Pass::kDoubleBackward);
+  return smooth_torsion_vjp(in, grad_torsion, of_direction, of_fade, Pass::kDoubleBackward);
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {
@@ -143,11 +143,12 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
   m.def("smooth_torsion(" SN_SMOOTH_TORSION_SCHEMA ") -> Tensor");
-  m.def("smooth_torsion_backward(Tensor grad_point, " SN_SMOOTH_TORSION_SCHEMA
+  m.def("smooth_torsion_backward(Tensor grad_torsion, " SN_SMOOTH_TORSION_SCHEMA
         ") -> (Tensor grad_direction, Tensor grad_fade)");
   m.def(
       "smooth_torsion_double_backward(Tensor? grad_grad_direction, Tensor? grad_grad_fade, Tensor "
-      "grad_point, " SN_SMOOTH_TORSION_SCHEMA ") -> (Tensor grad_grad_point, Tensor grad_direction, Tensor grad_fade)");
+      "grad_torsion, " SN_SMOOTH_TORSION_SCHEMA
+      ") -> (Tensor grad_grad_torsion, Tensor grad_direction, Tensor grad_fade)");
 }
 SN_IMPLEMENT(implement)
 

@@ -31,16 +31,29 @@ inline cuda::Stream current_stream(int32_t device) {
 }
 #endif
 
+// Whether kernels of csrc/cuda take the tensor. In the test that runs them on the CPU (tests/cuda) they take all.
+inline bool takes_cuda_kernels(const Tensor& x) {
+#ifdef SPHERENET_FAST_CUDA_ON_CPU
+  return true;
+#else
+  return x.is_cuda();
+#endif
+}
+
 // Runs cpu(), or gpu(stream) while the device of x is the current one; nothing waits for what it enqueues.
 template <class Cpu, class Gpu>
 void run_where(const Tensor& x, const Cpu& cpu, const Gpu& gpu) {
+#ifdef SPHERENET_FAST_CUDA_ON_CPU
+  return gpu(cuda::Stream(nullptr));
+#else
 #ifdef SPHERENET_FAST_CUDA
-  if (x.is_cuda()) {
+  if (takes_cuda_kernels(x)) {
     const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
     return gpu(current_stream(x.get_device_index()));
   }
 #endif
   cpu();
+#endif
 }
 
 // Sums over the rows of parts [chunks, all sizes together], in the order of the rows, whose columns belong to one of up

@@ -35,7 +35,7 @@ class BilinearInteraction(EdgeUpdate):
         self.layers_after_skip = nn.ModuleList(Residual(hidden_channels) for _ in range(num_after_skip))
 
     def forward(self, e1: Tensor, geometry: Geometry, operators) -> tuple[Tensor, Tensor]:
-        x = operators.radial_filter(self.lin_kj.silu(e1, operators), geometry.bessel, self.lin_rbf1.weight)
+        x = self.lin_rbf1.times(self.lin_kj.silu(e1, operators), geometry.bessel, operators)
         # sum_q sum_bl W[i, b, l] s[q, b] x[q, l]: first over q, then, as one product, over all b and l
         num_bilinear, channels = self.lin_sbf.out_features, x.shape[1]
         of_gate = torch.eye(num_bilinear, dtype=x.dtype, device=x.device).repeat_interleave(channels, dim=0)

@@ -33,7 +33,7 @@ class SphereNet(SphericalMessagePassing):
             rounding of the constants, of the code that the authors released. Their checkpoints need it.
         use_angle: False leaves out the basis of angles and its weights (the paper's ablation); a torsion needs it.
         torsion: what a neighbor's torsion is measured to. "smooth": a blend of all neighbors, which makes energies and
-            forces continuous (`spherenet_fast.ops.smooth_torsion`); "smooth_even": the same, and mirror images have the
+            forces continuous; "smooth_even": the same, and mirror images have the
             same energy; "paper": the next neighbor about the edge, as in Eq. (4), whose energies jump where a neighbor
             overtakes another; None leaves out the basis of torsions and its weights.
         use_torsion: False is torsion=None.

@@ -24,7 +24,7 @@ class Geometry(NamedTuple):
     bessel: Tensor  # [E, K], of the distance, with the envelope
     radial: Tensor | None  # [E, L, K], of the distance, for angle and torsion; None without angles
     direction: Tensor | None  # [E, 3], unit vectors from sender to receiver; None without angles
-    torsion: Tensor | None  # of `torsion_reference` or `smooth_torsion`; None without torsions
+    torsion: Tensor | None  # as `ops.gated_sum` takes it; None without torsions
 
 
 class Dense(nn.Linear):
@@ -36,6 +36,10 @@ class Dense(nn.Linear):
     def silu(self, x: Tensor, operators) -> Tensor:
         """silu(self(x))."""
         return operators.linear_silu(x, self.weight, self.bias)
+
+    def times(self, x: Tensor, features: Tensor, operators) -> Tensor:
+        """x * self(features), without bias, whose second factor is never stored. x [E, H]; features [E, K], K <= 16."""
+        return operators.radial_filter(x, features, self.weight)
 
     def reset_parameters(self) -> None:
         # an orthogonal m x n matrix has mean square 1 / max(m, n)
@@ -63,6 +67,19 @@ def fade_out(x: Tensor) -> Tensor:
     """
     x = x.clamp(max=1)
     return 1 - x**3 * (10 - x * (15 - 6 * x))
+
+
+def torsions(
+    kind: str, vec: Tensor, distance: Tensor, direction: Tensor, cutoff: float, graph: Graph, operators
+) -> Tensor:
+    """What `gated_sum` takes as the torsions: the paper's ("paper"), or smooth ones ("smooth", "smooth_even").
+
+    vec [E, 3]; distance [E]; direction [E, 3] in the dtype of smooth torsions.
+    """
+    if kind == "paper":
+        return operators.torsion_neighbor(vec.detach(), graph)
+    fade = fade_out(distance / cutoff).to(direction.dtype)
+    return operators.smooth_torsion(direction, fade, graph, kind == "smooth_even")
 
 
 class Residual(nn.Module):
@@ -154,7 +171,7 @@ class EdgeEmbedding(nn.Module):
         e1 = e1 + operators.gather(operators.linear(x, of_receiver), graph.edge_index[1], graph.in_ptr, None)
         e1 = e1 + operators.gather(operators.linear(x, of_sender), graph.edge_index[0], graph.out_ptr, graph.out_edge)
         e1 = operators.silu(e1)
-        return e1, operators.radial_filter(e1, geometry.bessel, self.lin_rbf_1.weight)
+        return e1, self.lin_rbf_1.times(e1, geometry.bessel, operators)
 
 
 class EdgeUpdate(nn.Module):
@@ -170,7 +187,7 @@ class EdgeUpdate(nn.Module):
         h = self.lin.silu(h, operators) + e1
         for layer in self.layers_after_skip:
             h = layer(h, operators)
-        return h, operators.radial_filter(h, bessel, self.lin_rbf.weight)
+        return h, self.lin_rbf.times(h, bessel, operators)
 
 
 class Interaction(EdgeUpdate):

@@ -29,7 +29,7 @@ from ..graph.given import check_graph, checks_are_on
 from ..graph.graph import first_atoms
 from ..ops import reference
 from . import derivatives
-from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, fade_out
+from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, torsions
 from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
@@ -238,7 +238,7 @@ class SphericalMessagePassing(GraphNetwork3D):
 
     A subclass sets the modules `emb` (Psi's functions of the distance), `init_e`, `init_v`, and one of `update_es` and
     `update_vs` for each layer, and `use_angle` and `torsion`, which say what Psi is to contain: no torsion
-    (None), the paper's to the next neighbor ("paper"), or `smooth_torsion`, "smooth" or "smooth_even".
+    (None), the paper's to the next neighbor ("paper"), or a smooth one, "smooth" or "smooth_even".
     """
 
     use_angle = True
@@ -263,16 +263,10 @@ class SphericalMessagePassing(GraphNetwork3D):
         if not self.use_angle:
             return Geometry(system.graph, bessel, None, None, None)
         direction = (vec / distance[:, None]).to(dtype)
-        return Geometry(system.graph, bessel, radial, direction, self._torsions(direction, system))
-
-    def _torsions(self, direction: Tensor, system: System) -> Tensor | None:
-        """What `gated_sum` takes as the torsions. direction [E, 3]."""
-        if self.torsion is None:
-            return None
-        if self.torsion == "paper":
-            return system.operators.torsion_reference(system.vec.detach(), system.graph)
-        fade = fade_out(system.distance / self.emb.cutoff).to(direction.dtype)
-        return system.operators.smooth_torsion(direction, fade, system.graph, self.torsion == "smooth_even")
+        given = vec, distance, direction, self.emb.cutoff, system.graph, system.operators
+        return Geometry(
+            system.graph, bessel, radial, direction, None if self.torsion is None else torsions(self.torsion, *given)
+        )
 
     def embed(self, system: System, p_e: Geometry) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         e = self.init_e(system.z, p_e, system.operators)

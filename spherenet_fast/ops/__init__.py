@@ -11,6 +11,7 @@ SPHERENET_FAST_CHECKS=1 in the environment they are compared, on CPU and GPU ali
 Importing this package loads the compiled library and registers its operators as ``torch.ops.spherenet_fast``.
 """
 
+from .._old_names import old_functions
 from .gated_sum import gated_sum
 from .linear import linear, linear_silu
 from .neighbors import neighbor_edges, neighbor_pointers
@@ -21,7 +22,7 @@ from .row_chain import row_chain
 from .segment_sum import gather, segment_sum
 from .silu import silu
 from .smooth_torsion import smooth_torsion
-from .torsion_reference import torsion_reference
+from .torsion_neighbor import torsion_neighbor
 
 __all__ = [
     "gated_sum",
@@ -37,5 +38,7 @@ __all__ = [
     "segment_sum",
     "silu",
     "smooth_torsion",
-    "torsion_reference",
+    "torsion_neighbor",
 ]
+
+__getattr__ = old_functions(__name__, {"torsion_reference": "torsion_neighbor"})

@@ -12,23 +12,31 @@ from torch import Tensor
 from .. import _library
 
 _library.load()
-compiled = torch.ops.spherenet_fast
+compiled = getattr(torch.ops, _library.NAMESPACE)
+
+
+CPU_ONLY: set[str] = set()  # every other operator has a kernel for each device of the build
+
+
+def cpu_only(*names: str) -> None:
+    """Lists operators without kernels for a GPU."""
+    CPU_ONLY.update(names)
 
 
 def fake(name: str) -> Callable:
     """Registers the decorated function as the one that gives the shapes of the results of operator `name`."""
-    return torch.library.register_fake(f"spherenet_fast::{name}")
+    return torch.library.register_fake(f"{_library.NAMESPACE}::{name}")
 
 
 def derivative(name: str, backward: Callable, setup_context: Callable) -> None:
     """Registers the derivative of operator `name`, as `torch.library.register_autograd`."""
-    torch.library.register_autograd(f"spherenet_fast::{name}", backward, setup_context=setup_context)
+    torch.library.register_autograd(f"{_library.NAMESPACE}::{name}", backward, setup_context=setup_context)
 
 
 def full_precision(name: str) -> None:
     """Lower precision has no kernels: under autocast operator `name` runs in float32."""
     for device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"spherenet_fast::{name}", device, torch.float32)
+        torch.library.register_autocast(f"{_library.NAMESPACE}::{name}", device, torch.float32)
 
 
 def twice_differentiable(

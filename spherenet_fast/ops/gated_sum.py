@@ -28,9 +28,9 @@ def gated_sum(
     where q runs over the edges k->j into the sender of e = j->i, except the reverse of e;
     h = l^2 + (m >= 0 ? m : 2l+1+m) numbers the harmonics, and o(h) = l for basis "paper", h mod L for "dig".
 
-    x [E, C]; radial [E, L, K] of `radial_basis`; direction [E, 3] = vec / |vec|; torsion [num_triplets] of
-    `torsion_reference`, or [2, num_triplets] of `smooth_torsion`; angle_weight [P, L K]; angle_expand [C, P];
-    torsion_weight [Q, L^2 K]; torsion_expand [C, Q].
+    x [E, C]; radial [E, L, K], the radial basis; direction [E, 3] = vec / |vec|; torsion [num_triplets] int32, the
+    neighbors that the paper's torsions are measured to, or [2, num_triplets], smooth torsions; angle_weight [P, L K];
+    angle_expand [C, P]; torsion_weight [Q, L^2 K]; torsion_expand [C, Q].
     Without the two torsion weights their factor is 1 (torsion may be None); without all four M is the plain sum.
     angle_at: theta is the angle at j between the directions to k and to i; "receiver" makes it the angle at i between
     those to j and to k, without torsion. Then direction holds the vectors vec [E, 3] themselves.
@@ -57,9 +57,9 @@ def _tf32_allowed() -> bool:
     return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
-# Inputs: the differentiable ones (x, radial, direction, point, four weights), reference, five arrays of the graph, and
-# the numbers dig, angle_at_receiver, tf32. The backward passes take two more numbers, whether the geometry and the
-# weights want gradients; what is absent or not asked for has a gradient of size 0.
+# Inputs: the differentiable ones (x, radial, direction, a smooth torsion, four weights), whom the paper's torsions are
+# measured to, five arrays of the graph, and the numbers dig, angle_at_receiver, tf32. The backward passes take two
+# more, whether the geometry and the weights want gradients. What is absent or not asked for has one of size 0.
 
 _DIFFERENTIABLE, _TENSORS = 8, 14
 _GEOMETRY, _WEIGHTS = slice(1, 4), slice(4, 8)

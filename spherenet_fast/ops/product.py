@@ -8,9 +8,9 @@ functions of this module take torch's products.
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ._register import compiled, derivative, fake, full_precision, wanted_gradients
+from ._register import compiled, cpu_only, derivative, fake, full_precision, wanted_gradients
 
-CPU_ONLY = frozenset({"product", "outer_sum"})  # every other operator has a kernel for each device of the build
+cpu_only("product", "outer_sum")
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from .row_chain import Row
 def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
     """x * (bessel weight^T): messages times a linear function of the distance basis, which is never stored.
 
-    x [E, H]; bessel [E, K] of `radial_basis`, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
+    x [E, H]; bessel [E, K], the distance basis, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
     """
     if isinstance(x, Row):
         return bessel.linear(weight) * x

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._register import compiled, fake, left_to_torch, no_third_derivative, wanted_gradients
+from ._register import compiled, cpu_only, fake, left_to_torch, no_third_derivative, wanted_gradients
 from .product import product
 from .silu import silu
+
+cpu_only("row_chain", "row_chain_backward", "row_chain_double_backward")
 
 
 def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
@@ -64,8 +66,10 @@ class _Steps(NamedTuple):
     def count(self) -> int:
         return len(self.numbers) // 5
 
-    def layers(self) -> list[list[int]]:
-        return [self.numbers[5 * k : 5 * k + 5] for k in range(self.count)]
+
+def _layers_of(numbers: list[int]) -> list[list[int]]:
+    """source, silu, combine, other, is_result of each step."""
+    return [numbers[first : first + 5] for first in range(0, len(numbers), 5)]
 
 
 class _Record:
@@ -255,7 +259,9 @@ class _DoubleBackwardOfLayers(torch.autograd.Function):
 def _layers(steps: _Steps, rows: list[Tensor], weights: list[Tensor], biases: list[Tensor | None]) -> list[Tensor]:
     """The values of all steps, layer by layer."""
     values = list(rows)
-    for (source, with_silu, combine, other, _), weight, bias in zip(steps.layers(), weights, biases, strict=True):
+    for (source, with_silu, combine, other, _), weight, bias in zip(
+        _layers_of(steps.numbers), weights, biases, strict=True
+    ):
         h = product(values[source], weight, bias)
         value = silu(h) if with_silu else h
         if combine:
@@ -274,17 +280,37 @@ def _(rows, weights, biases, steps, save):
     return [rows[0].new_empty(num_rows, width) for width in kept]
 
 
+def _empty(tensor: Tensor, present: bool) -> Tensor:
+    return tensor.new_empty(tensor.shape if present else (0,))
+
+
 @fake("row_chain_backward")
 def _(grads, grads_h, rows, weights, biases, h, results, steps, wanted, of_weights, keep):
-    of_rows = [row.new_empty(row.shape if yes else (0,)) for row, yes in zip(rows, wanted, strict=True)]
-    of_parameters = [tensor.new_empty(tensor.shape if of_weights else (0,)) for tensor in [*weights, *biases]]
-    return of_rows + of_parameters + ([tensor.new_empty(tensor.shape) for tensor in h] if keep else [])
+    layers, inputs = _layers_of(steps), len(rows)
+    reached, active = set(), [False] * len(layers)
+    for k, (source, _, _, other, _) in reversed(list(enumerate(layers))):
+        active[k] = bool(inputs + k in reached or grads[k].numel() or grads_h[k].numel())
+        reached |= {source, other} if active[k] else set()
+    of_rows = [_empty(row, bool(yes)) for row, yes in zip(rows, wanted, strict=True)]
+    of_parameters = [
+        _empty(tensor, of_weights and yes) for tensors in (weights, biases) for tensor, yes in zip(tensors, active)
+    ]
+    return of_rows + of_parameters + ([_empty(tensor, yes) for tensor, yes in zip(h, active)] if keep else [])
 
 
 @fake("row_chain_double_backward")
 def _(tangents, grad_values, rows, weights, biases, h, results, steps, of_weights):
-    of_values = [t.new_empty(t.shape if steps[5 * k + 4] else (0,)) for k, t in enumerate(h)]
-    factors = {steps[5 * k + 3] for k in range(len(h)) if steps[5 * k + 2] == _MULTIPLY}
-    of_rows = [row.new_empty(row.shape if v in factors else (0,)) for v, row in enumerate(rows)]
-    of_weights = [weight.new_empty(weight.shape if of_weights else (0,)) for weight in weights]
-    return of_values + of_rows + of_weights + [tensor.new_empty(tensor.shape) for tensor in h]
+    layers, inputs = _layers_of(steps), len(rows)
+    moves = {number for number, tangent in enumerate(tangents) if tangent.numel()}
+    factors, of_parameters = set(), []
+    for k, (source, _, combine, other, _) in enumerate(layers):
+        if moves & {source, other}:
+            moves.add(inputs + k)
+        if combine == _MULTIPLY and source in moves:
+            factors.add(other)
+        of_parameters.append(_empty(weights[k], bool(of_weights and source in moves and grad_values[k].numel())))
+    for k, (*_, other, _) in reversed(list(enumerate(layers))):
+        factors |= {other} if inputs + k in factors else set()
+    of_values = [_empty(tensor, bool(layer[4])) for tensor, layer in zip(h, layers, strict=True)]
+    of_rows = [_empty(row, number in factors) for number, row in enumerate(rows)]
+    return of_values + of_rows + of_parameters + [_empty(tensor, True) for tensor in h]

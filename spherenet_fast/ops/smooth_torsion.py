@@ -17,8 +17,9 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
     number and nothing else.
 
     direction [E, 3], vec / |vec|; fade [E], the weight of the sender as a neighbor, 0 at the cutoff; graph as
-    `radius_graph` returns it. Returns [2, graph.num_triplets], slots as of `torsion_reference`, 0 where q is the
-    reverse of e; twice differentiable in direction and fade.
+    `radius_graph` returns it. Returns [2, graph.num_triplets], at
+    triplet_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)), 0 where q is the reverse of e; twice
+    differentiable in direction and fade.
     """
     return compiled.smooth_torsion(direction, fade, *graph_arrays(graph), graph.num_triplets, even)
 
@@ -29,19 +30,19 @@ def _(direction, fade, in_ptr, out_ptr, out_edge, rev, triplet_ptr, num_triplets
 
 
 @fake("smooth_torsion_backward")
-def _(grad_point, direction, fade, *others):
+def _(grad_torsion, direction, fade, *others):
     return direction.new_empty(direction.shape), fade.new_empty(fade.shape)
 
 
 @fake("smooth_torsion_double_backward")
-def _(grad_grad_direction, grad_grad_fade, grad_point, direction, fade, *others):
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (grad_point, direction, fade))
+def _(grad_grad_direction, grad_grad_fade, grad_torsion, direction, fade, *others):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (grad_torsion, direction, fade))
 
 
-def _smooth_torsion_backward(ctx, grad_point):
-    if grad_point is None:
+def _smooth_torsion_backward(ctx, grad_torsion):
+    if grad_torsion is None:
         return (None,) * 9
-    return *compiled.smooth_torsion_backward(grad_point, *ctx.saved_tensors, *ctx.numbers), *[None] * 7
+    return *compiled.smooth_torsion_backward(grad_torsion, *ctx.saved_tensors, *ctx.numbers), *[None] * 7
 
 
 def _smooth_torsion_double_backward(ctx, *tangents):

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..graph import Graph, edge_vectors, radius_graph
+from ..nn.blocks import torsions
 from ..ops import reference
-from ..ops.reference.torsion_reference import DELTA
+from ..ops.reference._triplets import DELTA
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -124,7 +125,7 @@ def _around(graph: Graph, vec: torch.Tensor, edge: int, cutoff: float) -> Surrou
     sender, receiver = graph.edge_index
     j, i = int(sender[edge]), int(receiver[edge])
     direction = vec / vec.norm(dim=1, keepdim=True)
-    chosen = reference.torsion_reference(vec, graph)
+    chosen = torsions("paper", vec, vec.norm(dim=1), direction, cutoff, graph, reference)
     z, re, im = reference.triplet_geometry(direction, chosen, graph)
     first, last = int(graph.in_ptr[j]), int(graph.in_ptr[j + 1])
     out = graph.out_edge[graph.out_ptr[j] : graph.out_ptr[j + 1]]

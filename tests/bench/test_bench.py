@@ -43,17 +43,15 @@ def read(folder):
 
 
 def test_run_and_report(tmp_path):
-    run(
-        "speed.run", "--quick", "--cases", "torsion_reference", "--providers", "ours", "--threads", 1, "--out", tmp_path
-    )
+    run("speed.run", "--quick", "--cases", "paper_torsions", "--providers", "ours", "--threads", 1, "--out", tmp_path)
     output = run(
-        "speed.run", "--quick", "--cases", "ethanol", "torsion_reference", "--providers", "ours", "floor",
+        "speed.run", "--quick", "--cases", "ethanol", "paper_torsions", "--providers", "ours", "floor",
         "--threads", 1, "--out", tmp_path,
     )  # fmt: skip
     assert "ours / floor" in output
     rows = read(tmp_path)
     assert list(rows[0]) == COLUMNS
-    assert [row["case"] for row in rows] == [*["ethanol"] * 4, "torsion_reference"]  # measured twice, kept once
+    assert [row["case"] for row in rows] == [*["ethanol"] * 4, "paper_torsions"]  # measured twice, kept once
     assert {row["unit"] for row in rows} == {"ms", "ns/triplet"}
     assert all(0 < float(row["p20"]) <= float(row["median"]) <= float(row["p80"]) for row in rows)
     assert {row["threads"] for row in rows} == {"1"}

@@ -120,11 +120,11 @@ def test_a_library_of_no_use_is_built_there(stubbed):
 
 
 def test_the_second_call(stubbed):
-    environment = dict(DRY_RUN="1", TESTS="tests/cuda/test_cuda_device.py::test_radial_basis", VARIANTS="a.so b.so")
+    environment = dict(DRY_RUN="1", TESTS="tests/cuda/test_cuda_device.py::test_every_operator", VARIANTS="a.so b.so")
     done, calls, found = stubbed("second", **environment)
     assert done.returncode == 0
     assert found == dict.fromkeys(["environment", "tests", "variants", "benchmarks", "ncu", "racecheck"], 0)
-    assert calls[1].endswith("--durations=10 tests/cuda/test_cuda_device.py::test_radial_basis")
+    assert calls[1].endswith("--durations=10 tests/cuda/test_cuda_device.py::test_every_operator")
     assert calls[2].startswith("-m bench.gpu.compare_builds") and calls[2].endswith("a.so b.so")
     assert stubbed("second", DRY_RUN="1")[2] == {name: 0 for name in found if name != "variants"}
 

@@ -6,22 +6,17 @@
 #include <string>
 #include <vector>
 
-#include "systems.h"
+#include "../../csrc/kernels.h"
+#include "registered.h"
 
 namespace spherenet::test {
 
-inline int failures = 0;
 inline std::string context;  // what is being tried, for messages
 
 inline void check(bool ok, const std::string& what) {
   if (ok) return;
   ++failures;
   std::fprintf(stderr, "%s: %s\n", context.c_str(), what.c_str());
-}
-
-template <class T>
-std::vector<T> unwritten(int64_t count) {
-  return std::vector<T>(count, std::numeric_limits<T>::quiet_NaN());
 }
 
 template <class A, class B>

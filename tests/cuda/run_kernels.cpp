@@ -1,6 +1,6 @@
 // Runs every CUDA kernel on the CPU, on graphs of all kinds. Arrays have their exact size, so that AddressSanitizer
 // sees a step beyond. Built by tests/cuda/test_cuda_sanitizers.py; prints what ran, returns 0 if all is well.
-#include "run.h"
+#include "../cpp/registered.h"
 
 using namespace spherenet::test;
 
@@ -68,7 +68,7 @@ int main() {
   for (const System& system : all_systems())
     for (const Registered* kernel = Registered::first(); kernel; kernel = kernel->next()) {
       const int before = failures;
-      kernel->run(system);
+      kernel->on(system);
       std::printf("%s, %s: %s\n", system.name.c_str(), kernel->name, failures == before ? "passed" : "failed");
     }
   return failures != 0;

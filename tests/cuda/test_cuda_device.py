@@ -8,26 +8,23 @@ from gated_sum_cases import GATES, TOLERANCES
 from gpu import DEVICE
 from molecules import SMALL, labeled_batch, moved, with_outputs
 from operator_cases import (
+    CASES,
     DIFFERENTIABLE,
-    GRAPHS,
     MODEL_SIZES,
     assert_close,
-    bessel_constants,
     case,
     cast,
-    crowd,
     derivatives,
     gated_function,
     gated_inputs,
-    on_device,
-    small_graph,
 )
+from operator_graphs import GRAPHS, crowd, on_device, small_graph
 
 from spherenet_fast import ops
-from spherenet_fast.graph import build_graph, radius_graph
+from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
 from spherenet_fast.ops import reference
-from spherenet_fast.ops.product import CPU_ONLY
+from spherenet_fast.ops._register import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 
@@ -101,28 +98,14 @@ def test_gated_sum_with_tf32_where_torch_may_use_it(shape):
     assert_close(doubled[0], gated_on(DEVICE, vec, graph, inputs, torch.float64), 0)  # float64 is never rounded
 
 
-@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
-@pytest.mark.parametrize("num_spherical, num_radial", [(7, 6), (1, 1), (8, 16)])
-@pytest.mark.parametrize("edges", [0, 1, 700])
-def test_radial_basis(edges, num_spherical, num_radial, dtype, tolerance):
-    distance = torch.linspace(0.4, 6.0, edges, dtype=torch.float64)
-    frequency = torch.pi * torch.arange(1, num_radial + 1).double() + 0.1
-    given = cast({"distance": distance, "frequency": frequency}, dtype)
-    roots, scale = bessel_constants(num_spherical, num_radial)
-
-    def function(operators, device):
-        return lambda *inputs: operators.radial_basis(*inputs, roots.to(device), scale.to(device), 5.0, 5)
-
-    found = derivatives(function(ops, DEVICE), cast(given, dtype, DEVICE))
-    assert_close(found, derivatives(function(reference, "cpu"), cast(given, torch.float64)), tolerance)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ALL_GRAPHS)
-def test_torsion_references(name, dtype):
-    vec, graph = ALL_GRAPHS[name]
-    found = ops.torsion_reference(vec.to(DEVICE, dtype), on_device(graph, DEVICE))
-    assert torch.equal(found.cpu(), ops.torsion_reference(vec.to(dtype), graph))
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(DIFFERENTIABLE)))
+def test_every_operator_without_derivatives(name, graph, dtype):
+    chosen = case(name, *ALL_GRAPHS[graph])
+    found, expected = (chosen.function(ops)(*cast(chosen.inputs, dtype, d).values()) for d in (DEVICE, "cpu"))
+    for value, exact in zip(*(v if isinstance(v, tuple) else (v,) for v in (found, expected)), strict=True):
+        assert torch.equal(value.cpu(), exact)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
@@ -189,24 +172,6 @@ def test_the_same_bits_on_every_run():
     first = run()
     for _ in range(3):
         assert all(torch.equal(one, other) for one, other in zip(run(), first, strict=True))
-
-
-# ---- the smooth torsion ----------------------------------------------------------------------------------------------
-
-
-def test_smooth_torsion_of_more_neighbors_than_shared_memory_holds():
-    edges = [(k + 1, 0) for k in range(1100)] + [(0, 1), (0, 2)]
-    graph = build_graph(torch.tensor(edges).T, 1101)
-    vec = torch.randn(len(edges), 3, dtype=torch.float64)
-    inputs = {"direction": vec / vec.norm(dim=1, keepdim=True), "fade": torch.rand(len(vec), dtype=torch.float64)}
-    results = []
-    for device in ("cpu", DEVICE, DEVICE):
-        room = on_device(graph, device)
-        results.append(
-            derivatives(lambda *given, room=room: ops.smooth_torsion(*given, room), cast(inputs, torch.float64, device))
-        )
-    assert_close(results[1], results[0], 1e-11)
-    assert all(torch.equal(results[1][name], results[2][name]) for name in results[1])  # the same bits
 
 
 # ---- the search for neighbors ---------------------------------------------------------------------------------------

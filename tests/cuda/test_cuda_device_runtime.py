@@ -8,22 +8,15 @@ import torch
 from compiled_calls import REGISTERED, calls
 from gpu import DEVICE, needs_gpu
 from molecules import SMALL, labeled_batch, moved, with_outputs
-from operator_cases import (
-    GRAPHS,
-    assert_close,
-    cast,
-    gated_function,
-    gated_inputs,
-    on_device,
-    small_graph,
-)
+from operator_cases import assert_close, cast, gated_function, gated_inputs, paper_torsions
+from operator_graphs import GRAPHS, on_device, small_graph
 
 from spherenet_fast import ops
 from spherenet_fast.cuda_graph import Capacity, CapacityError, CapturedInference, CapturedTraining, masked_mean
 from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.graph.padding import fixed_radius_graph
 from spherenet_fast.models import SphereNet
-from spherenet_fast.ops.product import CPU_ONLY
+from spherenet_fast.ops._register import CPU_ONLY
 
 pytestmark = pytest.mark.cuda
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -66,7 +59,7 @@ def test_nothing_waits_for_the_gpu():
         leaf = vec.clone().requires_grad_()
         distance = leaf.square().sum(1).sqrt()
         bessel, radial = model.emb(distance, ops)
-        torsions = ops.torsion_reference(leaf, graph)
+        torsions = paper_torsions(ops, leaf, graph)
         x = bessel.new_ones(len(vec), 12, requires_grad=True)
         weights = [getattr(model.update_es[0], name).weight for name in ("lin_sbf1", "lin_sbf2", "lin_t1", "lin_t2")]
         message = ops.gated_sum(x, radial, leaf / distance[:, None], torsions, graph, *weights)
@@ -244,7 +237,7 @@ def test_shapes_dtypes_and_devices_are_checked_before_any_launch():
     vec, graph = small_graph()
     room = on_device(graph, DEVICE)
     given = cast(gated_inputs(vec), torch.float64, DEVICE)
-    torsions = ops.torsion_reference(vec.to(DEVICE), room)
+    torsions = paper_torsions(ops, vec.to(DEVICE), room)
     cases = [
         (dict(radial=given["radial"].float()), "radial: expected dtype Double, got Float"),
         (dict(direction=given["direction"][:, :2]), r"direction: expected shape \[12, 3\], got \[12, 2\]"),
@@ -265,7 +258,7 @@ def test_values_are_checked_if_asked_for(monkeypatch):
     vec, graph = small_graph()
     room = on_device(graph, DEVICE)
     given = cast(gated_inputs(vec), torch.float64, DEVICE)
-    torsions = ops.torsion_reference(vec.to(DEVICE), room)
+    torsions = paper_torsions(ops, vec.to(DEVICE), room)
     expected = ops.gated_sum(**given, torsion=torsions, graph=room)
     for field, message in (
         ("in_ptr", "in_ptr: expected ascending offsets from 0 to at most 12"),
@@ -278,7 +271,7 @@ def test_values_are_checked_if_asked_for(monkeypatch):
         with pytest.raises(RuntimeError, match=message):
             ops.gated_sum(**given, torsion=torsions, graph=room._replace(**{field: bad}))
         with pytest.raises(RuntimeError, match=message):
-            ops.torsion_reference(vec.to(DEVICE), room._replace(**{field: bad}))
+            paper_torsions(ops, vec.to(DEVICE), room._replace(**{field: bad}))
     bad = torsions.clone()
     bad[10] = 7
     with pytest.raises(RuntimeError, match="torsion: expected values in -2 .. 2 around atom 1, got others"):

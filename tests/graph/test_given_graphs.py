@@ -4,7 +4,8 @@ import pytest
 import torch
 from crystals import CRYSTALS
 from molecules import SMALL, as_data, rattled, rattled_batch, with_outputs
-from operator_cases import gated_inputs, small_graph
+from operator_cases import gated_inputs, paper_torsions
+from operator_graphs import small_graph
 
 from spherenet_fast import ops
 from spherenet_fast.cuda_graph import Capacity, CapturedInference
@@ -135,11 +136,11 @@ VEC, OPERATORS = small_graph()
     ],
 )
 def test_operators_compare_their_arrays(changes, message, monkeypatch):
-    torsions = ops.torsion_reference(VEC, OPERATORS)
+    torsions = paper_torsions(ops, VEC, OPERATORS)
     bad = OPERATORS._replace(**changes)
     given = gated_inputs(VEC)
     for function in (
-        lambda: ops.torsion_reference(VEC, bad),
+        lambda: paper_torsions(ops, VEC, bad),
         lambda: ops.gated_sum(**given, torsion=torsions, graph=bad),
     ):
         with pytest.raises(RuntimeError, match=message):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from graph_oracles import random_batch
 from molecules import SMALL, rattled_batch, with_outputs
-from operator_cases import GRAPHS, assert_close, derivatives, gated_inputs
+from operator_cases import assert_close, derivatives, gated_inputs, paper_torsions
+from operator_graphs import GRAPHS
 
 from spherenet_fast import ops
 from spherenet_fast.graph import edge_vectors, periodic, radius_graph
@@ -35,8 +36,8 @@ def test_gated_sum(name, gates):
     """Rows of padding take no part, whatever is in them, and come out as zeros, in all derivatives."""
     vec, graph = GRAPHS[name]
     room, edges = padded_graph(graph, room_for(graph)), len(vec)
-    torsions, more_vec = ops.torsion_reference(vec, graph), torch.randn(MORE_EDGES, 3, dtype=vec.dtype)
-    in_room = ops.torsion_reference(torch.cat([vec, more_vec]), room)
+    torsions, more_vec = paper_torsions(ops, vec, graph), torch.randn(MORE_EDGES, 3, dtype=vec.dtype)
+    in_room = paper_torsions(ops, torch.cat([vec, more_vec]), room)
     assert in_room.shape == (graph.num_triplets + MORE_PAIRS,) and torch.equal(in_room[: graph.num_triplets], torsions)
     inputs = gated_inputs(vec, **gates)
     of_edges = ("x", "radial", "direction")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from molecules import rattled_batch
-from operator_cases import GRAPHS
+from operator_graphs import GRAPHS
 
 from spherenet_fast import ops
 from spherenet_fast.graph import radius_graph

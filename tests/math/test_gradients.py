@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from molecules import complete_graph, rattled
-from operator_cases import DIFFERENTIABLE, bessel_constants, case, gated_inputs, small_graph
+from operator_cases import DIFFERENTIABLE, bessel_constants, case, gated_inputs, paper_torsions
+from operator_graphs import small_graph
 
 from spherenet_fast import ops
 from spherenet_fast.graph import edge_vectors
@@ -48,7 +49,7 @@ def test_silu_far_from_0():
 
 
 def test_from_positions_to_atoms():
-    """All operators in a row, as a model has them; a torsion depends on the position of its reference, too."""
+    """All operators in a row, as a model has them; a torsion depends on the neighbor that it is measured to, too."""
     pos = rattled(5, 1)
     graph = complete_graph(5)
     constants = bessel_constants(L, K)
@@ -58,9 +59,9 @@ def test_from_positions_to_atoms():
         vec = edge_vectors(pos, graph)
         distance = vec.norm(dim=1)
         bessel, radial = ops.radial_basis(distance, frequency, *constants, 6.0, 5)
-        reference = ops.torsion_reference(vec, graph)
+        torsions = paper_torsions(ops, vec, graph)
         x = ops.gather(per_atom, graph.edge_index[0], graph.out_ptr, graph.out_edge) * bessel[:, :1]
-        messages = ops.gated_sum(x, radial, vec / distance[:, None], reference, graph, *weights)
+        messages = ops.gated_sum(x, radial, vec / distance[:, None], torsions, graph, *weights)
         return ops.segment_sum(messages, graph.in_ptr)
 
     frequency = math.pi * torch.tensor([1.0, 2.0], dtype=torch.float64)

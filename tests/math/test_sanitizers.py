@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [*sorted((ROOT / "csrc/cpu").glob("*.cpp")), ROOT / "tests/cpp/test_kernels.cpp"]
+SOURCES = [path for folder in ("csrc/cpu", "tests/cpp") for path in sorted((ROOT / folder).glob("*.cpp"))]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # -O0: half the time to compile, and nothing is optimized away before the sanitizers see it; -g1: lines for the reports
 FLAGS = ["-std=c++17", "-O0", "-g1", *SANITIZERS]
@@ -24,7 +24,7 @@ def compile_all(folder):
         assert done.returncode == 0, done.stderr[-4000:]
 
     def compile_one(source):
-        target = folder / f"{source.stem}.o"
+        target = folder / f"{source.parent.name}-{source.stem}.o"
         run(*FLAGS, "-c", str(source), "-o", str(target))
         return str(target)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from operator_cases import paper_torsions
 
 from spherenet_fast import ops
 from spherenet_fast.graph import build_graph, edge_vectors
@@ -63,7 +64,7 @@ def bases(released, kernels):
     graph = make_graph(released)
     vec = edge_vectors(released["pos"], graph)
     distance = vec.norm(dim=1)
-    chosen = operators.torsion_reference(vec, graph)
+    chosen = paper_torsions(operators, vec, graph)
     geometry = triplet_geometry(vec / distance[:, None], chosen, graph)
     bessel, radial = make_model(released, torch.float64, kernels).emb(distance, operators)
     rows = triplet_rows(released, graph)

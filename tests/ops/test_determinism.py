@@ -4,7 +4,8 @@ import pytest
 import torch
 from crystals import CRYSTALS, repeated
 from molecules import in_dtype, rattled_batch, with_outputs
-from operator_cases import CASES, MODEL_SIZES, case, cast, crowd, derivatives
+from operator_cases import CASES, MODEL_SIZES, case, cast, derivatives
+from operator_graphs import crowd
 from small_models import NAMES, small_model
 
 from spherenet_fast import ops

@@ -5,16 +5,16 @@ import torch
 from operator_cases import (
     CASES,
     DIFFERENTIABLE,
-    GRAPHS,
     assert_close,
     case,
     cast,
-    crowd,
     derivatives,
     gated_function,
     gated_inputs,
+    paper_torsions,
     strided,
 )
+from operator_graphs import GRAPHS, crowd
 
 from spherenet_fast import ops
 from spherenet_fast.graph import build_graph
@@ -84,7 +84,7 @@ def test_layout_of_the_indices(change):
     arrays = {name: change(getattr(graph, name)) for name in names}
     assert_same_bits(all_operators(vec, graph._replace(**arrays)), all_operators(vec, graph))
     x, radial, direction, *weights = gated_inputs(vec, **ODD).values()
-    torsions = ops.torsion_reference(vec, graph)
+    torsions = paper_torsions(ops, vec, graph)
     expected = ops.gated_sum(x, radial, direction, torsions, graph, *weights)
     assert torch.equal(ops.gated_sum(x, radial, direction, change(torsions), graph, *weights), expected)
 
@@ -95,9 +95,6 @@ def test_expanded_arrays():
     one_way = graph._replace(rev=torch.tensor([-1]).expand(len(vec)))
     expected = all_operators(vec, graph._replace(rev=torch.full((len(vec),), -1)))
     assert_same_bits(all_operators(vec, one_way), expected)
-    x = gated_inputs(vec, **ODD)["x"].requires_grad_()
-    ops.segment_sum(x, graph.in_ptr).sum().backward()  # the gradient of a sum is one expanded number
-    assert (x.grad == 1).all()
 
 
 def test_inputs_are_left_alone():

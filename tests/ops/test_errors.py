@@ -1,9 +1,12 @@
 """A bad argument is one error that names it, and never a crash."""
 
+from functools import partial
+
 import pytest
 import torch
 from molecules import EXACT, SMALL, as_data
-from operator_cases import CASES, DIFFERENTIABLE, bessel_constants, case, gated_inputs, small_graph
+from operator_cases import CASES, DIFFERENTIABLE, case, gated_inputs, other, paper_torsions, raises
+from operator_graphs import small_graph
 
 from spherenet_fast import ops
 from spherenet_fast.graph import build_graph, radius_graph
@@ -14,22 +17,7 @@ VEC, GRAPH = small_graph()
 EDGES, ATOMS = len(VEC), len(GRAPH.in_ptr) - 1
 L, K, C, P, Q = 3, 2, 5, 2, 3
 DOUBLE = dict(dtype=torch.float64)
-ROOTS, SCALE = bessel_constants(L, K)
-NINE = torch.ones(9, K, **DOUBLE)  # one order too many
-TORSIONS = ops.torsion_reference(VEC, GRAPH)
-
-
-def other(tensor, position, value):
-    """A copy with another number at one position."""
-    copy = tensor.clone()
-    copy[position] = value
-    return copy
-
-
-def raises(message, function, arguments, changes):
-    assert not changes.keys() - arguments.keys()
-    with pytest.raises(RuntimeError, match=message):
-        function(**arguments | changes)
+TORSIONS = paper_torsions(ops, VEC, GRAPH)
 
 
 def graph_fields(changes):
@@ -51,11 +39,11 @@ def test_the_first_input_is_of_a_floating_dtype(name, dtype):
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_all_inputs_have_the_dtype_of_the_first(name):
     chosen = case(name, VEC, GRAPH)
-    for other in list(chosen.inputs)[1:]:
+    for name in list(chosen.inputs)[1:]:
         given = chosen.inputs
-        if given[other] is not None:
-            with pytest.raises(RuntimeError, match=f"{other}: expected dtype Double, got Float"):
-                chosen.function(ops)(*(given | {other: given[other].float()}).values())
+        if given[name] is not None:
+            with pytest.raises(RuntimeError, match=f"{name}: expected dtype Double, got Float"):
+                chosen.function(ops)(*(given | {name: given[name].float()}).values())
 
 
 BAD_GRAPHS = [
@@ -92,7 +80,7 @@ BAD_GRAPHS = [
 def test_bad_graphs(changes, message):
     given = dict(gated_inputs(VEC, L, K, C, P, Q), torsion=TORSIONS)
     raises(message, ops.gated_sum, given | {"graph": GRAPH}, graph_fields(changes))
-    raises(message, ops.torsion_reference, {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
+    raises(message, partial(paper_torsions, ops), {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +91,8 @@ def test_bad_graphs(changes, message):
         (dict(num_triplets=7), "num_triplets: expected at least 36, the end of triplet_ptr, got 7"),
     ],
 )
-def test_torsion_reference(changes, message):
-    raises(message, ops.torsion_reference, {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
+def test_paper_torsions(changes, message):
+    raises(message, partial(paper_torsions, ops), {"vec": VEC, "graph": GRAPH}, graph_fields(changes))
 
 
 @pytest.mark.parametrize(
@@ -158,87 +146,6 @@ def test_angles_elsewhere():
         ops.gated_sum(**given, angle_at="receiver")
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(distance=torch.ones(4, 1, **DOUBLE)), r"distance: expected shape \[any\], got \[4, 1\]"),
-        (dict(distance=torch.ones(4)), "frequency: expected dtype Float, got Double"),
-        (dict(frequency=torch.ones(K, 1, **DOUBLE)), r"frequency: expected shape \[any\], got \[2, 1\]"),
-        (dict(frequency=torch.ones(K + 1, **DOUBLE)), r"roots: expected shape \[any, 3\], got \[3, 2\]"),
-        (dict(roots=NINE, scale=NINE), "roots: expected 1 .. 8 orders, got 9"),
-        (dict(roots=ROOTS[0]), r"roots: expected shape \[any, 2\], got \[2\]"),
-        (dict(scale=SCALE[:2]), r"scale: expected shape \[3, 2\], got \[2, 2\]"),
-        (dict(cutoff=0.0), "cutoff: expected a positive finite number, got 0"),
-        (dict(cutoff=-5.0), "cutoff: expected a positive finite number, got -5"),
-        (dict(cutoff=float("nan")), "cutoff: expected a positive finite number, got -?nan"),
-        (dict(cutoff=float("inf")), "cutoff: expected a positive finite number, got inf"),
-        (dict(envelope_exponent=-1), "envelope_exponent: expected 0 .. 63, got -1"),
-    ],
-)
-def test_radial_basis(changes, message):
-    given = dict(distance=torch.ones(4, **DOUBLE), frequency=torch.ones(K, **DOUBLE), roots=ROOTS, scale=SCALE)
-    raises(message, ops.radial_basis, given | dict(cutoff=5.0, envelope_exponent=5), changes)
-
-
-def test_too_many_radial_functions():
-    many = torch.ones(2, 17, **DOUBLE)
-    with pytest.raises(RuntimeError, match="frequency: expected 1 .. 16 radial functions, got 17"):
-        ops.radial_basis(torch.ones(4, **DOUBLE), many[0], many, many, 5.0, 5)
-
-
-PTR, INDEX = torch.tensor([0, 2, 2, 5]), torch.tensor([3, 1, 0, 4, 2])
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(x=torch.ones(5)), r"x: expected shape \[any, any\], got \[5\]"),
-        (dict(ptr=PTR.int()), "ptr: expected dtype Long, got Int"),
-        (dict(ptr=PTR[:0]), "ptr: expected at least one offset"),
-        (dict(ptr=PTR.flip(0)), "ptr: expected ascending offsets from 0 to at most 5"),
-        (dict(ptr=other(PTR, 3, 6)), "ptr: expected ascending offsets from 0 to at most 5"),
-        (dict(ptr=other(PTR, 0, -1)), "ptr: expected ascending offsets from 0 to at most 5"),
-        (dict(index=INDEX.int()), "index: expected dtype Long, got Int"),
-        (dict(index=INDEX[:4]), "ptr: expected ascending offsets from 0 to at most 4|index"),
-        (dict(index=other(INDEX, 1, 5)), "index: expected values in 0 .. 4, got 5 at position 1"),
-        (dict(index=other(INDEX, 1, -1)), "index: expected values in 0 .. 4, got -1 at position 1"),
-        (dict(segment=INDEX.int()), "segment: expected dtype Long, got Int"),
-        (dict(segment=INDEX[:4]), r"segment: expected shape \[5\], got \[4\]"),
-    ],
-)
-def test_segment_sum(changes, message):
-    raises(message, ops.segment_sum, dict(x=torch.ones(5, 2), ptr=PTR, index=INDEX, segment=None), changes)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(x=torch.ones(3)), r"x: expected shape \[any, any\], got \[3\]"),
-        (dict(index=torch.zeros(5)), "index: expected dtype Long, got Float"),
-        (dict(index=torch.tensor([0, 0, 2, 3, 2])), "index: expected values in -1 .. 2, got 3 at position 3"),
-        (dict(index=torch.tensor([0, 0, 2, -2, 2])), "index: expected values in -1 .. 2, got -2 at position 3"),
-        (dict(ptr=PTR[:-1]), r"ptr: expected shape \[4\], got \[3\]"),
-        (dict(perm=INDEX[:-1]), r"perm: expected shape \[5\], got \[4\]"),
-    ],
-)
-def test_gather(changes, message):
-    given = dict(x=torch.ones(3, 2), index=torch.tensor([0, 0, 2, 2, 2]), ptr=PTR, perm=None)
-    raises(message, ops.gather, given, changes)
-
-
-def test_outer_sum():
-    with pytest.raises(RuntimeError, match=r"b: expected shape \[4, any\], got \[3, 2\]"):
-        ops.outer_sum(torch.ones(4, 2), torch.ones(3, 2))
-
-
-def test_linear():
-    for function in (ops.linear, ops.linear_silu):
-        with pytest.raises(RuntimeError, match=r"weight: expected shape \[any, 2\], got \[3, 4\]"):
-            function(torch.ones(4, 2), torch.ones(3, 4))
-        with pytest.raises(RuntimeError, match=r"bias: expected shape \[3\], got \[2\]"):
-            function(torch.ones(4, 2), torch.ones(3, 2), torch.ones(2))
-
-
 def test_bad_cotangents():
     """The operators of the derivatives can be called alone."""
     compiled = torch.ops.spherenet_fast
@@ -252,13 +159,6 @@ def test_bad_cotangents():
         compiled.gated_sum_double_backward(None, radial[1:], *[None] * 6, x, *arguments)
     with pytest.raises(RuntimeError, match="grad_grad_x: expected dtype Double, got Float"):
         compiled.gated_sum_double_backward(x.float(), *[None] * 7, x, *arguments)
-    basis = [VEC.norm(dim=1), torch.ones(K, **DOUBLE), ROOTS, SCALE, 5.0, 5]
-    with pytest.raises(RuntimeError, match=r"grad_bessel: expected shape \[12, 2\], got \[12, 3\]"):
-        compiled.radial_basis_backward(direction, radial, *basis)
-    with pytest.raises(RuntimeError, match=r"grad_radial: expected shape \[12, 3, 2\], got \[12, 5\]"):
-        compiled.radial_basis_backward(direction[:, :2], x, *basis)
-    with pytest.raises(RuntimeError, match=r"grad_grad_frequency: expected shape \[2\], got \[3\]"):
-        compiled.radial_basis_double_backward(None, direction[0], direction[:, :2], radial, *basis)
 
 
 def test_corrupted_graphs_never_crash():
@@ -273,7 +173,7 @@ def test_corrupted_graphs_never_crash():
         array[place] = torch.randint(-3, EDGES + 3, (2,), generator=generator)
         graph = GRAPH._replace(**{name: array})
         try:
-            assert ops.torsion_reference(VEC, graph).shape == TORSIONS.shape
+            assert paper_torsions(ops, VEC, graph).shape == TORSIONS.shape
             leaves = [value.clone().requires_grad_() for value in given.values()]
             value = ops.gated_sum(*leaves[:3], TORSIONS, graph, *leaves[3:])
             assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value.sum(), leaves))
@@ -287,7 +187,7 @@ def test_corrupted_graphs_never_crash():
 def test_vectors_without_direction_never_crash(value):
     vec = VEC.clone()
     vec[[2, 7]] = value
-    found = ops.torsion_reference(vec, GRAPH)
+    found = paper_torsions(ops, vec, GRAPH)
     assert found.min() >= -2 and found.max() < 3
 
 

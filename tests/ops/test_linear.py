@@ -121,3 +121,16 @@ def test_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert ops.linear(*given.values()).dtype == torch.bfloat16  # a matrix product is what autocast is for
         assert ops.linear_silu(*given.values()).dtype == torch.float32  # and the activation runs in float32
+
+
+def test_errors_of_outer_sum():
+    with pytest.raises(RuntimeError, match=r"b: expected shape \[4, any\], got \[3, 2\]"):
+        ops.outer_sum(torch.ones(4, 2), torch.ones(3, 2))
+
+
+def test_errors_of_linear():
+    for function in (ops.linear, ops.linear_silu):
+        with pytest.raises(RuntimeError, match=r"weight: expected shape \[any, 2\], got \[3, 4\]"):
+            function(torch.ones(4, 2), torch.ones(3, 4))
+        with pytest.raises(RuntimeError, match=r"bias: expected shape \[3\], got \[2\]"):
+            function(torch.ones(4, 2), torch.ones(3, 2), torch.ones(2))

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from operator_cases import assert_close, bessel_constants, cast, derivatives, strided
+from gpu import DEVICE
+from operator_cases import assert_close, bessel_constants, cast, derivatives, raises, strided
 
 from spherenet_fast import ops
 from spherenet_fast.ops import reference
@@ -28,7 +29,17 @@ def function(operators, num_spherical, num_radial, exponent=EXPONENT):
 
 # float64: a few roundings of 1e-16, in second derivatives times squares of arguments up to 80.
 # float32: the kernels compute in float64 and round the result once, to 6e-8; sums over edges are rounded after them.
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-5)])
+PRECISIONS = [(torch.float64, 1e-11), (torch.float32, 1e-5)]
+
+
+def compare(operators, given, num_spherical, num_radial, exponent, tolerance):
+    """Values and both derivatives in the dtype of the inputs, against those in float64."""
+    found = derivatives(function(operators, num_spherical, num_radial, exponent), given)
+    exact = cast(given, torch.float64)
+    assert_close(found, derivatives(function(reference, num_spherical, num_radial, exponent), exact), tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 @pytest.mark.parametrize("num_spherical, num_radial", SHAPES)
 def test_every_size(num_spherical, num_radial, dtype, tolerance, instruction_set):
     given = cast(inputs(num_radial), dtype)
@@ -114,3 +125,101 @@ def test_derivatives_of_one_output_by_one_input(output, name):
         assert all((tensor == 0).all() for tensor in found.values())
     else:
         assert_close(found, expected, 1e-11)
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("num_spherical, num_radial", [(7, 6), (1, 1), (8, 16)])
+@pytest.mark.parametrize("edges", [0, 1, 700])
+@pytest.mark.cuda
+def test_on_a_gpu(edges, num_spherical, num_radial, dtype, tolerance):
+    given = cast(inputs(num_radial, edges), dtype)
+    roots, scale = (constant.to(DEVICE) for constant in bessel_constants(num_spherical, num_radial))
+    on_gpu = cast(given, dtype, DEVICE)
+    found = derivatives(lambda *leaves: ops.radial_basis(*leaves, roots, scale, CUTOFF, EXPONENT), on_gpu)
+    expected = derivatives(function(reference, num_spherical, num_radial), cast(given, torch.float64))
+    assert_close(found, expected, tolerance)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+DOUBLE = dict(dtype=torch.float64)
+L, K = 3, 2
+ROOTS, SCALE = bessel_constants(L, K)
+NINE = torch.ones(9, K, **DOUBLE)  # one order too many
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(distance=torch.ones(4, 1, **DOUBLE)), r"distance: expected shape \[any\], got \[4, 1\]"),
+        (dict(distance=torch.ones(4)), "frequency: expected dtype Float, got Double"),
+        (dict(frequency=torch.ones(K, 1, **DOUBLE)), r"frequency: expected shape \[any\], got \[2, 1\]"),
+        (dict(frequency=torch.ones(K + 1, **DOUBLE)), r"roots: expected shape \[any, 3\], got \[3, 2\]"),
+        (dict(roots=NINE, scale=NINE), "roots: expected 1 .. 8 orders, got 9"),
+        (dict(roots=ROOTS[0]), r"roots: expected shape \[any, 2\], got \[2\]"),
+        (dict(scale=SCALE[:2]), r"scale: expected shape \[3, 2\], got \[2, 2\]"),
+        (dict(cutoff=0.0), "cutoff: expected a positive finite number, got 0"),
+        (dict(cutoff=-5.0), "cutoff: expected a positive finite number, got -5"),
+        (dict(cutoff=float("nan")), "cutoff: expected a positive finite number, got -?nan"),
+        (dict(cutoff=float("inf")), "cutoff: expected a positive finite number, got inf"),
+        (dict(envelope_exponent=-1), "envelope_exponent: expected 0 .. 63, got -1"),
+    ],
+)
+def test_errors(changes, message):
+    given = dict(distance=torch.ones(4, **DOUBLE), frequency=torch.ones(K, **DOUBLE), roots=ROOTS, scale=SCALE)
+    raises(message, ops.radial_basis, given | dict(cutoff=5.0, envelope_exponent=5), changes)
+
+
+def test_too_many_radial_functions():
+    many = torch.ones(2, 17, **DOUBLE)
+    with pytest.raises(RuntimeError, match="frequency: expected 1 .. 16 radial functions, got 17"):
+        ops.radial_basis(torch.ones(4, **DOUBLE), many[0], many, many, 5.0, 5)
+
+
+def test_bad_cotangents():
+    compiled = torch.ops.spherenet_fast
+    radial, two, three, five = (torch.ones(12, *shape, **DOUBLE) for shape in ((L, K), (2,), (3,), (5,)))
+    basis = [torch.ones(12, **DOUBLE), torch.ones(K, **DOUBLE), ROOTS, SCALE, 5.0, 5]
+    with pytest.raises(RuntimeError, match=r"grad_bessel: expected shape \[12, 2\], got \[12, 3\]"):
+        compiled.radial_basis_backward(three, radial, *basis)
+    with pytest.raises(RuntimeError, match=r"grad_radial: expected shape \[12, 3, 2\], got \[12, 5\]"):
+        compiled.radial_basis_backward(two, five, *basis)
+    with pytest.raises(RuntimeError, match=r"grad_grad_frequency: expected shape \[2\], got \[3\]"):
+        compiled.radial_basis_double_backward(None, three[0], two, radial, *basis)
+
+
+# ---- the CUDA kernel, run on the CPU ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("num_spherical, num_radial", [(7, 6), (1, 1), (1, 16), (2, 4), (8, 1), (8, 16)])
+def test_cuda(cuda_operators, num_spherical, num_radial, dtype, tolerance):
+    given = cast(inputs(num_radial, 600), dtype)
+    compare(cuda_operators, given, num_spherical, num_radial, EXPONENT, tolerance)
+
+
+@pytest.mark.parametrize("num_edges", [0, 1, 31, 32, 33, 511, 512, 513, 1025])
+def test_cuda_of_every_number_of_edges(cuda_operators, num_edges):
+    compare(cuda_operators, inputs(4, num_edges), 3, 4, EXPONENT, 1e-11)
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 8])
+def test_cuda_with_any_envelope(cuda_operators, exponent):
+    compare(cuda_operators, inputs(4, 600), 2, 4, exponent, 1e-11)
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_cuda_without_one_tangent(cuda_operators, absent):
+    """A null tangent is the same as zeros."""
+    given = inputs(4, 70)
+    tangents = [torch.ones_like(value) for value in given.values()]
+    tangents[absent].zero_()
+    grads = torch.ones(70, 4).double(), torch.ones(70, 3, 4).double()
+
+    def double_backward():
+        arguments = *tangents, *grads, *given.values(), *bessel_constants(3, 4), CUTOFF, EXPONENT
+        return cuda_operators.compiled.radial_basis_double_backward(*arguments)
+
+    with_zeros = double_backward()
+    tangents[absent] = None
+    assert all(torch.equal(a, b) for a, b in zip(double_backward(), with_zeros, strict=True))

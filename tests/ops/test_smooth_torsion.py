@@ -6,7 +6,8 @@ import pytest
 import torch
 from gpu import DEVICE
 from molecules import SMALL, as_data, rattled, rotation
-from operator_cases import GRAPHS, assert_close, cast, crowd, derivatives, gated_inputs, on_device
+from operator_cases import assert_close, cast, derivatives, gated_inputs
+from operator_graphs import GRAPHS, crowd, on_device, padded
 
 from spherenet_fast import ops
 from spherenet_fast.graph import build_graph, edge_vectors
@@ -219,3 +220,100 @@ def test_forces_are_continuous_where_a_neighbor_becomes_collinear():
         return slope.diff().abs().max() / scale
 
     assert largest_change(5e-3) < 0.6 * largest_change(1e-2)
+
+
+# ---- the CUDA kernel, run on the CPU ---------------------------------------------------------------------------------
+
+ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
+DTYPES = [torch.float64, torch.float32]
+# Sums of terms of order 1. float32 rounds to 6e-8, which is 1e-5 of 1 - x where two neighbors are close about an axis
+# and nobody else is there.
+CUDA_TOLERANCES = [(torch.float64, 1e-11), (torch.float32, 5e-5)]
+
+
+def compare(operators, expected_of, graph, given, even, tolerance):
+    """Values and both derivatives in the dtype of the inputs, against those of the module `expected_of` in float64."""
+    found = derivatives(lambda *leaves: operators.smooth_torsion(*leaves, graph, even), given)
+    exact = cast(given, torch.float64)
+    assert_close(found, derivatives(lambda *leaves: expected_of.smooth_torsion(*leaves, graph, even), exact), tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", CUDA_TOLERANCES)
+@pytest.mark.parametrize("even", [False, True], ids=["odd", "even"])
+@pytest.mark.parametrize("name", [name for name in ALL_GRAPHS if name != "line"])
+def test_cuda_every_graph(cuda_operators, name, even, dtype, tolerance):
+    vec, graph = ALL_GRAPHS[name]
+    compare(cuda_operators, reference, graph, cast(inputs(vec, 4), dtype), even, tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cuda_atoms_in_a_line_have_none(cuda_operators, dtype):
+    """Nobody has a weight: (1e-7)^2 in float32, over the least sum of weights, 1e-3."""
+    vec, graph = GRAPHS["line"]
+    found = derivatives(lambda *given: cuda_operators.smooth_torsion(*given, graph), cast(inputs(vec, 4), dtype))
+    assert all((tensor.abs() < 1e-10).all() for tensor in found.values())
+
+
+@pytest.mark.parametrize("num_in, num_out", [(511, 2), (512, 1), (513, 2), (1100, 1), (20, 300), (1, 40)])
+def test_cuda_very_many_neighbors(cuda_operators, num_in, num_out):
+    """As many as shared memory holds, and more, which come in portions."""
+    edges = [(k + 1, 0) for k in range(num_in)] + [(0, k + 1) for k in range(num_out)]
+    graph = build_graph(torch.tensor(edges).T, max(num_in, num_out) + 1)
+    vec = torch.randn(len(edges), 3, dtype=torch.float64)
+    # float64: sums over a thousand neighbors
+    compare(cuda_operators, ops, graph, inputs(vec, 4), False, 1e-11)
+
+
+def passes(operators, graph, given, grad_torsion, tangents):
+    """Value, gradients and second derivatives along given cotangents."""
+    leaves = [value.clone().requires_grad_() for value in given.values()]
+    grad_torsion = grad_torsion.clone().requires_grad_()
+    value = operators.smooth_torsion(*leaves, graph)
+    first = torch.autograd.grad(value, leaves, grad_torsion, create_graph=True)
+    return [value, *first, *torch.autograd.grad(first, [*leaves, grad_torsion], tangents)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["batch", "not symmetric", "isolated last", "no edges"])
+def test_cuda_padding(cuda_operators, name, dtype):
+    """Edges past in_ptr[N] and columns past triplet_ptr[N] change nothing, whatever they hold, and get zeros."""
+    vec, graph = GRAPHS[name]
+    edges, triplets = len(vec), graph.num_triplets
+    given = cast(inputs(vec, 4), dtype)
+    tangents = [torch.randn_like(value) for value in given.values()]
+    grad_torsion = torch.randn(2, triplets, dtype=dtype)
+
+    def longer(value, dim=0, extra=7):
+        shape = [*value.shape]
+        shape[dim] = extra
+        return torch.cat([value, value.new_full(shape, torch.nan)], dim)
+
+    expected = passes(cuda_operators, graph, given, grad_torsion, tangents)
+    found = passes(
+        cuda_operators,
+        padded(vec, graph, 7)[1]._replace(num_triplets=triplets + 9),
+        {name: longer(value) for name, value in given.items()},
+        longer(grad_torsion, 1, 9),
+        [longer(value) for value in tangents],
+    )
+    for exact, tensor in zip(expected, found, strict=True):
+        dim, size = (1, triplets) if tensor.shape == (2, triplets + 9) else (0, edges)
+        assert torch.equal(tensor.narrow(dim, 0, size), exact)
+        assert (tensor.narrow(dim, size, tensor.shape[dim] - size) == 0).all()
+
+
+@pytest.mark.parametrize("absent", ["direction", "fade"])
+def test_cuda_one_tangent(cuda_operators, absent):
+    """A null tangent is the same as zeros."""
+    vec, graph = GRAPHS["batch"]
+    given = inputs(vec, 4)
+    fixed = list(given).index(absent)
+    tangents = [torch.randn_like(value) for value in given.values()]
+    tangents[fixed].zero_()
+    grad_torsion = torch.randn(2, graph.num_triplets, dtype=torch.float64)
+    with_zeros = passes(cuda_operators, graph, given, grad_torsion, tangents)
+    leaves = [value.clone().requires_grad_() for value in given.values()]
+    grad_torsion.requires_grad_()
+    first = torch.autograd.grad(cuda_operators.smooth_torsion(*leaves, graph), leaves, grad_torsion, create_graph=True)
+    second = torch.autograd.grad(first[1 - fixed], [*leaves, grad_torsion], tangents[1 - fixed])
+    assert all(torch.equal(one, other) for one, other in zip(second, with_zeros[3:], strict=True))

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 import spherenet_fast
+from spherenet_fast import ops
 from spherenet_fast._old_names import OLD_NAMES
 
 
@@ -47,3 +48,12 @@ def test_modules_of_users_with_an_old_name_are_theirs(old, tmp_path, monkeypatch
     monkeypatch.delitem(sys.modules, old, raising=False)
     assert import_module(old).mine
     del sys.modules[old]
+
+
+def test_an_operator_under_its_old_name():
+    with pytest.warns(DeprecationWarning, match="spherenet_fast.ops.torsion_reference is deprecated: use ") as caught:
+        found = ops.torsion_reference
+    assert getattr(ops, found.__name__) is found
+    assert str(caught[0].message).endswith(f"use {found.__name__} instead") and caught[0].filename == __file__
+    with pytest.raises(AttributeError, match="'spherenet_fast.ops' has no attribute 'nothing'"):
+        ops.nothing  # noqa: B018

@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from commands import call
+from operator_cases import paper_torsions
 from training_runs import untrained
 
 from spherenet_fast import ops
@@ -40,7 +41,7 @@ def test_filters_are_the_factors_of_the_gated_sum(operators, basis):
     graph = radius_graph(pos, None, 5.0)
     vec = edge_vectors(pos, graph)
     direction = vec / vec.norm(dim=1, keepdim=True)
-    chosen = operators.torsion_reference(vec, graph)
+    chosen = paper_torsions(operators, vec, graph)
     _, radial = model.emb(vec.norm(dim=1), operators)
     seen = surroundings(atoms, (0, 2), cutoff=5.0)
     edge = int(((graph.edge_index[0] == 0) & (graph.edge_index[1] == 2)).nonzero())

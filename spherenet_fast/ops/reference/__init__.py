@@ -7,34 +7,18 @@ lie on a line, so no derivative is ever NaN.
 Under autocast everything runs in float32.
 """
 
-from .gated_sum import angle_filter, gated_sum, spherical_harmonics, torsion_filter, triplet_geometry
-from .linear import linear, linear_silu
-from .product import outer_sum
-from .radial_basis import envelope, radial_basis, spherical_bessel
-from .radial_filter import radial_filter
-from .row_chain import row_chain
-from .segment_sum import gather, segment_sum
-from .silu import silu
-from .smooth_torsion import smooth_torsion
-from .torsion_reference import torsion_reference
+from importlib import import_module
+from inspect import isfunction
+from pkgutil import iter_modules
+from typing import Any
 
-__all__ = [
-    "angle_filter",
-    "envelope",
-    "gated_sum",
-    "gather",
-    "linear",
-    "linear_silu",
-    "outer_sum",
-    "radial_basis",
-    "radial_filter",
-    "row_chain",
-    "segment_sum",
-    "silu",
-    "smooth_torsion",
-    "spherical_bessel",
-    "spherical_harmonics",
-    "torsion_filter",
-    "torsion_reference",
-    "triplet_geometry",
-]
+
+def __getattr__(name: str) -> Any:  # by which type checkers know that there are names which they do not see
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# every function of every module here, but private ones
+for _module in [info.name for info in iter_modules(__path__) if info.name[0] != "_"]:
+    for _name, _value in vars(import_module(f"{__name__}.{_module}")).items():
+        if isfunction(_value) and _value.__module__ == f"{__name__}.{_module}" and _name[0] != "_":
+            globals()[_name] = _value

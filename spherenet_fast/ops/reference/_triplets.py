@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+DELTA = 1e-4  # radian: azimuths closer than this coincide
+
 
 def triplet_slots(graph) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """All (q, e), q in in(j), e in out(j), of all centers j, in the order of `torsion_reference`.
+    """All (q, e), q in in(j), e in out(j), of all centers j, in the order of `triplet_ptr`.
 
     Returns int64 tensors [num_triplets]: q, e, j, the number of q within in(j), |out(j)|.
     """

@@ -29,23 +29,23 @@ def gated_sum(
     angle_at "receiver": theta is the angle at i between i->j and i->k instead of the one at j between j->i and j->k,
     there is no torsion, and direction is vec itself.
 
-    x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; torsion: [num_triplets] of `torsion_reference`, or
-    [2, num_triplets] of `smooth_torsion`; angle_weight [P, L K]; angle_expand [C, P];
+    x [E, C]; radial [E, L, K]; direction [E, 3], vec / |vec|; torsion: [num_triplets] int32, whom the
+    paper's are measured to, or [2, num_triplets], smooth ones; angle_weight [P, L K]; angle_expand [C, P];
     torsion_weight [Q, L^2 K]; torsion_expand [C, Q]. Returns M [E, C].
     """
     q, e, *_ = triplet_slots(graph)
     message = x[q]
     if angle_weight is not None or torsion_weight is not None:
         smooth = torsion_weight is not None and torsion.is_floating_point()
-        if torsion_weight is None or smooth:  # then the angle is all that is wanted, and any reference will do
-            reference = torch.full_like(q, -2)
+        if torsion_weight is None or smooth:  # then the angle is all that is wanted, and any neighbor will do
+            measured_to = torch.full_like(q, -2)
         else:
-            reference = torsion
+            measured_to = torsion
         if angle_at == "receiver":
             z = _receiver_cosine(direction[q], direction[e], q != graph.rev[e])
             re = im = torch.zeros_like(z)
         else:
-            z, re, im = triplet_geometry(direction, reference, graph)
+            z, re, im = triplet_geometry(direction, measured_to, graph)
         if smooth:
             re, im = torsion
         harmonics = spherical_harmonics(z, re, im, radial.shape[1])
@@ -81,24 +81,25 @@ def spherical_harmonics(z: Tensor, re: Tensor, im: Tensor, num_spherical: int) -
     return torch.stack(harmonics, dim=-1)
 
 
-def triplet_geometry(direction: Tensor, reference: Tensor, graph) -> tuple[Tensor, Tensor, Tensor]:
+def triplet_geometry(direction: Tensor, measured_to: Tensor, graph) -> tuple[Tensor, Tensor, Tensor]:
     """z = cos(theta) and re + i im = sin(theta) e^(i phi) of every triplet, without ever computing an angle.
 
-    direction [E, 3]; reference [num_triplets] of `torsion_reference`. Returns z, re, im [num_triplets].
+    direction [E, 3]; measured_to [num_triplets] int32, numbers within in(j), or -1 and -2 as in the paper's torsions.
+    Returns z, re, im [num_triplets].
     """
     q, e, j, _, _ = triplet_slots(graph)
     a = direction[e]
     z, p = across(-direction[q], a)
-    has_reference = reference >= 0
-    neighbor = torch.where(has_reference, graph.in_ptr[j] + reference, q)
+    measured = measured_to >= 0
+    neighbor = torch.where(measured, graph.in_ptr[j] + measured_to, q)
     _, p_next = across(-direction[neighbor], a)
-    length = torch.where(has_reference, p_next.square().sum(-1), 1.0).sqrt()
+    length = torch.where(measured, p_next.square().sum(-1), 1.0).sqrt()
     own_square = p.square().sum(-1)
-    measurable = (reference == -1) & (own_square > 0)
+    measurable = (measured_to == -1) & (own_square > 0)
     own_length = torch.where(measurable, own_square, 1.0).sqrt()
-    re = torch.where(has_reference, (p * p_next).sum(-1) / length, torch.where(measurable, own_length, 0.0))
+    re = torch.where(measured, (p * p_next).sum(-1) / length, torch.where(measurable, own_length, 0.0))
     im = (a * torch.linalg.cross(p, p_next, dim=-1)).sum(-1) / length
-    return z, re, torch.where(has_reference, im, 0.0)
+    return z, re, torch.where(measured, im, 0.0)
 
 
 def angle_filter(radial: Tensor, harmonics: Tensor, angle_weight: Tensor, angle_expand: Tensor) -> Tensor:

@@ -40,5 +40,5 @@ def smooth_torsion(direction: Tensor, fade: Tensor, graph, even: bool = False) -
     weight = fade[n] * square * (1 - x) * (BLEND_KAPPA * ((x if even else y) - 1)).exp()
     weight = torch.where(present, weight, 0.0)
     total = BLEND_EPSILON + weight.sum(1)
-    point = torch.stack([(weight * part).sum(1) for part in (x, y)]) * length[:, 0] / total
-    return torch.where(q != graph.rev[e], point, 0.0)
+    torsion = torch.stack([(weight * part).sum(1) for part in (x, y)]) * length[:, 0] / total
+    return torch.where(q != graph.rev[e], torsion, 0.0)

@@ -81,11 +81,3 @@ def test_offsets_of_other_positions(cuda_operators):
     for offsets in ([0, 0, 0, 0], [0, 5, 5, 6], [0, 1, 2, 9], [0, 0, 0, 9]):
         arguments = pos, None, torch.tensor(offsets), 5.0, 9
         assert_equal(cuda_operators.neighbor_edges(*arguments), ops.neighbor_edges(*arguments))
-
-
-def test_sums_into_several_arrays(cuda_operators):
-    parts = torch.randn(37, 70, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = cuda_operators.sum_chunks(parts, [5, 0, 33, 32])
-    # sums of 37 float64 numbers
-    torch.testing.assert_close(torch.cat(found), parts.sum(0), rtol=1e-13, atol=1e-13)
-    assert [len(part) for part in found] == [5, 0, 33, 32]

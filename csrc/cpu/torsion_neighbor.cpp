@@ -1,5 +1,5 @@
-// Reference neighbors of all triplets, tile by tile.
-#include "../math/torsion_reference.h"
+// The neighbors that all torsions are measured to, tile by tile.
+#include "../math/torsion_neighbor.h"
 
 #include <algorithm>
 #include <vector>
@@ -7,7 +7,7 @@
 namespace spherenet {
 
 template <class T>
-void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference, int64_t begin, int64_t end) {
+void torsion_neighbor(const TileGraph& graph, const T* vec, int32_t* neighbor, int64_t begin, int64_t end) {
   std::vector<Azimuth> azimuths;
   std::vector<Vec3<double>> directions;
   const auto unit = [&](int64_t edge, double sign) {
@@ -22,7 +22,7 @@ void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference,
     for (int64_t e = 0; e < num_out; ++e) {
       const int64_t edge = graph.out_edge[first_out + e];
       const AxisFrame frame = axis_frame(unit(edge, 1));
-      int32_t* column = reference + graph.triplet_ptr[j] + e;
+      int32_t* column = neighbor + graph.triplet_ptr[j] + e;
       azimuths.clear();
       for (int64_t q = 0; q < num_in; ++q) {
         const double angle = graph.rev[edge] == first + q ? -1 : azimuth(frame, directions[q]);
@@ -32,12 +32,12 @@ void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference,
       const int64_t count = int64_t(azimuths.size());
       std::sort(azimuths.begin(), azimuths.end(), [](const Azimuth& a, const Azimuth& b) { return a.angle < b.angle; });
       for (int64_t own = 0; own < count; ++own)
-        column[azimuths[own].neighbor * num_out] = torsion_reference(azimuths.data(), count, own);
+        column[azimuths[own].neighbor * num_out] = torsion_neighbor(azimuths.data(), count, own);
     }
   }
 }
 
-template void torsion_reference(const TileGraph&, const float*, int32_t*, int64_t, int64_t);
-template void torsion_reference(const TileGraph&, const double*, int32_t*, int64_t, int64_t);
+template void torsion_neighbor(const TileGraph&, const float*, int32_t*, int64_t, int64_t);
+template void torsion_neighbor(const TileGraph&, const double*, int32_t*, int64_t, int64_t);
 
 }  // namespace spherenet

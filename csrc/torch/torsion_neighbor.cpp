@@ -1,5 +1,5 @@
-// torsion_reference: the neighbor that each triplet's torsion is measured to. No derivative.
-#include "../math/torsion_reference.h"
+// torsion_neighbor: the neighbor that each triplet's torsion is measured to. No derivative.
+#include "../math/torsion_neighbor.h"
 
 #include "graph_tensors.h"
 #include "stream.h"
@@ -7,7 +7,7 @@
 namespace spherenet::ops {
 namespace {
 
-Tensor torsion_reference(const Tensor& vec_, const GraphTensors& graph_, int64_t num_triplets) {
+Tensor torsion_neighbor(const Tensor& vec_, const GraphTensors& graph_, int64_t num_triplets) {
   const Tensor vec = dense(vec_);
   const ScalarType dtype = floating_dtype("vec", vec);
   const Checks check("vec", vec);
@@ -15,29 +15,29 @@ Tensor torsion_reference(const Tensor& vec_, const GraphTensors& graph_, int64_t
   const GraphTensors tensors = dense_fields(graph_);
   const CheckedGraph graph(check, tensors, vec.size(0));
   graph.check_num_triplets("num_triplets", num_triplets);
-  Tensor reference = torch::stable::new_empty(vec, {num_triplets}, ScalarType::Int);
+  Tensor neighbor = torch::stable::new_empty(vec, {num_triplets}, ScalarType::Int);
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* from = data<T>(vec);
-    int32_t* to = mutable_data<int32_t>(reference);
+    int32_t* to = mutable_data<int32_t>(neighbor);
     run_where(
         vec,
         [&] {
           torch::stable::parallel_for(0, graph.tiles.num_nodes, 8, [&](int64_t begin, int64_t end) {
-            spherenet::torsion_reference(graph.tiles, from, to, begin, end);
+            spherenet::torsion_neighbor(graph.tiles, from, to, begin, end);
           });
         },
-        [&](auto stream) { cuda::torsion_reference(graph.tiles, from, to, stream); });
+        [&](auto stream) { cuda::torsion_neighbor(graph.tiles, from, to, stream); });
   });
-  return reference;
+  return neighbor;
 }
 
-void implement(torch::stable::detail::StableLibrary& m) { m.impl("torsion_reference", SN_BOX(torsion_reference)); }
+void implement(torch::stable::detail::StableLibrary& m) { m.impl("torsion_neighbor", SN_BOX(torsion_neighbor)); }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(spherenet_fast, m) {
-  m.def("torsion_reference(Tensor vec, " SN_GRAPH_SCHEMA ", SymInt num_triplets) -> Tensor");
+  m.def("torsion_neighbor(Tensor vec, " SN_GRAPH_SCHEMA ", SymInt num_triplets) -> Tensor");
 }
 SN_IMPLEMENT(implement)
 

@@ -1,8 +1,8 @@
-// Reference neighbors of all triplets: a block for every tile, a thread for every pair (q, e).
+// The neighbors that all torsions are measured to: a block for every tile, a thread for every pair (q, e).
 //
 // Azimuths are not sorted: each pair looks at those of all neighbors about its axis, twice, first for the least turn
 // and then for the smallest number among those tied with it.
-#include "../math/torsion_reference.h"
+#include "../math/torsion_neighbor.h"
 #include "launch.h"
 
 namespace spherenet::cuda {
@@ -48,10 +48,10 @@ __device__ void find_least(double own, int q, const double* others, int stride, 
   }
 }
 __device__ void find_tied(double own, int q, const double* others, int stride, int first, int count, double limit,
-                          int* reference) {
-  for (int i = 0; i < count && *reference == kNoReference; ++i) {
+                          int* neighbor) {
+  for (int i = 0; i < count && *neighbor == kNoNeighbor; ++i) {
     const double other = others[stride * i];
-    if (other >= 0 && first + i != q && counted_turn(own, other) < limit) *reference = first + i;
+    if (other >= 0 && first + i != q && counted_turn(own, other) < limit) *neighbor = first + i;
   }
 }
 
@@ -60,7 +60,7 @@ constexpr double kNever = 1e300;
 // Several edges out of the atom at a time: azimuths [num_in, batch] fit.
 template <class T>
 __device__ void small_tile(const TileGraph& graph, const T* vec, const Tile& tile, const Shared& shared,
-                           int32_t* reference) {
+                           int32_t* neighbor) {
   const int most = kAzimuths / tile.num_in < kAxes ? kAzimuths / tile.num_in : kAxes;
   for (int begin = 0; begin < tile.num_out; begin += most) {
     const int batch = tile.num_out - begin < most ? tile.num_out - begin : most, pairs = tile.num_in * batch;
@@ -78,11 +78,11 @@ __device__ void small_tile(const TileGraph& graph, const T* vec, const Tile& til
       int found = kVanishing;
       if (own >= 0) {
         double least = kNever;
-        found = kNoReference;
+        found = kNoNeighbor;
         find_least(own, q, shared.azimuths + e, batch, 0, tile.num_in, &least);
         find_tied(own, q, shared.azimuths + e, batch, 0, tile.num_in, least + kTieAngle, &found);
       }
-      reference[tile.pairs + int64_t(q) * tile.num_out + begin + e] = found;
+      neighbor[tile.pairs + int64_t(q) * tile.num_out + begin + e] = found;
     }
     // No barrier: the next frames were last read before the azimuths were complete, the next azimuths follow a barrier.
   }
@@ -91,14 +91,14 @@ __device__ void small_tile(const TileGraph& graph, const T* vec, const Tile& til
 // One edge out of the atom at a time and kThreads neighbors of it, to which all azimuths are shown in portions, twice.
 template <class T>
 __device__ void large_tile(const TileGraph& graph, const T* vec, const Tile& tile, const Shared& shared,
-                           int32_t* reference) {
+                           int32_t* neighbor) {
   for (int e = 0; e < tile.num_out; ++e) {
     const AxisFrame frame = axis_frame(unit(vec, tile.out_edge[e], 1));
     for (int group = 0; group < tile.num_in; group += kThreads) {
       const int q = group + int(threadIdx.x);
       const double own = q < tile.num_in ? azimuth_of(graph, vec, tile, frame, e, q) : -1;
       double least = kNever;
-      int found = own >= 0 ? kNoReference : kVanishing;
+      int found = own >= 0 ? kNoNeighbor : kVanishing;
       for (int look = 0; look < 2; ++look)
         for (int first = 0; first < tile.num_in; first += kAzimuths) {
           const int count = tile.num_in - first < kAzimuths ? tile.num_in - first : kAzimuths;
@@ -110,14 +110,13 @@ __device__ void large_tile(const TileGraph& graph, const T* vec, const Tile& til
           if (look == 0) find_least(own, q, shared.azimuths, 1, first, count, &least);
           if (look == 1) find_tied(own, q, shared.azimuths, 1, first, count, least + kTieAngle, &found);
         }
-      if (q < tile.num_in) reference[tile.pairs + int64_t(q) * tile.num_out + e] = found;
+      if (q < tile.num_in) neighbor[tile.pairs + int64_t(q) * tile.num_out + e] = found;
     }
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    torsion_reference_kernel(TileGraph graph, const T* vec, int32_t* reference) {
+__global__ void __launch_bounds__(kThreads) torsion_neighbor_kernel(TileGraph graph, const T* vec, int32_t* neighbor) {
   const int64_t j = blockIdx.x, first_out = graph.out_ptr[j];
   const Tile tile{graph.in_ptr[j], graph.triplet_ptr[j], int(graph.in_ptr[j + 1] - graph.in_ptr[j]),
                   int(graph.out_ptr[j + 1] - first_out), graph.out_edge + first_out};
@@ -125,23 +124,23 @@ __global__ void __launch_bounds__(kThreads)
   const Shared shared(pieces);
   if (tile.num_in == 0) return;
   if (tile.num_in <= kAzimuths) {
-    small_tile(graph, vec, tile, shared, reference);
+    small_tile(graph, vec, tile, shared, neighbor);
   } else {
-    large_tile(graph, vec, tile, shared, reference);
+    large_tile(graph, vec, tile, shared, neighbor);
   }
 }
 
 }  // namespace
 
 template <class T>
-void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference, Stream stream) {
+void torsion_neighbor(const TileGraph& graph, const T* vec, int32_t* neighbor, Stream stream) {
   SharedPieces pieces;
   (void)Shared(pieces);
-  launch("torsion_reference", torsion_reference_kernel<T>, graph.num_nodes, kThreads, pieces.bytes(), stream, graph,
-         vec, reference);
+  launch("torsion_neighbor", torsion_neighbor_kernel<T>, graph.num_nodes, kThreads, pieces.bytes(), stream, graph, vec,
+         neighbor);
 }
 
-template void torsion_reference(const TileGraph&, const float*, int32_t*, Stream);
-template void torsion_reference(const TileGraph&, const double*, int32_t*, Stream);
+template void torsion_neighbor(const TileGraph&, const float*, int32_t*, Stream);
+template void torsion_neighbor(const TileGraph&, const double*, int32_t*, Stream);
 
 }  // namespace spherenet::cuda

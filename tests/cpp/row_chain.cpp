@@ -1,11 +1,11 @@
-// All passes of a chain of layers over rows.
-#pragma once
-#include <cmath>
-
+// Tries chains of layers over rows: all passes, float and double. For the CPU alone.
 #include "../../csrc/math/row_chain.h"
+
+#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
+namespace {
 
 // A residual layer of x, times a layer of r, and a layer of the product: the last two are the results.
 // inputs: x [rows, kWide], r [rows, kFew]
@@ -108,7 +108,7 @@ Result<T> row_chain(int64_t rows, Pass pass, const Arrays<T>& inputs, const Arra
   return {{of_values[1], of_values[2]}, through_h};
 }
 
-inline void check_row_chain(int64_t rows) {
+void check_row_chain(int64_t rows) {
   context = std::string(cpu_instruction_set()) + ", row_chain, " + std::to_string(rows) + " rows";
   Random random(10);
   const auto kernel = [&](auto zero) {
@@ -121,4 +121,12 @@ inline void check_row_chain(int64_t rows) {
                {random.numbers<double>(rows * kWide), random.numbers<double>(rows * kFew)}, random);
 }
 
+void check_row_chains() {
+  for (int64_t rows : {1, 24, 131}) check_row_chain(rows);
+}
+
+const Registered kRegistered("row_chain", check_row_chains);
+
+}  // namespace
 }  // namespace spherenet::test
+#endif

@@ -1,6 +1,8 @@
-// Runs the kernels of the smooth torsion: all passes, float and double, with columns of padding.
+// Runs the CUDA kernels of the smooth torsion: all passes, float and double, with columns of padding.
+#ifdef SPHERENET_FAST_CUDA_ON_CPU
 #include "../../csrc/math/smooth_torsion.h"
-#include "run.h"
+
+#include "registered.h"
 
 namespace spherenet::test {
 namespace {
@@ -14,18 +16,18 @@ template <class T>
 void run_pass(const System& system, SmoothTorsionCall<T> call, Pass pass) {
   const int64_t num_edges = system.num_edges();
   const bool vjp = pass != Pass::kForward;
-  auto point = unwritten<T>(pass != Pass::kBackward ? 2 * call.num_triplets : 0);
+  auto torsion = unwritten<T>(pass != Pass::kBackward ? 2 * call.num_triplets : 0);
   auto in = unwritten<T>(vjp ? 3 * num_edges : 0), out = in;
   auto grad_fade = unwritten<T>(vjp ? num_edges : 0), scratch = unwritten<T>(vjp ? 8 * num_edges : 0);
-  call.point = point.data();
+  call.torsion = torsion.data();
   call.grad_direction_in = in.data();
   call.grad_direction_out = out.data();
   call.grad_fade = grad_fade.data();
   call.scratch = scratch.data();
-  if (!vjp) call.grad_point = nullptr;
+  if (!vjp) call.grad_torsion = nullptr;
   if (pass != Pass::kDoubleBackward) call.direction_tangent = call.fade_tangent = nullptr;
   cuda::smooth_torsion(call, num_edges, pass, nullptr);
-  for (const auto& array : {point, in, out, grad_fade}) check_written("smooth_torsion", array);
+  for (const auto& array : {torsion, in, out, grad_fade}) check_written("smooth_torsion", array);
 }
 
 template <class T>
@@ -41,7 +43,7 @@ void run_all(const System& system, bool even) {
   auto fade = random.numbers<T>(num_edges);
   for (T& f : fade) f = std::fabs(f);
   const auto direction_tangent = random.numbers<T>(3 * num_edges), fade_tangent = random.numbers<T>(num_edges);
-  const auto grad_point = random.numbers<T>(2 * num_triplets);
+  const auto grad_torsion = random.numbers<T>(2 * num_triplets);
   SmoothTorsionCall<T> call{};
   call.graph = system.graph();
   call.num_triplets = num_triplets;
@@ -50,7 +52,7 @@ void run_all(const System& system, bool even) {
   call.fade = fade.data();
   call.direction_tangent = direction_tangent.data();
   call.fade_tangent = fade_tangent.data();
-  call.grad_point = grad_point.data();
+  call.grad_torsion = grad_torsion.data();
   for (const Pass pass : {Pass::kForward, Pass::kBackward, Pass::kDoubleBackward})
     if (pass != Pass::kBackward || !is_large(system)) run_pass(system, call, pass);
 }
@@ -60,7 +62,8 @@ void smooth_torsions(const System& system) {
   if (!is_large(system)) run_all<double>(system, true);
 }
 
-const Registered kRegistered[] = {{"smooth_torsion", smooth_torsions}};
+const Registered kRegistered("smooth_torsion", smooth_torsions);
 
 }  // namespace
 }  // namespace spherenet::test
+#endif

@@ -1,4 +1,4 @@
-// Programs that run the kernels under a sanitizer: what they share.
+// What the programs that try kernels share: whom they run, and what they find.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -7,25 +7,29 @@
 #include <string>
 #include <vector>
 
-#include "../cpp/systems.h"
+#include "systems.h"
 
 namespace spherenet::test {
 
-// A function that runs some kernels on a graph, found by run_kernels.cpp.
+// A function that tries some kernels, on a graph or on none. `main` finds all of them.
 class Registered {
  public:
-  using Run = void (*)(const System&);
-  Registered(const char* name, Run run) : name(name), run(run), next_(first_) { first_ = this; }
+  Registered(const char* name, void (*run)(const System&)) : name(name), on(run), next_(first_) { first_ = this; }
+  Registered(const char* name, void (*run)()) : name(name), alone(run), next_(first_) { first_ = this; }
   static const Registered* first() { return first_; }
   const Registered* next() const { return next_; }
 
   const char* const name;
-  const Run run;
+  void (*const on)(const System&) = nullptr;
+  void (*const alone)() = nullptr;
 
  private:
   static inline Registered* first_ = nullptr;
   Registered* next_;
 };
+
+// The neighbors that the torsions of a graph are measured to, by the kernel of the program: [triplets], see macros.h.
+std::vector<int32_t> torsion_codes(const System& system);
 
 inline int failures = 0;
 

@@ -5,27 +5,26 @@ import math
 import torch
 from torch import Tensor
 
-from ._triplets import across, triplet_slots
+from ._triplets import DELTA, across, triplet_slots
 
-DELTA = 1e-4  # radian: azimuths closer than this coincide
 COLLINEAR = 1e-5  # a unit direction whose part across the edge is shorter than this has no azimuth
 
 
 @torch.no_grad()
-def torsion_reference(vec: Tensor, graph) -> Tensor:
+def torsion_neighbor(vec: Tensor, graph) -> Tensor:
     """For every triplet (q, e), the neighbor from which the torsion of q about e is measured.
 
-    Turning about e = j->i by the right-hand rule, the next neighbor of j after q is the reference. Not a candidate: q
+    Turning about e = j->i by the right-hand rule, it is the next neighbor of j after q. Not a candidate: q
     itself, the reverse of e (both by index), and neighbors collinear with e. An angle below DELTA counts as a full
     turn more, and among candidates within DELTA of the smallest angle the smallest edge number wins.
 
     vec [E, 3], any floating dtype (computed in float64). Returns int32 [num_triplets], at
-    triplet_ptr[j] + q_local * |out(j)| + e_local: the number of the reference within in(j); -1 if no candidate is left
+    triplet_ptr[j] + q_local * |out(j)| + e_local: the number of the neighbor within in(j); -1 if no candidate is left
     (torsion 2 pi); -2 if q is collinear with e or is its reverse, so that there is no torsion. Not differentiable.
     """
-    reference = torch.empty(graph.num_triplets, dtype=torch.int32, device=vec.device)
+    neighbor = torch.empty(graph.num_triplets, dtype=torch.int32, device=vec.device)
     if graph.num_triplets == 0:
-        return reference
+        return neighbor
     vec = vec.detach().double()
     direction = vec / vec.norm(dim=-1, keepdim=True)
     q, e, j, q_local, n_out = triplet_slots(graph)
@@ -45,8 +44,8 @@ def torsion_reference(vec: Tensor, graph) -> Tensor:
         smallest = angle.amin(dim=1, keepdim=True)
         first_tied = (allowed & (angle - smallest < DELTA)).int().argmax(dim=1)  # argmax returns the first one
         chosen = torch.where(allowed.any(dim=1), first_tied, -1)
-        reference[rows] = torch.where(has_azimuth[rows], chosen, -2).int()
-    return reference
+        neighbor[rows] = torch.where(has_azimuth[rows], chosen, -2).int()
+    return neighbor
 
 
 def _azimuths(direction: Tensor, q: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:

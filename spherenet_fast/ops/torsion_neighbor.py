@@ -6,7 +6,7 @@ from torch import Tensor
 from ._register import compiled, fake, graph_arrays
 
 
-def torsion_reference(vec: Tensor, graph) -> Tensor:
+def torsion_neighbor(vec: Tensor, graph) -> Tensor:
     """The neighbor that each triplet's torsion is measured to.
 
     For the edge e = j->i and a neighbor q = k->j it is the next neighbor of j counterclockwise about e; never q itself
@@ -16,12 +16,12 @@ def torsion_reference(vec: Tensor, graph) -> Tensor:
 
     vec [E, 3], sender to receiver; graph as `radius_graph` returns it.
     Returns int32 [graph.num_triplets], at triplet_ptr[j] + (q's number in in(j)) * |out(j)| + (e's number in out(j)):
-    the reference's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
+    that neighbor's number in in(j); -1 where nobody is left, which is torsion 2 pi; -2 where q has no torsion about e.
     What is past triplet_ptr[N], in a graph with room for more, means nothing.
     """
-    return compiled.torsion_reference(vec.detach(), *graph_arrays(graph), graph.num_triplets)
+    return compiled.torsion_neighbor(vec.detach(), *graph_arrays(graph), graph.num_triplets)
 
 
-@fake("torsion_reference")
+@fake("torsion_neighbor")
 def _(vec, in_ptr, out_ptr, out_edge, rev, triplet_ptr, num_triplets):
     return vec.new_empty(num_triplets, dtype=torch.int32)

@@ -52,10 +52,10 @@ SN_HD double counted_turn(double own, double other) {
   return turn < kTieAngle ? turn + kTwoPi : turn;
 }
 
-// The reference of sorted[own], where sorted [count] ascends by angle: the first turn of at least kTieAngle, all turns
+// The neighbor of sorted[own], where sorted [count] ascends by angle: the first turn of at least kTieAngle, all turns
 // within kTieAngle of it being tied. A smaller turn counts as a full one more, so it comes after all others. That is
 // the smallest neighbor number whose counted_turn is less than kTieAngle above the least one.
-SN_HD int32_t torsion_reference(const Azimuth* sorted, int64_t count, int64_t own) {
+SN_HD int32_t torsion_neighbor(const Azimuth* sorted, int64_t count, int64_t own) {
   const auto turn = [&](int64_t i) {
     const double angle = sorted[i].angle - sorted[own].angle;
     return i < own ? angle + kTwoPi : angle;
@@ -65,34 +65,34 @@ SN_HD int32_t torsion_reference(const Azimuth* sorted, int64_t count, int64_t ow
   while (first != own && turn(first) < kTieAngle) first = after(first);
   const int64_t skipped = first;  // those from after(own) up to here come last, a full turn later
   double limit = kTieAngle;
-  int32_t reference = kNoReference;
+  int32_t neighbor = kNoNeighbor;
   const auto consider = [&](int64_t i, double angle) {
-    if (reference == kNoReference) {
+    if (neighbor == kNoNeighbor) {
       limit += angle;
-      reference = sorted[i].neighbor;
+      neighbor = sorted[i].neighbor;
     }
     if (angle >= limit) return false;
-    if (sorted[i].neighbor < reference) reference = sorted[i].neighbor;
+    if (sorted[i].neighbor < neighbor) neighbor = sorted[i].neighbor;
     return true;
   };
   for (int64_t i = first; i != own; i = after(i))
-    if (!consider(i, turn(i))) return reference;
+    if (!consider(i, turn(i))) return neighbor;
   for (int64_t i = after(own); i != skipped; i = after(i))
-    if (!consider(i, turn(i) + kTwoPi)) return reference;
-  return reference;
+    if (!consider(i, turn(i) + kTwoPi)) return neighbor;
+  return neighbor;
 }
 
 // ---- the kernel's arguments: pointers and sizes ---------------------------------------------------------------------
 
-// Reference neighbors of the tiles [begin, end); see torsion_reference.cpp.
+// The neighbors of the tiles [begin, end): codes, see macros.h.
 template <class T>
-void torsion_reference(const TileGraph& graph, const T* vec /* [E,3] */, int32_t* reference /* [triplets] */,
-                       int64_t begin, int64_t end);
+void torsion_neighbor(const TileGraph& graph, const T* vec /* [E,3] */, int32_t* neighbor /* [triplets] */,
+                      int64_t begin, int64_t end);
 
 namespace cuda {
 
 template <class T>
-void torsion_reference(const TileGraph& graph, const T* vec, int32_t* reference, Stream stream);
+void torsion_neighbor(const TileGraph& graph, const T* vec, int32_t* neighbor, Stream stream);
 
 }  // namespace cuda
 

@@ -1,6 +1,9 @@
-// Runs the search for neighbors on random molecules, with as much room as there are edges, more, and less.
+// Runs the CUDA kernels of the search for neighbors on random molecules: as much room as there are edges, more, and
+// less.
+#ifdef SPHERENET_FAST_CUDA_ON_CPU
 #include "../../csrc/math/neighbors.h"
-#include "run.h"
+
+#include "registered.h"
 
 namespace spherenet::test {
 namespace {
@@ -56,3 +59,4 @@ const Registered kRegistered("neighbors", searches);
 
 }  // namespace
 }  // namespace spherenet::test
+#endif
