@@ -5,16 +5,12 @@ from torch import Tensor
 
 from ._register import compiled, left_to_torch, no_third_derivative, wanted_gradients
 from .product import column_sum, outer_sum, product
-from .row_chain import Row
 from .silu import silu
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N].
-
-    In a `row_chain`, x stands for a tensor.
-    """
-    if isinstance(x, Row):
+    """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
+    if not isinstance(x, Tensor):  # it stands for one in a `row_chain`
         return x.linear(weight, bias)
     if left_to_torch(x):
         return torch.nn.functional.linear(x, weight, bias)
@@ -23,7 +19,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """silu(x weight^T + bias), twice differentiable. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
-    if isinstance(x, Row):
+    if not isinstance(x, Tensor):  # it stands for one in a `row_chain`
         return x.linear(weight, bias, with_silu=True)
     if left_to_torch(x):
         return silu(torch.nn.functional.linear(x, weight, bias))

@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from ._register import compiled, fake, twice_differentiable, wanted_gradients
-from .row_chain import Row
 
 
 def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
@@ -11,7 +10,7 @@ def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
 
     x [E, H]; bessel [E, K], the distance basis, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
     """
-    if isinstance(x, Row):
+    if not isinstance(x, Tensor):  # it stands for one in a `row_chain`
         return bessel.linear(weight) * x
     return compiled.radial_filter(x, bessel, weight)
 
