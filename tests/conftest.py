@@ -47,6 +47,14 @@ def instruction_set(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture
+def poisoned_memory():
+    """torch.empty full of NaN (or of the largest integer)."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def _cuda_operators(pytestconfig):
     from cuda_harness import operators

@@ -89,6 +89,15 @@ def test_energies_are_in_electronvolt():
     assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
 
 
+def test_a_unit_that_the_potential_knows_is_the_one_that_counts():
+    atoms = molecule("H2O")
+    energies = []
+    for unit in (None, "eV"):
+        atoms.calc = SphereNetCalculator(potential(), unit=unit)  # in kcal/mol
+        energies.append(atoms.get_potential_energy())
+    assert energies[0] == energies[1]
+
+
 def test_a_repeated_cell_has_a_repeated_energy():
     # Longer than the cutoff, so that no edge runs along a lattice vector: about such an edge the images of an atom
     # share one azimuth, and the forces at an exact tie may follow the numbering of the edges.

@@ -288,3 +288,17 @@ def test_mirror_images():
     again = image.mirrored(which)
     assert torch.equal(again.pos, batch.pos) and torch.equal(again.forces, batch.forces)
     assert torch.equal(image.y, batch.y)
+
+
+def test_mirror_images_of_crystals():
+    """Cells are mirrored with the atoms in them: what is left alone is where in the cell an atom lies."""
+    batch = random_molecules(periodic=True)[[0, 1, 2, 3]]
+    which = torch.tensor([True, False, True, False])
+    image = batch.mirrored(which)
+    inside, same = (
+        torch.einsum("na,nab->nb", of.pos.double(), torch.linalg.inv(of.cell.double())[of.batch])
+        for of in (batch, image)
+    )
+    torch.testing.assert_close(same, inside, rtol=1e-12, atol=1e-12)  # float64, of the same numbers but for signs
+    handed = torch.linalg.det(batch.cell).sign() * torch.linalg.det(image.cell).sign()
+    assert handed.tolist() == [-1, 1, -1, 1]

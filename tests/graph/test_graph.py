@@ -238,6 +238,18 @@ def test_truncation_keeps_the_nearest(crystal, monkeypatch):
         assert torch.equal(radius_graph(pos, None, 4.5, cell, max_num_neighbors=10**6).rev, full.rev)
 
 
+def test_truncation_of_a_batch_of_crystals_is_that_of_its_crystals(monkeypatch):
+    monkeypatch.setattr(radius, "_truncation_reported", True)
+    crystals = [random_crystal(num_atoms=3, seed=seed, scale=scale) for seed, scale in ((1, 3.0), (2, 5.0))]
+    pos, cell = torch.cat([pos for pos, _ in crystals]), torch.stack([cell for _, cell in crystals])
+    batch = torch.tensor([0, 0, 0, 1, 1, 1])
+    found = rows(radius_graph(pos, batch, 5.0, cell, max_num_neighbors=4))
+    alone = [radius_graph(pos, None, 5.0, cell, max_num_neighbors=4) for pos, cell in crystals]
+    first, second = map(rows, alone)
+    assert len(first) == len(second) == 12 and (alone[1].shift != 0).any()
+    assert torch.equal(found, torch.cat([first, second + torch.tensor([3, 3, 0, 0, 0])]))
+
+
 def test_truncation_breaks_ties_by_sender(monkeypatch):
     monkeypatch.setattr(radius, "_truncation_reported", True)
     star = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 0, 0], [0, 1, 0], [0, -1, 0]])

@@ -59,6 +59,25 @@ def test_gated_sum(name, gates):
     assert_close(found, expected, 1e-14)
 
 
+@pytest.mark.parametrize("name", ["batch", "not symmetric", "no edges"])
+def test_smooth_torsion(name, poisoned_memory):
+    """The same of rows and columns of padding: zeros are written there, in all derivatives."""
+    vec, graph = GRAPHS[name]
+    room = padded_graph(graph, room_for(graph))
+    inputs = {"direction": vec / vec.norm(dim=1, keepdim=True), "fade": torch.rand(len(vec), dtype=vec.dtype)}
+    more = {f"more {key}": _more_rows(value) for key, value in inputs.items()}
+
+    def plain(direction, fade, *_):
+        return torch.nn.functional.pad(ops.smooth_torsion(direction, fade, graph), (0, MORE_PAIRS))
+
+    def with_room(direction, fade, more_direction, more_fade):
+        return ops.smooth_torsion(torch.cat([direction, more_direction]), torch.cat([fade, more_fade]), room)
+
+    expected, found = (derivatives(function, inputs | more) for function in (plain, with_room))
+    # the same kernels on the same tiles
+    assert_close(found, expected, 1e-14)
+
+
 def _more_rows(tensor):
     return None if tensor is None else torch.randn(MORE_EDGES, *tensor.shape[1:], dtype=tensor.dtype)
 
@@ -111,6 +130,9 @@ def test_the_operators_judge_as_the_search_does():
     [
         dict(pos=torch.full((3, 3), torch.nan)), dict(pos=torch.zeros(3, 3)), dict(batch=torch.tensor([0, 1, 0])),
         dict(batch=torch.tensor([-1, 0, 0])), dict(pos=torch.tensor([[0.0, 0, 0], [1, 0, torch.inf], [2, 0, 0]])),
+        # a NaN is no neighbor of anybody: nothing else would tell of a coordinate that nobody looks at
+        *[dict(pos=torch.eye(3).index_put((torch.tensor(1), torch.tensor(axis)), torch.tensor(torch.nan)))
+          for axis in range(3)],
     ],
 )  # fmt: skip
 def test_anything_wrong_is_said_and_leaves_no_edges(change):

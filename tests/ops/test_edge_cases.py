@@ -45,14 +45,6 @@ def assert_same_bits(found, expected):
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
-@pytest.fixture
-def poisoned_memory():
-    """torch.empty full of NaN (or of the largest integer)."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_number_of_a_result_is_written(name, dtype, poisoned_memory):

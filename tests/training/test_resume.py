@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import before_step, same_run, tiny_config, tiny_settings
+from training_runs import before_step, same_run, tiny_config, tiny_settings, untrained
 from typer.testing import CliRunner
 
 from spherenet_fast import _files
@@ -19,6 +19,7 @@ from spherenet_fast.training.callbacks.logs import read_metrics
 from spherenet_fast.training.callbacks.saving import newest_checkpoint
 from spherenet_fast.training.callbacks.signals import Interrupted
 from spherenet_fast.training.checkpoint import read_checkpoint
+from spherenet_fast.training.metrics import evaluate
 from spherenet_fast.training.run import train_to_the_end
 
 
@@ -102,6 +103,14 @@ def test_weights_that_were_not_validated_do_not_replace_the_best(tmp_path, monke
     train(config, tmp_path / "whole")
     rows = [row for row in read_metrics(tmp_path / "whole" / "metrics.csv") if "val_loss" in row]
     assert min(rows, key=lambda row: row["val_loss"])["step"] == 5
+    mae = json.loads((tmp_path / "whole" / "results.json").read_text())["mae"]
+    _, molecules, split = untrained("float32")
+    of_best, of_last = (
+        evaluate(Potential.load(tmp_path / "whole" / name), molecules, split.test).mae
+        for name in ("best.ckpt", "last.ckpt")
+    )
+    assert mae == pytest.approx(of_best, rel=1e-4)  # float32 sums in batches of other sizes
+    assert of_last["forces"] != pytest.approx(of_best["forces"], rel=1e-2)  # or else nothing is tested
     with monkeypatch.context() as patch:
         before_step(patch, 6, send(signal.SIGTERM))
         assert train(config, tmp_path / "run") is None

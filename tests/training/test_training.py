@@ -21,6 +21,7 @@ from spherenet_fast.training import Potential, train
 from spherenet_fast.training.callbacks.logs import read_metrics
 from spherenet_fast.training.metrics import evaluate
 from spherenet_fast.training.module import TrainingModule
+from spherenet_fast.training.optimization.ema import WeightAverage
 from spherenet_fast.training.potential import read_checkpoint
 from spherenet_fast.training.prepare import prepare_molecules, prepare_split
 
@@ -222,6 +223,46 @@ def test_max_epochs_counts_passes_over_the_training_set(tmp_path):
     assert train(config, tmp_path / "run")["step"] == 6
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
     assert [row["epoch"] for row in rows if "val_loss" in row] == [1, 2]
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(2, 2), (9, 3)])
+def test_of_two_limits_the_first_one_ends_the_run(tmp_path, max_steps, steps):
+    config = tiny_config(training__max_steps=max_steps, training__max_epochs=1, data__train=6)
+    assert train(config, tmp_path / "run")["step"] == steps
+
+
+def test_gradients_are_clipped(tmp_path, monkeypatch):
+    norms = []
+
+    def optimizer_step(self, *arguments, plain=TrainingModule.optimizer_step):
+        plain(self, *arguments)
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item())
+
+    monkeypatch.setattr(TrainingModule, "optimizer_step", optimizer_step)
+    for clip in (None, 1e-3):
+        changes = dict(training__max_steps=1, data__val=0, data__test=0)
+        train(tiny_config(optimizer__gradient_clip=clip, **changes), tmp_path / str(clip))
+    assert norms[0] > 0.01
+    assert norms[1] == pytest.approx(1e-3, rel=1e-3)  # PyTorch divides by the norm + 1e-6
+
+
+def test_the_average_counts_steps_from_one(tmp_path, monkeypatch):
+    """The formula of `WeightAverage`, with the step of the optimizer, on the weights of a run."""
+    steps = []
+
+    def update(self, step, plain=WeightAverage.update):
+        n = len(steps) + 1
+        before = {name: value.clone() for name, value in self.values.items()}
+        plain(self, step)
+        decay = (1 + n) / (10 + n)
+        for name, value in self.values.items():
+            expected = decay * before[name] + (1 - decay) * self.parameters[name].detach()
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)  # float32, three roundings
+        steps.append(step)
+
+    monkeypatch.setattr(WeightAverage, "update", update)
+    train(tiny_config(training__max_steps=3, optimizer__lr=0.01, data__val=0, data__test=0), tmp_path / "run")
+    assert len(steps) == 3
 
 
 def test_periodic_structures_from_a_file(tmp_path):

@@ -9,14 +9,17 @@ import pytest
 import torch
 from training_runs import TINY_MODEL, random_molecules, tiny_config, untrained
 
+from spherenet_fast.data import read_molecules
+from spherenet_fast.data.targets import is_extensive
 from spherenet_fast.models import SphereNet
 from spherenet_fast.training import Potential
 from spherenet_fast.training.callbacks import threads
-from spherenet_fast.training.config import OptimizerConfig
+from spherenet_fast.training.config import LossConfig, OptimizerConfig
 from spherenet_fast.training.metrics import ErrorSum, spreads, standardized
+from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.normalization import Normalization, composition, fit_elements, fit_normalization
 from spherenet_fast.training.optimization.ema import WeightAverage
-from spherenet_fast.training.optimization.losses import error_loss
+from spherenet_fast.training.optimization.losses import error_loss, total_loss
 from spherenet_fast.training.optimization.schedule import learning_rate, progress, shortcoming
 from spherenet_fast.training.prepare import prepare_molecules
 
@@ -66,6 +69,15 @@ def test_normalization_sees_training_molecules_only():
     before = fit_normalization(molecules, torch.arange(20))
     molecules.y[20:] += 1000
     assert all(map(torch.equal, before, fit_normalization(molecules, torch.arange(20))))
+
+
+def test_targets_with_numbers_for_elements_are_those_that_elements_explain():
+    """A least-squares fit of numbers of atoms leaves at most 0.54 of them (Cv), and 0.76 of the others (lumo)."""
+    molecules = read_molecules("qm9")
+    counts = composition(molecules, torch.arange(len(molecules)))
+    for name, y in zip(molecules.names, molecules.y.T, strict=True):
+        left = (y - counts @ fit_elements(counts, y)).std() / y.std()
+        assert is_extensive(name) == (left < 0.65).item(), name
 
 
 def test_identical_labels_have_scale_one():
@@ -134,6 +146,42 @@ def test_losses():
     zero = torch.zeros(2, 3, requires_grad=True)
     error_loss("norm", zero).backward()
     assert torch.equal(zero.grad, torch.zeros(2, 3))
+
+
+def test_each_part_of_the_loss_has_its_own_kind_and_weight():
+    config = LossConfig(energy="l1", forces="mse", energy_weight=2.0, forces_weight=3.0)
+    energy, forces = torch.tensor([[1.0], [-3.0]]), torch.tensor([[2.0, 0.0, 4.0]])
+    assert total_loss(config, energy, None).item() == 2 * (1 + 3) / 2
+    assert total_loss(config, energy, forces).item() == pytest.approx(2 * (1 + 3) / 2 + 3 * (4 + 16) / 3, rel=1e-6)
+
+
+def test_the_loss_of_a_validation_is_the_mean_over_its_molecules():
+    """However they are shared out among batches, of which the last is a smaller one."""
+    potential, molecules, split = untrained()
+    module = TrainingModule(potential, tiny_config(), 1)
+    found = []
+    for sizes in ((4,), (3, 1)):
+        for part in split.test.split(sizes):
+            module.validation_step(molecules[part], 0)
+        found.append(module.take_errors("val")["val_loss"])
+    assert found[1] == pytest.approx(found[0], rel=1e-12)  # sums of a few float64 numbers
+
+
+def test_a_step_sees_mirror_images_of_half_the_molecules(monkeypatch):
+    potential, molecules, _ = untrained()
+    module = TrainingModule(potential, tiny_config(training__augment_reflections=True), 1)
+    batch, seen = molecules[:40], []
+    plain = module._errors
+    monkeypatch.setattr(module, "_errors", lambda batch: (seen.append(batch), plain(batch))[1])
+    for step in (0, 1, 0):
+        monkeypatch.setattr(TrainingModule, "global_step", step)
+        module.training_step(batch, 0)
+    images = [(found.pos[:, 0] == -batch.pos[:, 0]).reshape(40, -1).all(1) for found in seen]
+    assert all(10 <= int(image.sum()) <= 30 for image in images)  # 20 +- 3.2, drawn with fixed seeds
+    assert not torch.equal(images[0], images[1]) and torch.equal(images[0], images[2])  # as a resumed run draws them
+    module.config.training.augment_reflections = False
+    module.training_step(batch, 0)
+    assert torch.equal(seen[-1].pos, batch.pos)
 
 
 def test_average_follows_its_formula_and_swaps_back():
