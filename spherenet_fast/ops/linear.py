@@ -10,7 +10,7 @@ from .silu import silu
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
-    if not isinstance(x, Tensor):  # it stands for one in a `row_chain`
+    if not isinstance(x, Tensor):  # it stands for one while a chain of layers is recorded
         return x.linear(weight, bias)
     if left_to_torch(x):
         return torch.nn.functional.linear(x, weight, bias)
@@ -19,7 +19,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """silu(x weight^T + bias), twice differentiable. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
-    if not isinstance(x, Tensor):  # it stands for one in a `row_chain`
+    if not isinstance(x, Tensor):  # it stands for one while a chain of layers is recorded
         return x.linear(weight, bias, with_silu=True)
     if left_to_torch(x):
         return silu(torch.nn.functional.linear(x, weight, bias))

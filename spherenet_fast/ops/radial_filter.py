@@ -10,7 +10,7 @@ def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
 
     x [E, H]; bessel [E, K], the distance basis, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
     """
-    if not isinstance(x, Tensor):  # it stands for one in a `row_chain`
+    if not isinstance(x, Tensor):  # it stands for one while a chain of layers is recorded
         return bessel.linear(weight) * x
     return compiled.radial_filter(x, bessel, weight)
 
