@@ -8,10 +8,12 @@ what went into them.
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
@@ -47,12 +49,18 @@ def _run(*arguments):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def _headers():
-    folders = [ROOT / "csrc", HARNESS, ROOT / "tests/cpp"]
-    return b"".join(path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.h")))
+@cache
+def _included(source):
+    """A source and the project's headers that it takes, directly or not."""
+    found, new = set(), {source.resolve(), *(HARNESS / "include").glob("*.h")}
+    while new:
+        found |= new
+        named = {path.parent / name for path in new for name in re.findall(r'#include "(.+)"', path.read_text())}
+        new = {path.resolve() for path in named} - found
+    return sorted(found)
 
 
-def _object(source, sanitizer, folder, headers):
+def _object(source, sanitizer, folder):
     """The object file of one source. What runs the blocks is never instrumented, but knows of the sanitizer."""
     flags = [*FLAGS, *INCLUDES, *SANITIZERS[sanitizer]]
     if source == BLOCKS:
@@ -64,7 +72,8 @@ def _object(source, sanitizer, folder, headers):
         flags += ["-fvisibility=hidden", f"-Dspherenet_fast={NAMESPACE}", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
         flags += [flag for path in include_paths() for flag in ("-isystem", path)]
     version = subprocess.run([compiler(), "--version"], capture_output=True).stdout
-    key = hashlib.sha256(b"\0".join([version, " ".join(flags).encode(), headers, source.read_bytes()])).hexdigest()
+    content = [path.read_bytes() for path in _included(source)]
+    key = hashlib.sha256(b"\0".join([version, " ".join(flags).encode(), *content])).hexdigest()
     target = Path(folder) / f"{source.stem}-{key[:16]}.o"
     if not target.exists():
         unfinished = target.with_suffix(f".{os.getpid()}.o")
@@ -75,10 +84,9 @@ def _object(source, sanitizer, folder, headers):
 
 def _objects(sources, sanitizer, folder):
     """Two compilers at a time. Another process that wants the same waits and finds it done."""
-    headers = _headers()
     with (Path(folder) / "lock").open("w") as lock, ThreadPoolExecutor(2) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return list(pool.map(lambda source: _object(source, sanitizer, folder, headers), sources))
+        return list(pool.map(lambda source: _object(source, sanitizer, folder), sources))
 
 
 def build_library(folder):

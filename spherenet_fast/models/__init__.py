@@ -40,6 +40,8 @@ def find_model(name: str) -> type[GraphNetwork3D]:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # a module raises whatever it comes across
         why = f"{type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == path.partition(".")[0]:
+            why += "; start in the folder that holds it, or set PYTHONPATH"
         raise ValueError(f"expected a class that can be imported, got {name!r}: {why}") from error
     if not (isinstance(found, type) and issubclass(found, GraphNetwork3D)):
         raise ValueError(f"expected a subclass of spherenet_fast.GraphNetwork3D, got {name!r}, which is {found!r}")

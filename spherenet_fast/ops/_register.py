@@ -24,7 +24,15 @@ def cpu_only(*names: str) -> None:
 
 
 def fake(name: str) -> Callable:
-    """Registers the decorated function as the one that gives the shapes of the results of operator `name`."""
+    """Registers the decorated function as the one that gives the shapes of the results of operator `name`.
+
+    Raises ImportError if the compiled library has no such operator.
+    """
+    if not hasattr(compiled, name):
+        raise ImportError(
+            f"spherenet_fast: expected a compiled library with the operator {name}, got one that was built without it; "
+            "build it again: python setup.py build_ext --inplace"
+        )
     return torch.library.register_fake(f"{_library.NAMESPACE}::{name}")
 
 

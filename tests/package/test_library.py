@@ -10,6 +10,7 @@ import pytest
 
 import spherenet_fast
 from spherenet_fast._library import SOURCES_RECORD, find_library, sources_digest
+from spherenet_fast.ops._register import fake
 
 PACKAGE = Path(spherenet_fast.__file__).parent
 
@@ -74,6 +75,11 @@ def test_an_installed_library_of_other_sources_is_refused(clone, tmp_path, diges
 def test_without_any_library_the_message_says_how_to_build_it(clone):
     with pytest.raises(ImportError, match=f"is missing; build it with: pip install .* {clone.parent}$"):
         find_library(clone, [str(clone.parent)])
+
+
+def test_a_library_without_an_operator_is_to_be_built_again():
+    with pytest.raises(ImportError, match="with the operator new_one, got one .* python setup.py build_ext --inplace$"):
+        fake("new_one")
 
 
 def test_every_change_of_the_sources_counts(clone):

@@ -59,7 +59,7 @@ def test_trained_evaluated_and_used_by_import_path(folder):
     (folder / "my_nets.py").unlink()
     del sys.modules["my_nets"]
     code, _, error = call("evaluate", "run/best.ckpt")
-    reason = "ModuleNotFoundError: No module named 'my_nets'"
+    reason = "ModuleNotFoundError: No module named 'my_nets'; start in the folder that holds it, or set PYTHONPATH"
     expected = f"expected a class that can be imported, got 'my_nets.MyNet': {reason}"
     assert code == 2 and error == f"error: run/best.ckpt: model: {expected}\n"
 

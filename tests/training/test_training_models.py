@@ -3,6 +3,7 @@
 import pytest
 import torch
 from molecules import with_outputs
+from small_models import EXAMPLE, NAMES
 from training_runs import settings, tiny_settings
 
 from spherenet_fast.models import MODELS, SphereNet
@@ -26,6 +27,12 @@ def tiny_run(name):
     return load_config(
         "ethanol", settings({"model.name": name} | {f"model.{k}": v for k, v in TINY[name].items()}) + others
     )
+
+
+def test_every_model_is_tried():
+    """SphereNet is what all other tests of training train."""
+    assert {"SphereNet", *TINY} == set(MODELS)
+    assert {name.split()[0] for name in NAMES if name != EXAMPLE} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", TINY)
