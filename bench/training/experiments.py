@@ -163,7 +163,7 @@ def orders(models: dict[str, Row]) -> str:
 
 
 def verdict(rows: list[Row]) -> str:
-    """For each torsion, in how many lines of the ablation the paper's order holds, for each target; "" without one."""
+    """For each torsion, in how many lines of the ablation the paper's order holds, for each target; "" where none is complete."""
     sentences = []
     for full in (*SMOOTH, ABLATION[0]):
         parts = []
@@ -171,7 +171,8 @@ def verdict(rows: list[Row]) -> str:
         for target in dict.fromkeys(key[1] for key in own):
             texts = [order(models, full) for key, models in own.items() if key[1] == target]
             complete = [text for text in texts if not text.endswith("not all have run")]
-            parts.append(f"of {target} in {complete.count('yes')} of {len(complete)}")
+            if complete:
+                parts.append(f"of {target} in {complete.count('yes')} of {len(complete)}")
         if parts:
             names = " < ".join([full, *ABLATION[1:]])
             sentences.append(f"{names} holds for errors {', '.join(parts)} comparisons at equal budgets.")
