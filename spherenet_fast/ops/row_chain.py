@@ -22,7 +22,8 @@ def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
 
     rows: tensors of two dimensions, [M, ...]. `function` returns a tuple of tensors with M rows. It may apply `linear`,
     `linear_silu` and `radial_filter`, and add a tensor to the result of a layer, once: x + linear_silu(x, weight).
-    Each of its results is the result of a layer. Raises TypeError for anything else.
+    Each of its results is the result of a layer. Raises TypeError for anything else, or
+    AttributeError, as for the shape of a row.
     """
     if not rows[0].is_cpu or not len(rows[0]) or left_to_torch(rows[0]):
         return function(*rows)
@@ -43,6 +44,12 @@ class Row:
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, with_silu: bool = False) -> "Row":
         return self._record.layer(self, weight, bias, with_silu)
+
+    def filtered(self, features: "Row", weight: Tensor) -> "Row":
+        return self._record.layer(features, weight, None, False) * self
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"row_chain: expected layers, radial filters and sums of rows alone, got .{name}")
 
     def __add__(self, other: "Row") -> "Row":
         return self._record.combine(self, other, _ADD)
@@ -81,6 +88,8 @@ class _Record:
         self.biases: list[Tensor | None] = []
 
     def layer(self, source: Row, weight: Tensor, bias: Tensor | None, with_silu: bool) -> Row:
+        if not isinstance(weight, Tensor) or not isinstance(bias, Tensor | None):
+            raise TypeError("row_chain: expected a weight and a bias that are tensors and no values of a chain")
         self.steps.append([self._use(source), int(with_silu), 0, -1, 0])
         self.used.append(False)
         self.weights.append(weight)
@@ -135,11 +144,11 @@ def _split(tensors, *sizes: int) -> list[list]:
     return parts
 
 
-def _asked(gradients, inputs, wanted: list[bool]) -> tuple[Tensor | None, ...]:
+def _asked(gradients, wanted: list[bool]) -> tuple[Tensor | None, ...]:
     """The gradients that are wanted and are there."""
     return tuple(
-        gradient if yes and gradient is not None and tensor is not None and gradient.shape == tensor.shape else None
-        for gradient, tensor, yes in zip(gradients, inputs, wanted)
+        gradient if yes and gradient is not None and gradient.numel() else None
+        for gradient, yes in zip(gradients, wanted)
     )
 
 
@@ -188,7 +197,7 @@ class _RowChainBackward(torch.autograd.Function):
             [int(yes) for yes in wanted[: steps.inputs]], any(wanted[steps.inputs :]), keep,
         )  # fmt: skip
         ctx.grad_values = out[len(wanted) :]
-        return _asked(out, [*rows, *weights, *biases], wanted)
+        return _asked(out, wanted)
 
     @staticmethod
     def backward(ctx, *tangents: Tensor | None):
@@ -231,7 +240,7 @@ class _RowChainDoubleBackward(torch.autograd.Function):
         of_grads = [of_values[k] for k in steps.results]
         none = [None] * n
         gradients = [*of_grads, *none, *of_rows, *of_weights, *none, *of_h, *none]
-        return _asked(gradients, tensors[-len(gradients) :], wanted)
+        return _asked(gradients, wanted)
 
     backward = staticmethod(no_third_derivative)
 
