@@ -31,6 +31,8 @@ const T* data_or_null(const Tensor& t) {
   return t.numel() ? data<T>(t) : nullptr;
 }
 
+std::string element(const char* list, size_t k) { return std::string(list) + "[" + std::to_string(k) + "]"; }
+
 struct Layers {
   Tensors rows, weights, biases;
   Numbers steps;
@@ -40,6 +42,18 @@ struct Layers {
   int64_t number(int step, int which) const { return steps[5 * step + which]; }
   bool is_result(int step) const { return number(step, 4); }
   Tensor nothing() const { return empty(rows[0], {0}); }  // stands for what is not wanted
+
+  // Checks tensors [M, width] of all inputs or of all steps, where some may be absent, and makes them contiguous.
+  Tensors read(const char* name, const Tensors& list, bool of_inputs, bool may_lack = true) const {
+    const Tensors& owners = of_inputs ? rows : weights;
+    STD_TORCH_CHECK(list.size() == owners.size(), name, ": expected ", owners.size(), " tensors, got ", list.size());
+    const Checks check("rows[0]", rows[0]);
+    for (size_t k = 0; k < list.size(); ++k)
+      if (list[k].numel() || !may_lack)
+        check(element(name, k).c_str(), list[k], rows[0].scalar_type(),
+              {rows[0].size(0), owners[k].size(of_inputs ? 1 : 0)});
+    return dense(list);
+  }
 };
 
 // Checks all and makes them contiguous.
@@ -53,9 +67,8 @@ Layers read_layers(const Tensors& rows, const Tensors& weights, const Tensors& b
   const Checks check("rows[0]", first);
   const ScalarType dtype = floating_dtype("rows[0]", first);
   std::vector<int64_t> widths;
-  const auto name = [](const char* list, size_t k) { return std::string(list) + "[" + std::to_string(k) + "]"; };
   for (size_t k = 0; k < layers.rows.size(); ++k) {
-    check(name("rows", k).c_str(), layers.rows[k], dtype, {k ? first.size(0) : -1, -1});
+    check(element("rows", k).c_str(), layers.rows[k], dtype, {k ? first.size(0) : -1, -1});
     widths.push_back(layers.rows[k].size(1));
   }
   for (int k = 0; k < layers.count(); ++k) {
@@ -65,10 +78,10 @@ Layers read_layers(const Tensors& rows, const Tensors& weights, const Tensors& b
                         (combine != 0) == (other >= 0),
                     "steps: expected step ", k, " to take values below ", known, ", got ", source, " and ", other);
     Tensor& weight = layers.weights[k];
-    check(name("weights", k).c_str(), weight, dtype, {-1, widths[source]});
+    check(element("weights", k).c_str(), weight, dtype, {-1, widths[source]});
     weight = ops::dense(weight);
     const int64_t width = weight.size(0);
-    if (layers.biases[k].numel()) check(name("biases", k).c_str(), layers.biases[k], dtype, {width});
+    if (layers.biases[k].numel()) check(element("biases", k).c_str(), layers.biases[k], dtype, {width});
     STD_TORCH_CHECK(other < 0 || widths[other] == width, "steps: expected two of one width in step ", k, ", got ",
                     width, " and ", other < 0 ? width : widths[other]);
     widths.push_back(width);
@@ -125,7 +138,7 @@ struct Plan {
 
   // Marks what the backward passes need to compute again for a value's number.
   void need(int v) {
-    if (values[v].known || values[v].needed) return;
+    if (v < layers.inputs() || values[v].known || values[v].needed) return;
     values[v].needed = true;
     const int other = steps[v - layers.inputs()].other;
     if (other >= 0) need(other);
@@ -200,22 +213,21 @@ Tensors row_chain(Tensors rows, Tensors weights, Tensors biases, Numbers numbers
 }
 
 // grads [steps]: cotangents of the results; grads_h [steps]; results [steps]: those that are at hand; wanted [inputs].
-// Returns the gradients of the inputs, weights and biases, then the cotangents of all values if they are to be kept.
+// Returns the gradients of the inputs, weights and biases, empty where no cotangent reaches them, then the cotangents
+// of all values if they are to be kept.
 Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors weights, Tensors biases, Tensors h,
                            Tensors results, Numbers numbers, Numbers wanted, bool of_weights, bool keep) {
   const Layers layers = read_layers(rows, weights, biases, numbers);
   const Tensor& like = layers.rows[0];
-  grads = dense(grads), grads_h = dense(grads_h);
+  grads = layers.read("grads", grads, false), grads_h = layers.read("grads_h", grads_h, false);
+  h = layers.read("h", h, false, false), results = layers.read("results", results, false);
+  STD_TORCH_CHECK(wanted.size() == rows.size(), "wanted: expected ", rows.size(), " numbers, got ", wanted.size());
   Tensors of_rows, kept;
   dispatch(like.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     Plan<T> plan(layers, of_weights);
     plan.set_saved(h, results);
     const int inputs = layers.inputs();
-    for (int v = 0; v < inputs; ++v) {
-      of_rows.push_back(wanted[v] ? empty(like, {plan.call.num_rows, plan.values[v].width}) : layers.nothing());
-      plan.values[v].grad_in = wanted[v] ? mutable_data<T>(of_rows[v]) : nullptr;
-    }
     std::vector<bool> reached(inputs + layers.count());
     for (int k = layers.count() - 1; k >= 0; --k) {
       RowChainStep<T>& step = plan.steps[k];
@@ -235,6 +247,11 @@ Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors
       if (step.other >= 0) reached[step.other] = true;
     }
     std::reverse(kept.begin(), kept.end());
+    for (int v = 0; v < inputs; ++v) {
+      const bool asked = wanted[v] && reached[v];
+      of_rows.push_back(asked ? empty(like, {plan.call.num_rows, plan.values[v].width}) : layers.nothing());
+      plan.values[v].grad_in = asked ? mutable_data<T>(of_rows[v]) : nullptr;
+    }
     for (const bool bias : {false, true})
       for (int k = 0; k < layers.count(); ++k) {
         const Tensor& parameter = bias ? layers.biases[k] : layers.weights[k];
@@ -255,7 +272,8 @@ Tensors row_chain_double_backward(Tensors tangents, Tensors grad_values, Tensors
                                   Tensors h, Tensors results, Numbers numbers, bool of_weights) {
   const Layers layers = read_layers(rows, weights, biases, numbers);
   const Tensor& like = layers.rows[0];
-  tangents = dense(tangents), grad_values = dense(grad_values);
+  tangents = layers.read("tangents", tangents, true), grad_values = layers.read("grad_values", grad_values, false);
+  h = layers.read("h", h, false, false), results = layers.read("results", results, false);
   Tensors of_results, of_rows, of_h;
   dispatch(like.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

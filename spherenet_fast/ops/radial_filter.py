@@ -11,7 +11,7 @@ def radial_filter(x: Tensor, bessel: Tensor, weight: Tensor) -> Tensor:
     x [E, H]; bessel [E, K], the distance basis, K <= 16; weight [H, K]. Returns [E, H], twice differentiable.
     """
     if not isinstance(x, Tensor):  # it stands for one while a chain of layers is recorded
-        return bessel.linear(weight) * x
+        return x.filtered(bessel, weight)
     return compiled.radial_filter(x, bessel, weight)
 
 

@@ -22,7 +22,8 @@ def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
 
     rows: tensors of two dimensions, [M, ...]. `function` returns a tuple of tensors with M rows. It may apply `linear`,
     `linear_silu` and `radial_filter`, and add a tensor to the result of a layer, once: x + linear_silu(x, weight).
-    Each of its results is the result of a layer. Raises TypeError for anything else.
+    Each of its results is the result of a layer. Raises TypeError for anything else, or
+    AttributeError, as for the shape of a row.
     """
     if not rows[0].is_cpu or not len(rows[0]) or left_to_torch(rows[0]):
         return function(*rows)
@@ -43,6 +44,12 @@ class Row:
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, with_silu: bool = False) -> "Row":
         return self._record.layer(self, weight, bias, with_silu)
+
+    def filtered(self, features: "Row", weight: Tensor) -> "Row":
+        return self._record.layer(features, weight, None, False) * self
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"row_chain: expected layers, radial filters and sums of rows alone, got .{name}")
 
     def __add__(self, other: "Row") -> "Row":
         return self._record.combine(self, other, _ADD)
@@ -81,6 +88,8 @@ class _Record:
         self.biases: list[Tensor | None] = []
 
     def layer(self, source: Row, weight: Tensor, bias: Tensor | None, with_silu: bool) -> Row:
+        if not isinstance(weight, Tensor) or not isinstance(bias, Tensor | None):
+            raise TypeError("row_chain: expected a weight and a bias that are tensors and no values of a chain")
         self.steps.append([self._use(source), int(with_silu), 0, -1, 0])
         self.used.append(False)
         self.weights.append(weight)
@@ -135,11 +144,11 @@ def _split(tensors, *sizes: int) -> list[list]:
     return parts
 
 
-def _asked(gradients, inputs, wanted: list[bool]) -> tuple[Tensor | None, ...]:
+def _asked(gradients, wanted: list[bool]) -> tuple[Tensor | None, ...]:
     """The gradients that are wanted and are there."""
     return tuple(
-        gradient if yes and gradient is not None and tensor is not None and gradient.shape == tensor.shape else None
-        for gradient, tensor, yes in zip(gradients, inputs, wanted)
+        gradient if yes and gradient is not None and gradient.numel() else None
+        for gradient, yes in zip(gradients, wanted)
     )
 
 
@@ -162,6 +171,8 @@ class _RowChain(torch.autograd.Function):
         if all(grad is None for grad in grads):
             return (None,) * len(ctx.needs_input_grad)
         _, *wanted = wanted_gradients(ctx)
+        if _batched(grads):
+            return None, *_backward_of_layers(ctx.steps, wanted, grads, ctx.saved_tensors)
         # a second derivative may follow where this one is recorded
         of_inputs = _RowChainBackward.apply(ctx.steps, wanted, torch.is_grad_enabled(), *grads, *ctx.saved_tensors)
         return None, *of_inputs
@@ -186,7 +197,7 @@ class _RowChainBackward(torch.autograd.Function):
             [int(yes) for yes in wanted[: steps.inputs]], any(wanted[steps.inputs :]), keep,
         )  # fmt: skip
         ctx.grad_values = out[len(wanted) :]
-        return _asked(out, [*rows, *weights, *biases], wanted)
+        return _asked(out, wanted)
 
     @staticmethod
     def backward(ctx, *tangents: Tensor | None):
@@ -199,7 +210,7 @@ class _RowChainBackward(torch.autograd.Function):
         steps, tensors = ctx.steps, ctx.saved_tensors
         _, _, rows, *_ = _split(tensors, *ctx.sizes)
         of_rows, of_parameters = tangents[: steps.inputs], tangents[steps.inputs :]
-        if any(tangent is not None for tangent in of_parameters):
+        if any(tangent is not None for tangent in of_parameters) or _batched(of_rows):
             grads = _DoubleBackwardOfLayers.apply(steps, ctx.sizes, wanted, *tangents, *tensors)
         else:
             given = _or_empty(of_rows, rows[0])
@@ -229,13 +240,14 @@ class _RowChainDoubleBackward(torch.autograd.Function):
         of_grads = [of_values[k] for k in steps.results]
         none = [None] * n
         gradients = [*of_grads, *none, *of_rows, *of_weights, *none, *of_h, *none]
-        return _asked(gradients, tensors[-len(gradients) :], wanted)
+        return _asked(gradients, wanted)
 
     backward = staticmethod(no_third_derivative)
 
 
 class _DoubleBackwardOfLayers(torch.autograd.Function):
-    """The same where there are cotangents of the parameters' gradients: of the layers one after the other."""
+    """The same where there are cotangents of the parameters' gradients, or many cotangents at once: of the layers one
+    after the other."""
 
     @staticmethod
     def forward(ctx, steps: _Steps, sizes: tuple[int, ...], wanted: list[bool], *tensors: Tensor | None):
@@ -244,7 +256,7 @@ class _DoubleBackwardOfLayers(torch.autograd.Function):
         leaves = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in saved]
         grads, _, rows, weights, biases, *_ = _split(leaves, *sizes)
         with torch.enable_grad():
-            values = _layers(steps, rows, weights, biases)
+            values, _ = _layers(steps, rows, weights, biases)
             pairs = [(values[k], grad) for k, grad in zip(steps.results, grads, strict=True) if grad is not None]
             asked, cotangents = zip(*((x, t) for x, t in zip([*rows, *weights, *biases], tangents) if t is not None))
             outputs, grad_outputs = zip(*pairs)
@@ -256,18 +268,39 @@ class _DoubleBackwardOfLayers(torch.autograd.Function):
     backward = staticmethod(no_third_derivative)
 
 
-def _layers(steps: _Steps, rows: list[Tensor], weights: list[Tensor], biases: list[Tensor | None]) -> list[Tensor]:
-    """The values of all steps, layer by layer."""
-    values = list(rows)
+def _batched(tensors) -> bool:
+    """Whether these are many cotangents at once, as for a Hessian with vectorize=True: torch has no way to run an
+    operator on lists of tensors for each of them."""
+    return any(tensor is not None and torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
+
+
+def _backward_of_layers(steps: _Steps, wanted: list[bool], grads, saved) -> tuple[Tensor | None, ...]:
+    """What `_RowChainBackward` finds, of the layers one after the other."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # a tensor may be there twice: each place has a gradient of its own
+        inputs = [t if t is None else t.view_as(t) for t in saved[: len(wanted)]]
+        values, h = _layers(steps, *_split(inputs, steps.inputs, steps.count, steps.count))
+        results = [values[k] for k in steps.results]
+        pairs = [(y, grad) for y, grad in zip([*results, *h], grads, strict=True) if grad is not None]
+        outputs, grad_outputs = zip(*pairs)
+        asked = [tensor for tensor, yes in zip(inputs, wanted, strict=True) if yes]
+        found = iter(torch.autograd.grad(outputs, asked, grad_outputs, create_graph=create_graph, allow_unused=True))
+    return tuple(next(found) if yes else None for yes in wanted)
+
+
+def _layers(steps: _Steps, rows: list[Tensor], weights: list[Tensor], biases: list[Tensor | None]) -> tuple[list, list]:
+    """The values of all steps and h, layer by layer."""
+    values, before = list(rows), []
     for (source, with_silu, combine, other, _), weight, bias in zip(
         _layers_of(steps.numbers), weights, biases, strict=True
     ):
-        h = product(values[source], weight, bias)
-        value = silu(h) if with_silu else h
+        before.append(product(values[source], weight, bias))
+        value = silu(before[-1]) if with_silu else before[-1]
         if combine:
             value = value + values[other] if combine == _ADD else value * values[other]
         values.append(value)
-    return values[steps.inputs :]
+    return values[steps.inputs :], before
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
@@ -291,7 +324,7 @@ def _(grads, grads_h, rows, weights, biases, h, results, steps, wanted, of_weigh
     for k, (source, _, _, other, _) in reversed(list(enumerate(layers))):
         active[k] = bool(inputs + k in reached or grads[k].numel() or grads_h[k].numel())
         reached |= {source, other} if active[k] else set()
-    of_rows = [_empty(row, bool(yes)) for row, yes in zip(rows, wanted, strict=True)]
+    of_rows = [_empty(row, bool(yes) and v in reached) for v, (row, yes) in enumerate(zip(rows, wanted, strict=True))]
     of_parameters = [
         _empty(tensor, of_weights and yes) for tensors in (weights, biases) for tensor, yes in zip(tensors, active)
     ]

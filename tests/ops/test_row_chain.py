@@ -99,6 +99,55 @@ def test_derivatives_by_some_inputs_alone(wanted):
         assert torch.equal(leaf.grad, everything[name]) if name in wanted else leaf.grad is None
 
 
+def test_second_derivatives_where_no_cotangent_reaches_an_input():
+    def second(operators):
+        leaves = {name: value.clone().requires_grad_() for name, value in inputs(8).items() if name in "xyab"}
+
+        def chain(x, y):
+            return operators.linear_silu(x, leaves["a"]), operators.linear_silu(y, leaves["b"])
+
+        used, _ = operators.row_chain(chain, leaves["x"], leaves["y"])
+        first = torch.autograd.grad(used.pow(2).sum(), list(leaves.values()), create_graph=True, allow_unused=True)
+        assert [gradient is None for gradient in first] == [False, True, False, True]  # as from layers on their own
+        value = sum(gradient.pow(2).sum() for gradient in first if gradient is not None)
+        return torch.autograd.grad(value, (leaves["x"], leaves["a"]))
+
+    for found, expected in zip(second(ops), second(reference), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)  # float64, sums of 8 rows
+
+
+@pytest.mark.parametrize("asked", [("x", "bessel"), ("x", "a")])
+def test_many_cotangents_at_once(asked):
+    """As for Hessians with vectorize=True."""
+    leaves = {name: value.requires_grad_() for name, value in inputs(5).items()}
+    results = interaction(ops)(**leaves)
+    first = torch.autograd.grad(
+        sum(result.pow(2).sum() for result in results), [leaves[name] for name in asked], create_graph=True
+    )
+    for outputs in (results, first):
+        many = [torch.randn(3, *output.shape, dtype=torch.float64) for output in outputs]
+
+        def gradients(cotangents, batched, outputs=outputs):
+            return torch.autograd.grad(
+                outputs, leaves.values(), cotangents, retain_graph=True, is_grads_batched=batched
+            )
+
+        found = gradients(many, True)
+        for number, one in enumerate(zip(*many, strict=True)):
+            for gradient, expected in zip(found, gradients(one, False), strict=True):
+                # float64, another order of sums of order 100
+                torch.testing.assert_close(gradient[number], expected, rtol=1e-11, atol=1e-11)
+
+
+def test_rows_without_columns():
+    x, y = torch.ones(5, 0, requires_grad=True), torch.ones(5, 3, requires_grad=True)
+    weight, bias = torch.ones(3, 0, requires_grad=True), torch.full((3,), 2.0, requires_grad=True)
+    (result,) = ops.row_chain(lambda x, y: (ops.linear(x, weight, bias) * y,), x, y)
+    result.sum().backward()
+    assert torch.equal(result, torch.full((5, 3), 2.0)) and torch.equal(y.grad, result)
+    assert torch.equal(bias.grad, torch.full((3,), 5.0))
+
+
 def test_numerical_derivatives():
     given = {name: value.requires_grad_() for name, value in inputs(3).items()}
     assert torch.autograd.gradcheck(interaction(ops), tuple(given.values()))
@@ -176,11 +225,18 @@ def _combined_too_late(x):
         (lambda x: (torch.ones(5, 4),), "a value of this chain"),
         (lambda x: (ops.linear(x, torch.eye(4)),) * 2, "in the order of the layers"),
         (lambda x: ops.linear(x, torch.eye(4)), "a tuple"),
+        (lambda x: (ops.linear(x, x),), "a weight and a bias that are tensors"),
+        (lambda x: (ops.radial_filter(x, torch.ones(5, 2), torch.ones(4, 2)),), "a value of this chain"),
     ],
 )
 def test_what_a_chain_cannot_be(function, message):
     with pytest.raises(TypeError, match=message):
         ops.row_chain(function, torch.ones(5, 4))
+
+
+def test_a_row_tells_nothing_of_its_tensor():
+    with pytest.raises(AttributeError, match=r"layers, radial filters and sums of rows alone, got \.shape"):
+        ops.row_chain(lambda x: (ops.linear(x, torch.eye(4)) if x.shape[0] else x,), torch.ones(5, 4))
 
 
 def test_a_value_that_was_combined_is_gone():
@@ -204,3 +260,30 @@ def test_a_value_that_was_combined_is_gone():
 def test_wrong_tensors(rows, weight, message):
     with pytest.raises(RuntimeError, match=message):
         ops.row_chain(lambda x: (ops.linear(x, weight),), torch.ones(rows))
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"h": [torch.ones(4, 3)]}, r"h\[0\]: expected shape \[5, 3\], got \[4, 3\]"),
+        ({"h": [torch.ones(0)]}, r"h\[0\]: expected shape \[5, 3\], got \[0\]"),
+        ({"h": []}, "h: expected 1 tensors, got 0"),
+        ({"results": [torch.ones(5, 4)]}, r"results\[0\]: expected shape \[5, 3\], got \[5, 4\]"),
+        ({"grads": [torch.ones(5, 3, dtype=torch.float64)]}, r"grads\[0\]: expected dtype Float, got Double"),
+        ({"tangents": [torch.ones(5, 3)]}, r"tangents\[0\]: expected shape \[5, 4\], got \[5, 3\]"),
+        ({"wanted": []}, "wanted: expected 1 numbers, got 0"),
+    ],
+)
+def test_wrong_tensors_of_derivatives(changed, message):
+    none, out = torch.ones(0), torch.ones(5, 3)
+    chain = {"rows": [torch.ones(5, 4)], "weights": [torch.ones(3, 4)], "biases": [none]}
+    chain |= {"h": [out], "results": [none], "steps": [0, 1, 0, -1, 1]}
+    given = {"grads": [out], "grads_h": [none]} | chain | {"wanted": [1], "of_weights": True, "keep": True}
+    name = "row_chain_backward"
+    if "tangents" in changed:
+        given = {"tangents": [torch.ones(5, 4)], "grad_values": [out]} | chain | {"of_weights": True}
+        name = "row_chain_double_backward"
+    operator = getattr(torch.ops.spherenet_fast, name)
+    operator(**given)
+    with pytest.raises(RuntimeError, match=message):
+        operator(**(given | changed))
