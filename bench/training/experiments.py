@@ -163,7 +163,7 @@ def orders(models: dict[str, Row]) -> str:
 
 
 def verdict(rows: list[Row]) -> str:
-    """For each torsion, in how many lines of the ablation the paper's order holds, for each target; "" where none is complete."""
+    """For each torsion, in how many complete lines of the ablation the paper's order holds; "" without such lines."""
     sentences = []
     for full in (*SMOOTH, ABLATION[0]):
         parts = []
