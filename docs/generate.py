@@ -25,7 +25,7 @@ def write(folder: Path) -> None:
         sys.path.append(str(ROOT))  # of the package `bench`
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
-        "configuration": options.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(),
+        "configuration": options.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(folder),
         "minutes": minutes(RESULTS / "training" / "md17.csv"),
         "experiments": _without_title(RESULTS / "experiments.md"), "changelog": changelog(),
     }  # fmt: skip
@@ -51,13 +51,15 @@ def benchmarks(folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def ablation() -> str:
-    """The paper's Table 4 with our runs, and in how many of them its order holds."""
+def ablation(folder: Path) -> str:
+    """The paper's Table 4 with our runs, in how many of them its order holds, and curves, copied to `folder`."""
     from bench.training import experiments
 
     rows = experiments.read(RESULTS / "training" / "ablation.csv")
     paper = experiments.read(BENCH / "data" / "paper.csv", experiments.PAPER_COLUMNS)
-    return f"{experiments.ablation(rows, paper)}\n\n{experiments.verdict(rows)}\n"
+    curves = Path(shutil.copy(RESULTS / "training" / "learning-curves.png", folder)).name
+    picture = f"![Validation errors of forces, on 20 frames, with Muon](generated/{curves})"
+    return f"{experiments.ablation(rows, paper)}\n\n{experiments.verdict(rows)}\n\n{picture}\n"
 
 
 def minutes(path: Path) -> str:
