@@ -92,6 +92,7 @@ class Case(NamedTuple):
     inputs: Inputs  # those that it is differentiable in
     function: Callable  # the module of operators -> a function of the inputs' values
     derivatives: int = 2  # how many there are: 0, 2 (the third raises) or 9, any number
+    names: Mapping[str, str] = {}  # of inputs in messages, as patterns, where these are others
 
 
 def _normal(**shapes):
@@ -121,7 +122,9 @@ def _gated(vec, graph, sizes, torsion=None, basis_name="paper", angle_at="sender
 
         return run
 
-    return Case(given, function)
+    places = dict(x="rows", y="rows", bessel="rows", weight="weights", bias="biases", radial="weights")
+    numbers = dict(x=0, y=1, bessel=2, weight=0, bias=0, radial=1)
+    return Case(given, function, names={name: rf"{places[name]}\[{number}\]" for name, number in numbers.items()})
 
 
 def _radial_basis(vec, graph, sizes):
@@ -191,7 +194,9 @@ def _row_chain(vec, sizes):
 
         return run
 
-    return Case(given, function)
+    places = dict(x="rows", y="rows", bessel="rows", weight="weights", bias="biases", radial="weights")
+    numbers = dict(x=0, y=1, bessel=2, weight=0, bias=0, radial=1)
+    return Case(given, function, names={name: rf"{places[name]}\[{number}\]" for name, number in numbers.items()})
 
 
 # name of the operator, and what is special -> Case of vec [E, 3], graph and sizes, as of `gated_inputs`

@@ -106,7 +106,7 @@ def test_inputs_are_left_alone():
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if not name.startswith("linear")])
+@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if not name.startswith(("linear", "row_chain"))])
 def test_autocast_runs_the_operators_in_float32(name, low):
     chosen = case(name, *GRAPHS["batch"], ODD)
     given, run = cast(chosen.inputs, low), chosen.function(ops)

@@ -32,7 +32,9 @@ def graph_fields(changes):
 def test_the_first_input_is_of_a_floating_dtype(name, dtype):
     chosen = case(name, VEC, GRAPH)
     (first, x), *others = chosen.inputs.items()
-    with pytest.raises(RuntimeError, match=f"{first}: expected dtype float32 or float64, got "):
+    with pytest.raises(
+        RuntimeError, match=f"{chosen.names.get(first, first)}: expected dtype float32 or float64, got "
+    ):
         chosen.function(ops)(x.to(dtype), *(value for _, value in others))
 
 
@@ -42,7 +44,7 @@ def test_all_inputs_have_the_dtype_of_the_first(name):
     for name in list(chosen.inputs)[1:]:
         given = chosen.inputs
         if given[name] is not None:
-            with pytest.raises(RuntimeError, match=f"{name}: expected dtype Double, got Float"):
+            with pytest.raises(RuntimeError, match=f"{chosen.names.get(name, name)}: expected dtype Double, got Float"):
                 chosen.function(ops)(*(given | {name: given[name].float()}).values())
 
 
