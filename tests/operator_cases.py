@@ -122,9 +122,7 @@ def _gated(vec, graph, sizes, torsion=None, basis_name="paper", angle_at="sender
 
         return run
 
-    places = dict(x="rows", y="rows", bessel="rows", weight="weights", bias="biases", radial="weights")
-    numbers = dict(x=0, y=1, bessel=2, weight=0, bias=0, radial=1)
-    return Case(given, function, names={name: rf"{places[name]}\[{number}\]" for name, number in numbers.items()})
+    return Case(given, function)
 
 
 def _radial_basis(vec, graph, sizes):
