@@ -2,7 +2,6 @@
 // begins, so that what the layers hand on stays in the cache; products and outer sums are those of the two operators.
 #pragma once
 #include <algorithm>
-#include <cstring>
 
 #include "../math/row_chain.h"
 #include "../math/silu.h"
@@ -12,31 +11,6 @@
 
 namespace spherenet {
 namespace SN_ISA {
-
-// `count` elements of arrays at `first`: a whole vector, unless it is the last.
-template <class T, bool kWhole>
-struct Stretch {
-  using V = Lanes<T, kLanes<T>>;
-  int64_t first;
-  int count;
-  V load(const T* from) const {
-    V lanes{};
-    std::memcpy(&lanes, from + first, kWhole ? sizeof(V) : sizeof(T) * count);
-    return lanes;
-  }
-  V load_or_zero(const T* from) const { return from ? load(from) : V{}; }
-  void store(T* to, const V& lanes) const { std::memcpy(to + first, &lanes, kWhole ? sizeof(V) : sizeof(T) * count); }
-  // Adds to what `to` holds, or writes where that is nothing yet.
-  void put(T* to, bool holds, const V& lanes) const { store(to, holds ? V(load(to) + lanes) : lanes); }
-};
-
-template <class T, class F>
-void over_elements(int64_t size, const F& f) {
-  constexpr int W = kLanes<T>;
-  int64_t first = 0;
-  for (; first + W <= size; first += W) f(Stretch<T, true>{first, W});
-  if (first < size) f(Stretch<T, false>{first, int(size - first)});
-}
 
 // act(h) and its first two derivatives.
 template <class V>
@@ -128,11 +102,16 @@ class RowChain {
     spherenet::SN_ISA::product(product, 0, rows_);
   }
 
-  // a = act(h) met by `other`
-  template <class At>
-  static V combined(const Step& step, const At& at, const V& activated, const T* other) {
-    if (step.combine == Combine::kAdd) return activated + at.load(other);
-    return step.combine == Combine::kMultiply ? activated * at.load(other) : activated;
+  // The value of a step from h, which may be the same array: act(h), met by `other`.
+  void find_value(const Step& s, int v, const T* h, T* out) {
+    const T* other = s.other < 0 ? nullptr : at(kValue)[s.other];
+    over_elements<T>(0, size(v), [&](const auto& e) {
+      V result = e.load(h);
+      if (s.silu) result = spherenet::silu(result);
+      if (s.combine == Combine::kAdd) result += e.load(other);
+      if (s.combine == Combine::kMultiply) result *= e.load(other);
+      e.store(out, result);
+    });
   }
 
   void forward() {
@@ -142,11 +121,7 @@ class RowChain {
       T* out = at(kValue)[v] = value(v).out ? rows_of(value(v).out, v) : own(kValue)[v];
       T* h = s.h ? rows_of(s.h, v) : out;
       multiply(s.product, at(kValue)[s.source], h, false);
-      const T* other = s.other < 0 ? nullptr : at(kValue)[s.other];
-      over_elements<T>(size(v), [&](const auto& e) {
-        const V x = e.load(h);
-        e.store(out, combined(s, e, s.silu ? silu(x) : x, other));
-      });
+      find_value(s, v, h, out);
     }
   }
 
@@ -155,26 +130,21 @@ class RowChain {
     for (int v = 0; v < count(); ++v) {
       T* known = at(kValue)[v] = const_cast<T*>(rows_of(value(v).known, v));
       if (known || !value(v).needed) continue;
-      const Step& s = step(v);
-      const T *h = rows_of(s.h, v), *other = s.other < 0 ? nullptr : at(kValue)[s.other];
-      T* out = at(kValue)[v] = own(kValue)[v];
-      over_elements<T>(size(v), [&](const auto& e) {
-        const V x = e.load(h);
-        e.store(out, combined(s, e, s.silu ? silu(x) : x, other));
-      });
+      at(kValue)[v] = own(kValue)[v];
+      find_value(step(v), v, rows_of(step(v).h, v), at(kValue)[v]);
     }
   }
 
   void add_weight_gradients(const Step& s, int v, const T* grad_h, const T* source) {
     const int64_t N = value(v).width, K = value(s.source).width;
-    if (s.weight_at >= 0 && source)
+    if (s.weight_at >= 0)
       spherenet::SN_ISA::outer_sum(OuterSumCall<T>{rows_, N, K, grad_h, source, sums_ + s.weight_at, true}, 0, N);
   }
   void add_bias_gradients(const Step& s, int v, const T* grad_h) {
     if (s.bias_at < 0) return;
     T* sum = sums_ + s.bias_at;
     for (int64_t r = 0; r < rows_; ++r, grad_h += value(v).width)
-      over_elements<T>(value(v).width, [&](const auto& e) { e.put(sum, true, e.load(grad_h)); });
+      over_elements<T>(0, value(v).width, [&](const auto& e) { e.put(sum, true, e.load(grad_h)); });
   }
 
   // What inputs have for a gradient is where their cotangents are summed; it starts with nothing.
@@ -202,7 +172,7 @@ class RowChain {
       if (!holds_[v] && !s.grad_h) continue;
       T* grad = at(kGrad)[v];
       if (!holds_[v]) std::fill(grad, grad + size(v), T(0));
-      back_through_activation(s, v, grad);
+      back_through_activation(s, v, grad, rows_of(s.grad_value, v), rows_of(s.grad_h, v), grad);
       add_weight_gradients(s, v, grad, at(kValue)[s.source]);
       add_bias_gradients(s, v, grad);
       if (T* to = at(kGrad)[s.source]) {
@@ -213,21 +183,21 @@ class RowChain {
     end_gradients();
   }
 
-  // grad: of the value at first, of h in the end
-  void back_through_activation(const Step& s, int v, T* grad) {
-    const T *h = rows_of(s.h, v), *grad_h = rows_of(s.grad_h, v);
-    T *keep = rows_of(s.grad_value, v), *to = s.other < 0 ? nullptr : at(kGrad)[s.other];
+  // From the cotangent of a value to those of h, added to `more`, and of `other`. Arrays may be the same.
+  void back_through_activation(const Step& s, int v, const T* grad, T* keep, const T* more, T* grad_h) {
+    const T* h = rows_of(s.h, v);
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
+    T* to = s.other < 0 ? nullptr : at(kGrad)[s.other];
     const bool holds = to && holds_[s.other];
-    over_elements<T>(size(v), [&](const auto& e) {
+    over_elements<T>(0, size(v), [&](const auto& e) {
       const V of_value = e.load(grad);
       if (keep) e.store(keep, of_value);
       const Activation<V> act(s.silu, e.load(h));
       V of_h = of_value * act.slope;
       if (factor) of_h *= e.load(factor);
       if (to) e.put(to, holds, factor ? V(of_value * act.value) : of_value);
-      if (grad_h) of_h += e.load(grad_h);
-      e.store(grad, of_h);
+      if (more) of_h += e.load(more);
+      e.store(grad_h, of_h);
     });
     if (to) holds_[s.other] = true;
   }
@@ -243,7 +213,7 @@ class RowChain {
     }
     for (int v = call_.num_inputs; v < count(); ++v) tangents(step(v), v);
     for (int v = count() - 1; v >= call_.num_inputs; --v)
-      if (holds_[v]) back_through_factor(step(v), v);
+      if (holds_[v]) back_through_activation(step(v), v, at(kGrad)[v], nullptr, at(kGradH)[v], at(kGradH)[v]);
     end_gradients();
   }
 
@@ -267,7 +237,7 @@ class RowChain {
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = factor && of_source && grad_value ? at(kGrad)[s.other] : nullptr;
     const bool holds = to && holds_[s.other];
-    over_elements<T>(size(v), [&](const auto& e) {
+    over_elements<T>(0, size(v), [&](const auto& e) {
       const V of_value = e.load_or_zero(grad_value), t = e.load_or_zero(of_source ? tangent : nullptr);
       const V t_other = e.load_or_zero(other_tangent);
       const Activation<V> act(s.silu, e.load(h));
@@ -287,22 +257,6 @@ class RowChain {
     });
     if (to) holds_[s.other] = true;
     if (of_source && grad_value) add_weight_gradients(s, v, extra_, at(kTangent)[s.source]);
-  }
-
-  void back_through_factor(const Step& s, int v) {
-    const T *h = rows_of(s.h, v), *grad = at(kGrad)[v];
-    const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
-    T *grad_h = at(kGradH)[v], *to = s.other < 0 ? nullptr : at(kGrad)[s.other];
-    const bool holds = to && holds_[s.other];
-    over_elements<T>(size(v), [&](const auto& e) {
-      const V of_value = e.load(grad);
-      const Activation<V> act(s.silu, e.load(h));
-      V of_h = of_value * act.slope;
-      if (factor) of_h *= e.load(factor);
-      e.put(grad_h, true, of_h);
-      if (to) e.put(to, holds, factor ? V(of_value * act.value) : of_value);
-    });
-    if (to) holds_[s.other] = true;
   }
 
   const RowChainCall<T>& call_;

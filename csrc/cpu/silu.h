@@ -1,42 +1,26 @@
 // The activation over a range of elements, for one instruction set.
 #pragma once
-#include <cstring>
-
 #include "../math/silu.h"
 #include "kernel.h"
 
 namespace spherenet {
 namespace SN_ISA {
 
-// One vector of elements, or the last count of them.
-template <class T, bool kDual, bool kVjp>
-SN_HD void silu_lanes(const SiluCall<T>& call, int64_t first, int count) {
-  using V = Lanes<T, kLanes<T>>;
-  const auto load = [&](const T* from) {
-    V out{};
-    std::memcpy(&out, from + first, sizeof(T) * count);
-    return out;
-  };
-  const auto store = [&](T* to, const V& lanes) { std::memcpy(to + first, &lanes, sizeof(T) * count); };
-  const V x = load(call.x);
-  if constexpr (kDual) {
-    const Dual<V> both{x, load(call.tangent)};
-    const V grad = load(call.grad);
-    store(call.y, silu(both).tangent);
-    store(call.grad_x, silu_vjp(both, grad).tangent);
-  } else if constexpr (kVjp) {
-    store(call.grad_x, silu_vjp(x, load(call.grad)));
-  } else {
-    store(call.y, silu(x));
-  }
-}
-
 template <class T, bool kDual, bool kVjp>
 void silu_range(const SiluCall<T>& call, int64_t begin, int64_t end) {
-  constexpr int W = kLanes<T>;
-  int64_t first = begin;
-  for (; first + W <= end; first += W) silu_lanes<T, kDual, kVjp>(call, first, W);
-  if (first < end) silu_lanes<T, kDual, kVjp>(call, first, int(end - first));
+  using V = Lanes<T, kLanes<T>>;
+  over_elements<T>(begin, end, [&](const auto& e) {
+    const V x = e.load(call.x);
+    if constexpr (kDual) {
+      const Dual<V> both{x, e.load(call.tangent)};
+      e.store(call.y, silu(both).tangent);
+      e.store(call.grad_x, silu_vjp(both, e.load(call.grad)).tangent);
+    } else if constexpr (kVjp) {
+      e.store(call.grad_x, silu_vjp(x, e.load(call.grad)));
+    } else {
+      e.store(call.y, silu(x));
+    }
+  });
 }
 
 template <class T>

@@ -5,6 +5,8 @@
 // register can be linked into a path that a narrower processor takes.
 #pragma once
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 #include "../math/dual.h"
 
@@ -27,6 +29,31 @@ using Lanes = typename LanesOf<T, kWidth>::type;
 
 template <class T>
 constexpr int kLanes = SN_VECTOR_BYTES / int(sizeof(T));
+
+// `count` elements of arrays at `first`: a whole vector, unless it is the last.
+template <class T, bool kWhole>
+struct Stretch {
+  using V = Lanes<T, kLanes<T>>;
+  int64_t first;
+  int count;
+  V load(const T* from) const {
+    V lanes{};
+    std::memcpy(&lanes, from + first, kWhole ? sizeof(V) : sizeof(T) * count);
+    return lanes;
+  }
+  V load_or_zero(const T* from) const { return from ? load(from) : V{}; }
+  void store(T* to, const V& lanes) const { std::memcpy(to + first, &lanes, kWhole ? sizeof(V) : sizeof(T) * count); }
+  // Adds to what `to` holds, or writes where that is nothing yet.
+  void put(T* to, bool holds, const V& lanes) const { store(to, holds ? V(load(to) + lanes) : lanes); }
+};
+
+template <class T, class F>
+void over_elements(int64_t begin, int64_t end, const F& f) {
+  constexpr int W = kLanes<T>;
+  int64_t first = begin;
+  for (; first + W <= end; first += W) f(Stretch<T, true>{first, W});
+  if (first < end) f(Stretch<T, false>{first, int(end - first)});
+}
 
 }  // namespace SN_ISA
 
