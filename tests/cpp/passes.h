@@ -72,15 +72,17 @@ struct Result {
   Arrays<T> values, grads;
 };
 
-// A kernel as f(pass, inputs, cotangents, tangents); what a pass does not take is empty.
+// A kernel as f(pass, inputs, cotangents, tangents), for arrays of double and of float; what a pass does not take is
+// empty.
 //   backward:         grads  = vjp(inputs, cotangents)
 //   double backward:  values = derivative of the outputs along the tangents, grads = derivative of vjp along them
-template <class Double, class Single>
-void check_passes(const Double& in_double, const Single& in_float, const Arrays<double>& inputs, Random& random) {
-  const Result<double> forward = in_double(Pass::kForward, inputs, {}, {});
+template <class Kernel>
+void check_passes(const Kernel& kernel, const Arrays<double>& inputs, Random& random) {
+  const Arrays<double> none;
+  const Result<double> forward = kernel(Pass::kForward, inputs, none, none);
   const Arrays<double> cotangents = like(forward.values, random), tangents = like(inputs, random);
-  const Result<double> backward = in_double(Pass::kBackward, inputs, cotangents, {});
-  const Result<double> second = in_double(Pass::kDoubleBackward, inputs, cotangents, tangents);
+  const Result<double> backward = kernel(Pass::kBackward, inputs, cotangents, none);
+  const Result<double> second = kernel(Pass::kDoubleBackward, inputs, cotangents, tangents);
 
   // <cotangents, derivative of f along tangents> = <vjp(cotangents), tangents>, up to rounding
   double left = 0, right = 0, size = 1;
@@ -98,9 +100,9 @@ void check_passes(const Double& in_double, const Single& in_float, const Arrays<
     return high;
   };
   const Arrays<double> slopes =
-      difference(in_double(Pass::kForward, above, {}, {}).values, in_double(Pass::kForward, below, {}, {}).values);
-  const Arrays<double> curvatures = difference(in_double(Pass::kBackward, above, cotangents, {}).grads,
-                                               in_double(Pass::kBackward, below, cotangents, {}).grads);
+      difference(kernel(Pass::kForward, above, none, none).values, kernel(Pass::kForward, below, none, none).values);
+  const Arrays<double> curvatures = difference(kernel(Pass::kBackward, above, cotangents, none).grads,
+                                               kernel(Pass::kBackward, below, cotangents, none).grads);
   for (size_t k = 0; k < slopes.size(); ++k) check_close(second.values[k], slopes[k], kTolerance, "first derivative");
   for (size_t k = 0; k < curvatures.size(); ++k)
     check_close(second.grads[k], curvatures[k], kTolerance, "second derivative");
@@ -108,9 +110,10 @@ void check_passes(const Double& in_double, const Single& in_float, const Arrays<
   // float: 6e-8, a few digits less after sums and divisions by small numbers.
   constexpr double kSingle = 1e-4;
   const auto inputs_ = converted<float>(inputs), cotangents_ = converted<float>(cotangents);
-  const Result<float> single[] = {in_float(Pass::kForward, inputs_, {}, {}),
-                                  in_float(Pass::kBackward, inputs_, cotangents_, {}),
-                                  in_float(Pass::kDoubleBackward, inputs_, cotangents_, converted<float>(tangents))};
+  const auto tangents_ = converted<float>(tangents), none_ = converted<float>(none);
+  const Result<float> single[] = {kernel(Pass::kForward, inputs_, none_, none_),
+                                  kernel(Pass::kBackward, inputs_, cotangents_, none_),
+                                  kernel(Pass::kDoubleBackward, inputs_, cotangents_, tangents_)};
   const Result<double>* exact[] = {&forward, &backward, &second};
   for (int pass = 0; pass < 3; ++pass) {
     for (size_t k = 0; k < single[pass].values.size(); ++k)
