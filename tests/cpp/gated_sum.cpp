@@ -2,11 +2,12 @@
 // Built with SPHERENET_FAST_CUDA_ON_CPU it runs the CUDA kernels, else those for the CPU.
 #include "../../csrc/math/gated_sum.h"
 
-#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
 namespace {
+
+#ifndef SPHERENET_FAST_CUDA_ON_CPU
 
 template <class T>
 GatedSumInputs<T> pointers(const Arrays<T>& arrays) {
@@ -122,21 +123,14 @@ void check_gated_sums(const System& system) {
 
 const Registered kRegistered("gated_sum", check_gated_sums);
 
-}  // namespace
-}  // namespace spherenet::test
-
 #else
-#include "registered.h"
-
-namespace spherenet::test {
-namespace {
 
 // The differentiable inputs, or one tangent of each; empty where the shape leaves them out.
 template <class T>
-struct Arrays {
+struct TriedInputs {
   std::vector<T> x, radial, direction, angle_weight, angle_expand, torsion_weight, torsion_expand, torsion;
 
-  Arrays(int64_t num_edges, int64_t num_triplets, const GatedSumShape& shape, Random& random)
+  TriedInputs(int64_t num_edges, int64_t num_triplets, const GatedSumShape& shape, Random& random)
       : x(random.numbers<T>(num_edges * shape.channels)),
         radial(random.numbers<T>(num_edges * shape.num_spherical * shape.num_radial)),
         direction(random.numbers<T>(shape.angle_size ? 3 * num_edges : 0)),
@@ -185,7 +179,7 @@ template <class T>
 void run_shape(const System& system, const GatedSumShape& shape, bool smooth = false) {
   Random random(3);
   const int64_t num_edges = system.num_edges(), num_triplets = smooth ? system.num_triplets() + 3 : 0;  // 3 of padding
-  const Arrays<T> inputs(num_edges, num_triplets, shape, random), tangents(num_edges, num_triplets, shape, random);
+  const TriedInputs<T> inputs(num_edges, num_triplets, shape, random), tangents(num_edges, num_triplets, shape, random);
   const auto grad_out = random.numbers<T>(num_edges * shape.channels);
   const auto codes = torsion_codes(system);
 
@@ -228,6 +222,7 @@ void gated_sums(const System& system) {
 
 const Registered kRegistered("gated_sum", gated_sums);
 
+#endif
+
 }  // namespace
 }  // namespace spherenet::test
-#endif

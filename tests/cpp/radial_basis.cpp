@@ -2,11 +2,12 @@
 // Built with SPHERENET_FAST_CUDA_ON_CPU it runs the CUDA kernels, else those for the CPU.
 #include "../../csrc/math/radial_basis.h"
 
-#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
 namespace {
+
+#ifndef SPHERENET_FAST_CUDA_ON_CPU
 
 // inputs: distance, frequency
 template <class T>
@@ -65,14 +66,7 @@ void check_radial_bases() {
 
 const Registered kRegistered("radial_basis", check_radial_bases);
 
-}  // namespace
-}  // namespace spherenet::test
-
 #else
-#include "registered.h"
-
-namespace spherenet::test {
-namespace {
 
 template <class T>
 void radial_basis(int64_t num_edges, int L, int K) {
@@ -106,6 +100,7 @@ void radial_bases(const System& system) {
 
 const Registered kRegistered("radial_basis", radial_bases);
 
+#endif
+
 }  // namespace
 }  // namespace spherenet::test
-#endif

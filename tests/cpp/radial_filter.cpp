@@ -2,11 +2,12 @@
 // Built with SPHERENET_FAST_CUDA_ON_CPU it runs the CUDA kernels, else those for the CPU.
 #include "../../csrc/math/radial_filter.h"
 
-#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
 namespace {
+
+#ifndef SPHERENET_FAST_CUDA_ON_CPU
 
 // inputs: x, bessel, weight
 template <class T>
@@ -57,14 +58,7 @@ void check_radial_filters() {
 
 const Registered kRegistered("radial_filter", check_radial_filters);
 
-}  // namespace
-}  // namespace spherenet::test
-
 #else
-#include "registered.h"
-
-namespace spherenet::test {
-namespace {
 
 template <class T>
 void radial_filter(const System& system, int H, int K) {
@@ -91,6 +85,7 @@ void radial_filters(const System& system) {
 
 const Registered kRegistered("radial_filter", radial_filters);
 
+#endif
+
 }  // namespace
 }  // namespace spherenet::test
-#endif

@@ -2,11 +2,12 @@
 // Built with SPHERENET_FAST_CUDA_ON_CPU it runs the CUDA kernels, else those for the CPU.
 #include "../../csrc/math/segment_sum.h"
 
-#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
 namespace {
+
+#ifndef SPHERENET_FAST_CUDA_ON_CPU
 
 template <class T>
 void check_segment_sum(const System& system, int64_t channels) {
@@ -34,14 +35,7 @@ void check_segment_sums(const System& system) {
 
 const Registered kRegistered("segment_sum", check_segment_sums);
 
-}  // namespace
-}  // namespace spherenet::test
-
 #else
-#include "registered.h"
-
-namespace spherenet::test {
-namespace {
 
 template <class T>
 void sums(const System& system, int64_t channels) {
@@ -71,6 +65,7 @@ void all_sums(const System& system) {
 
 const Registered kRegistered("segment_sum", all_sums);
 
+#endif
+
 }  // namespace
 }  // namespace spherenet::test
-#endif

@@ -2,11 +2,12 @@
 // Built with SPHERENET_FAST_CUDA_ON_CPU it runs the CUDA kernels, else those for the CPU.
 #include "../../csrc/math/silu.h"
 
-#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
 namespace {
+
+#ifndef SPHERENET_FAST_CUDA_ON_CPU
 
 template <class T>
 Result<T> silu(Pass pass, const Arrays<T>& inputs, const Arrays<T>& cotangents, const Arrays<T>& tangents) {
@@ -38,14 +39,7 @@ void check_silus() {
 
 const Registered kRegistered("silu", check_silus);
 
-}  // namespace
-}  // namespace spherenet::test
-
 #else
-#include "registered.h"
-
-namespace spherenet::test {
-namespace {
 
 template <class T>
 void silu(const System& system) {
@@ -70,6 +64,7 @@ void silus(const System& system) {
 
 const Registered kRegistered("silu", silus);
 
+#endif
+
 }  // namespace
 }  // namespace spherenet::test
-#endif

@@ -2,7 +2,6 @@
 // Built with SPHERENET_FAST_CUDA_ON_CPU it runs the CUDA kernels, else those for the CPU.
 #include "../../csrc/math/torsion_neighbor.h"
 
-#ifndef SPHERENET_FAST_CUDA_ON_CPU
 #include "passes.h"
 
 namespace spherenet::test {
@@ -12,7 +11,11 @@ template <class T>
 std::vector<int32_t> codes_of(const System& system) {
   std::vector<int32_t> found(system.num_triplets(), -9);
   const std::vector<T> vec(system.vec.begin(), system.vec.end());
+#ifdef SPHERENET_FAST_CUDA_ON_CPU
+  cuda::torsion_neighbor(system.graph(), vec.data(), found.data(), nullptr);
+#else
   torsion_neighbor(system.graph(), vec.data(), found.data(), 0, system.num_nodes());
+#endif
   return found;
 }
 
@@ -32,42 +35,3 @@ const Registered kRegistered("torsion_neighbor", check_torsion_neighbors);
 std::vector<int32_t> torsion_codes(const System& system) { return codes_of<double>(system); }
 
 }  // namespace spherenet::test
-
-#else
-#include "registered.h"
-
-namespace spherenet::test {
-namespace {
-
-template <class T>
-std::vector<int32_t> codes_of(const System& system) {
-  const std::vector<T> vec(system.vec.begin(), system.vec.end());
-  std::vector<int32_t> found(system.num_triplets(), -9);
-  cuda::torsion_neighbor(system.graph(), vec.data(), found.data(), nullptr);
-  return found;
-}
-
-template <class T>
-void check_range(const System& system) {
-  const auto found = codes_of<T>(system);
-  for (int64_t j = 0; j < system.num_nodes(); ++j)
-    for (int64_t k = system.triplet_ptr[j]; k < system.triplet_ptr[j + 1]; ++k)
-      if (found[k] < kVanishing || found[k] >= system.in_ptr[j + 1] - system.in_ptr[j]) {
-        ++failures;
-        std::fprintf(stderr, "torsion_neighbor: %d is out of range\n", found[k]);
-      }
-}
-
-void torsion_neighbors(const System& system) {
-  check_range<float>(system);
-  check_range<double>(system);
-}
-
-const Registered kRegistered("torsion_neighbor", torsion_neighbors);
-
-}  // namespace
-
-std::vector<int32_t> torsion_codes(const System& system) { return codes_of<double>(system); }
-
-}  // namespace spherenet::test
-#endif
