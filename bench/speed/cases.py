@@ -16,6 +16,8 @@ from bench.speed.result_files import CAPTURED, REPLAY
 from bench.systems import CUTOFF, aspirin, droplet, ethanol, graph_by_images, liquid, qm9, slab
 from spherenet_fast.data import Batch
 from spherenet_fast.graph import Graph, radius_graph
+from spherenet_fast.nn.framework import GraphNetwork3D
+from spherenet_fast.nn.replay import Replay
 
 LIQUID_ATOMS = (400, 800, 1600, 3200, 6400)
 LIQUID_ATOMS_ON_GPU = (400, 1600, 6400, 25600)
@@ -73,9 +75,21 @@ def energy_and_forces_step(model: nn.Module, data: Batch, *graph: Graph) -> None
     model.zero_grad(set_to_none=True)
 
 
+def dynamics(model: nn.Module, data: Batch, *graph: Graph) -> None:
+    """Energies and forces of one arrangement of atoms after another: ours by recorded operators, as the calculator."""
+    (_replay(model) if isinstance(model, GraphNetwork3D) else model.eval()).energy_and_forces(data, *graph)
+
+
+@cache
+def _replay(model: GraphNetwork3D) -> Replay:
+    return Replay(model.eval(), after=1)
+
+
 PROCEDURES = {
-    procedure.__name__: procedure for procedure in (inference, energy_step, energy_and_forces, energy_and_forces_step)
+    procedure.__name__: procedure
+    for procedure in (inference, energy_step, energy_and_forces, energy_and_forces_step, dynamics)
 }
+PRODUCTS = {"dynamics": "energy_and_forces"}  # the floor's procedure where it is another one
 
 
 @cache
@@ -97,7 +111,8 @@ def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device
 
     def make() -> Call:
         if provider == "floor":
-            return getattr(Floor(model, graph_of(data).edge_index.shape[1], len(data.z)), procedure)
+            floor = Floor(model, graph_of(data).edge_index.shape[1], len(data.z))
+            return getattr(floor, PRODUCTS.get(procedure, procedure))
         if mode.endswith(REPLAY) or (data.cell is not None and data.pos.is_cuda):
             neighbors = model.neighbors(data) if provider in pyg_models.NEEDS else graph_of(data, model.cutoff)
             return partial(PROCEDURES[procedure], model, data, neighbors)
@@ -114,14 +129,15 @@ MODEL_CASES = {
     "qm9-128": (qm9, ("inference", "energy_step"), 7, (128,)),
     "qm9-512": (qm9, ("inference", "energy_step"), 7, (512,)),
     "ethanol": (ethanol, ("energy_and_forces", "energy_and_forces_step"), 7, (16,)),
-    "aspirin-1": (aspirin, ("energy_and_forces",), 7, (1,)),
+    "ethanol-1": (ethanol, ("energy_and_forces", "dynamics"), 7, (1,)),
+    "aspirin-1": (aspirin, ("energy_and_forces", "dynamics"), 7, (1,)),
     "aspirin": (aspirin, ("energy_and_forces", "energy_and_forces_step"), 7, (8,)),
     "slab": (slab, ("energy_and_forces",), 3, (185,)),
     "droplet": (droplet, ("inference",), 3, LIQUID_ATOMS[:1]),
     "liquid": (liquid, ("inference",), 3, LIQUID_ATOMS),
     "models": (qm9, ("energy_step",), 7, (32,)),
 }
-ON_GPU = ("qm9-128", "qm9-512", "aspirin-1", "slab")  # cases that are measured there alone by default
+ON_GPU = ("qm9-128", "qm9-512", "slab")  # cases that are measured there alone by default
 CASES = ("build", *MODEL_CASES, "graph", *OPERATORS)
 PROVIDERS = ("ours", "floor", "reference", *dig_models.NEEDS, *models.OWN, *pyg_models.NEEDS)
 WEIGHED = (*SPHERENETS, *dig_models.NEEDS, "pyg_dimenet++")  # whose memory is measured; in "models", that of all
@@ -155,7 +171,7 @@ def _model_workloads(
 ) -> Iterator[Workload]:
     system, modes, num_spherical, sizes = MODEL_CASES[case]
     if on_gpu:
-        modes = [mode + way for mode in modes for way in ("", REPLAY, CAPTURED)]
+        modes = [mode + way for mode in modes if mode != "dynamics" for way in ("", REPLAY, CAPTURED)]
         sizes = LIQUID_ATOMS_ON_GPU if case == "liquid" else sizes
     if dry_run:
         sizes = sizes[:1] if case in ("droplet", "liquid", "slab") else (1,)

@@ -12,7 +12,8 @@ COLUMNS = "case provider mode metric unit x median p20 p80 device torch threads 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 CASES = {
     "build": "building the model", "qm9": "QM9, 32 molecules", "qm9-128": "QM9, 128 molecules",
-    "qm9-512": "QM9, 512 molecules", "ethanol": "ethanol, 16 frames", "aspirin-1": "aspirin, 1 frame",
+    "qm9-512": "QM9, 512 molecules", "ethanol-1": "ethanol, 1 frame", "ethanol": "ethanol, 16 frames",
+    "aspirin-1": "aspirin, 1 frame",
     "aspirin": "aspirin, 8 frames", "slab": "slab", "droplet": "droplet", "liquid": "liquid", "graph": "neighbors",
     "models": "all models, QM9, 32 molecules",
 }  # fmt: skip

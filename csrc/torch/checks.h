@@ -16,7 +16,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -31,13 +30,13 @@ using torch::stable::Device;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-inline std::string shape_of(const Tensor& t) {
-  std::ostringstream out;
-  out << "[";
-  for (int64_t i = 0; i < t.dim(); ++i) out << (i ? ", " : "") << t.size(i);
-  out << "]";
-  return out.str();
+// A negative size is written as "any".
+inline std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (int64_t size : shape) text += (text.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
+  return "[" + text + "]";
 }
+inline std::string shape_of(const Tensor& t) { return shape_text({t.sizes().begin(), t.sizes().end()}); }
 
 inline std::string name_of(const Device& device) {
   if (device.type() == DeviceType::CPU) return "cpu";
@@ -57,17 +56,8 @@ class Checks {
     STD_TORCH_CHECK(t.scalar_type() == dtype, name, ": expected dtype ", torch::headeronly::toString(dtype), ", got ",
                     torch::headeronly::toString(t.scalar_type()));
     bool same = t.dim() == int64_t(shape.size());
-    std::ostringstream expected;
-    for (size_t i = 0; i < shape.size(); ++i) {
-      same = same && (shape[i] < 0 || t.size(int64_t(i)) == shape[i]);
-      expected << (i ? ", " : "");
-      if (shape[i] < 0) {
-        expected << "any";
-      } else {
-        expected << shape[i];
-      }
-    }
-    STD_TORCH_CHECK(same, name, ": expected shape [", expected.str(), "], got ", shape_of(t));
+    for (size_t i = 0; same && i < shape.size(); ++i) same = shape[i] < 0 || t.size(int64_t(i)) == shape[i];
+    STD_TORCH_CHECK(same, name, ": expected shape ", shape_text(shape), ", got ", shape_of(t));
   }
 
   // Whether the values of index arrays are to be checked; see above.
@@ -110,9 +100,30 @@ T* mutable_data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
-inline Tensor empty(const Tensor& like, std::vector<int64_t> shape) { return torch::stable::new_empty(like, shape); }
+// Not by torch::stable::new_empty, for which the dispatcher looks up the operator by its name in every call: an
+// operator on few atoms makes dozens of tensors.
+inline Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType type) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t stride = 1;
+  for (size_t i = shape.size(); i-- > 0; stride *= shape[i] > 1 ? shape[i] : 1) strides[i] = stride;
+  const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  int32_t device = 0, index = 0;
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(int64_t(shape.size()), shape.data(), strides.data(), dtype, device, index, &made));
+  return Tensor(made);
+}
+inline Tensor empty(const Tensor& like, std::vector<int64_t> shape) {
+  return empty(like, std::move(shape), like.scalar_type());
+}
 
 inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+// Whether t [N, K] lies in memory as [K, N], and not as [N, K] too.
+inline bool is_transposed(const Tensor& t) {
+  return t.stride(0) == 1 && t.stride(1) == t.size(0) && !t.is_contiguous();
+}
 inline OptionalTensor dense(const OptionalTensor& t) { return t ? OptionalTensor(dense(*t)) : t; }
 
 // The numbers of an index array, which is copied to the CPU where it is elsewhere.

@@ -24,9 +24,7 @@ struct NeighborTensors {
     STD_TORCH_CHECK(cutoff > 0 && cutoff < 1e300, "cutoff: expected a positive finite number, got ", cutoff);
   }
 
-  Tensor empty_index(std::vector<int64_t> shape) const {
-    return torch::stable::new_empty(pos, std::move(shape), ScalarType::Long);
-  }
+  Tensor empty_index(std::vector<int64_t> shape) const { return empty(pos, std::move(shape), ScalarType::Long); }
 
   template <class T>
   NeighborCall<T> call() const {
@@ -43,7 +41,7 @@ std::tuple<Tensor, Tensor, Tensor> neighbor_pointers(Tensor pos, OptionalTensor 
                                                      int64_t edge_capacity, int64_t triplet_capacity) {
   const NeighborTensors in(pos, batch, cutoff);
   Tensor in_ptr = in.empty_index({in.N + 1}), triplet_ptr = in.empty_index({in.N + 1}), status = in.empty_index({3});
-  const Tensor degree = torch::stable::new_empty(in.pos, {in.N}, ScalarType::Int);
+  const Tensor degree = empty(in.pos, {in.N}, ScalarType::Int);
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto call = in.call<T>();

@@ -8,9 +8,6 @@
 namespace spherenet::ops {
 namespace {
 
-// Whether t [N, K] lies in memory as [K, N].
-bool is_transposed(const Tensor& t) { return t.stride(0) == 1 && t.stride(1) == t.size(0); }
-
 Tensor product(Tensor x_, Tensor weight_, OptionalTensor bias_) {
   const Tensor x = dense(x_);
   const OptionalTensor bias = dense(bias_);
@@ -19,7 +16,7 @@ Tensor product(Tensor x_, Tensor weight_, OptionalTensor bias_) {
   check("x", x, dtype, {-1, -1});
   check("weight", weight_, dtype, {-1, x.size(1)});
   if (bias) check("bias", *bias, dtype, {weight_.size(0)});
-  const bool transposed = !weight_.is_contiguous() && is_transposed(weight_);
+  const bool transposed = is_transposed(weight_);
   const Tensor weight = transposed ? weight_ : dense(weight_);
   Tensor out = empty(x, {x.size(0), weight.size(0)});
   dispatch(dtype, [&](auto zero) {

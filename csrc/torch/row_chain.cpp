@@ -41,7 +41,8 @@ struct Layers {
   int count() const { return int(weights.size()); }
   int64_t number(int step, int which) const { return steps[5 * step + which]; }
   bool is_result(int step) const { return number(step, 4); }
-  Tensor nothing() const { return empty(rows[0], {0}); }  // stands for what is not wanted
+  bool by_inner(int step) const { return is_transposed(weights[step]); }  // how its weight lies in memory
+  Tensor nothing() const { return empty(rows[0], {0}); }                  // stands for what is not wanted
 
   // Checks tensors [M, width] of all inputs or of all steps, where some may be absent, and makes them contiguous.
   Tensors read(const char* name, const Tensors& list, bool of_inputs, bool may_lack = true) const {
@@ -79,7 +80,7 @@ Layers read_layers(const Tensors& rows, const Tensors& weights, const Tensors& b
                     "steps: expected step ", k, " to take values below ", known, ", got ", source, " and ", other);
     Tensor& weight = layers.weights[k];
     check(element("weights", k).c_str(), weight, dtype, {-1, widths[source]});
-    weight = ops::dense(weight);
+    if (!is_transposed(weight)) weight = ops::dense(weight);
     const int64_t width = weight.size(0);
     if (layers.biases[k].numel()) check(element("biases", k).c_str(), layers.biases[k], dtype, {width});
     STD_TORCH_CHECK(other < 0 || widths[other] == width, "steps: expected two of one width in step ", k, ", got ",
@@ -126,13 +127,13 @@ struct Plan {
   }
   void set_product(int k) {
     const Tensor& weight = layers.weights[k];
-    steps[k].product = {weight.size(1), weight.size(0),  false,
+    steps[k].product = {weight.size(1), weight.size(0),  layers.by_inner(k),
                         nullptr,        data<T>(weight), data_or_null<T>(layers.biases[k])};
     pack(steps[k].product);
   }
   void set_back_product(int k) {
     const Tensor& weight = layers.weights[k];
-    steps[k].back_product = {weight.size(0), weight.size(1), true, nullptr, data<T>(weight)};
+    steps[k].back_product = {weight.size(0), weight.size(1), !layers.by_inner(k), nullptr, data<T>(weight)};
     pack(steps[k].back_product);
   }
 

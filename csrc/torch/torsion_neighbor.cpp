@@ -15,7 +15,7 @@ Tensor torsion_neighbor(const Tensor& vec_, const GraphTensors& graph_, int64_t 
   const GraphTensors tensors = dense_fields(graph_);
   const CheckedGraph graph(check, tensors, vec.size(0));
   graph.check_num_triplets("num_triplets", num_triplets);
-  Tensor neighbor = torch::stable::new_empty(vec, {num_triplets}, ScalarType::Int);
+  Tensor neighbor = empty(vec, {num_triplets}, ScalarType::Int);
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* from = data<T>(vec);

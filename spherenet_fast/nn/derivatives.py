@@ -35,10 +35,7 @@ def energy_and_forces(
         ValueError, TypeError: data is wrong; see `read_inputs`.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        inputs = _read(data, weight)
-        energy = predict(inputs, graph)
-        (slope,) = torch.autograd.grad(energy.sum(), inputs.pos, create_graph=training)
-    return (energy, -slope) if training else (energy.detach(), -slope)
+        return with_forces(predict, read_inputs(data, weight), graph, training)
 
 
 def energy_forces_stress(
@@ -59,29 +56,38 @@ def energy_forces_stress(
         TypeError: as above.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        inputs = _read(data, weight)
-        cell, volume = _cell_and_volume(inputs)
-        strain = cell.new_zeros(cell.shape, requires_grad=True)
-        strained = _strained(inputs._replace(cell=cell), (strain + strain.mT) / 2)
-        energy = predict(strained, graph)
-        # Without any atom nothing depends on the cell.
-        slope, virial = torch.autograd.grad(
-            energy.sum(), (inputs.pos, strain), create_graph=training, materialize_grads=True
-        )
-        stress = virial / volume[:, None, None]
+        inputs, volume = with_volume(read_inputs(data, weight))
+        return with_forces(predict, inputs, graph, training, volume)
+
+
+def with_forces(
+    predict: Predict, inputs: Inputs, graph: Graph | None, training: bool, volume: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Energy and forces of checked inputs, and the stress if there is a `volume`: both from `with_volume`.
+
+    Positions may require a gradient; derivatives have to be on.
+    """
+    if not inputs.pos.requires_grad:
+        inputs = inputs._replace(pos=inputs.pos.detach().requires_grad_())
+    if volume is None:
+        energy = predict(inputs, graph)
+        (slope,) = torch.autograd.grad(energy.sum(), inputs.pos, create_graph=training)
+        return (energy, -slope) if training else (energy.detach(), -slope)
+    strain = inputs.cell.new_zeros(inputs.cell.shape, requires_grad=True)
+    energy = predict(_strained(inputs, (strain + strain.mT) / 2), graph)
+    # Without any atom nothing depends on the cell.
+    slope, virial = torch.autograd.grad(
+        energy.sum(), (inputs.pos, strain), create_graph=training, materialize_grads=True
+    )
+    stress = virial / volume[:, None, None]
     return (energy, -slope, stress) if training else (energy.detach(), -slope, stress.detach())
 
 
-def _read(data: Any, weight: Tensor) -> Inputs:
-    """Checked inputs whose positions require a gradient."""
-    inputs = read_inputs(data, weight)
-    if not inputs.pos.requires_grad:
-        inputs = inputs._replace(pos=inputs.pos.detach().requires_grad_())
-    return inputs
+def with_volume(inputs: Inputs) -> tuple[Inputs, Tensor]:
+    """The inputs with a cell for every structure [B, 3, 3], and their volumes [B].
 
-
-def _cell_and_volume(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """cell [B, 3, 3] and its volume [B], one for every structure."""
+    Raises ValueError or TypeError where there can be no stress, as `energy_forces_stress`.
+    """
     cell, count = inputs.cell, inputs.num_graphs
     if cell is None:
         raise ValueError("data.cell: expected [B, 3, 3] or [3, 3], to which a stress relates, got None")
@@ -106,7 +112,7 @@ def _cell_and_volume(inputs: Inputs) -> tuple[Tensor, Tensor]:
                 f"data.cell: expected cells with a volume, to which a stress relates, got {cell[number].tolist()} "
                 f"for structure {number}"
             )
-    return cell, volume
+    return inputs._replace(cell=cell), volume
 
 
 def _strained(inputs: Inputs, strain: Tensor) -> Inputs:

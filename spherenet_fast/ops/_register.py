@@ -5,6 +5,8 @@ of the backward's outputs; third derivatives do not exist, and asking for one ra
 """
 
 from collections.abc import Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -99,6 +101,19 @@ def wanted_gradients(ctx) -> list[bool]:
     return [needed and wanted(next(nodes)) for needed in ctx.needs_input_grad]
 
 
+_keeps_layers = ContextVar("keeps_layers", default=False)
+
+
+@contextmanager
+def layers_kept():
+    """Within it traced code keeps this package's layers: what is recorded runs here, as it is."""
+    token = _keeps_layers.set(True)
+    try:
+        yield
+    finally:
+        _keeps_layers.reset(token)
+
+
 def left_to_torch(x: Tensor) -> bool:
     """Whether layers on x are torch's: compiled or traced code chooses its products itself, and under autocast they
     have another precision."""
@@ -106,7 +121,7 @@ def left_to_torch(x: Tensor) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0  # make_fx and its like
+        or (torch._C._len_torch_dispatch_stack() > 0 and not _keeps_layers.get())  # make_fx and its like
         or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
     )
 

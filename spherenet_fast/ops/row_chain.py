@@ -25,7 +25,7 @@ def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
     Each of its results is the result of a layer. Raises TypeError for anything else, or
     AttributeError, as for the shape of a row.
     """
-    if not rows[0].is_cpu or not len(rows[0]) or left_to_torch(rows[0]):
+    if not rows[0].is_cpu or rows[0].shape[0] == 0 or left_to_torch(rows[0]):
         return function(*rows)
     record = _Record(len(rows))
     results = function(*(Row(record, number) for number in range(len(rows))))

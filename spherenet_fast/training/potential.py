@@ -149,8 +149,7 @@ class Potential(nn.Module):
 
     def forward(self, data) -> Tensor:
         """Targets [graphs, T] float64, in `units`."""
-        prediction = self.model(data)
-        return self.offset(data, len(prediction)) + self.scale * prediction.double()
+        return self.in_units(data, self.model(data))[0]
 
     def energy_and_forces(self, data) -> tuple[Tensor, Tensor]:
         """Energies [graphs, 1] float64 in `units`, and forces [N, 3] in that unit per Å.
@@ -159,8 +158,7 @@ class Potential(nn.Module):
             ValueError: there is more than one target.
         """
         self._check_single()
-        energy, forces = self.model.energy_and_forces(data)
-        return self.offset(data, len(energy)) + self.scale * energy.double(), forces * self.scale.to(forces.dtype)
+        return self.in_units(data, *self.model.energy_and_forces(data))
 
     def energy_forces_stress(self, data) -> tuple[Tensor, Tensor, Tensor]:
         """`energy_and_forces`, and stress [graphs, 3, 3] in the unit of the energy per Å^3, positive under tension.
@@ -169,9 +167,15 @@ class Potential(nn.Module):
             ValueError: there is more than one target, no cell, or one without a volume.
         """
         self._check_single()
-        energy, *slopes = self.model.energy_forces_stress(data)
-        forces, stress = (slope * self.scale.to(slope.dtype) for slope in slopes)
-        return self.offset(data, len(energy)) + self.scale * energy.double(), forces, stress
+        return self.in_units(data, *self.model.energy_forces_stress(data))
+
+    def in_units(self, data, prediction: Tensor, *slopes: Tensor) -> tuple[Tensor, ...]:
+        """What the model says of `data`, and derivatives of it, in `units`.
+
+        prediction: [graphs, T]; slopes: any shape, of one target. Returns targets [graphs, T] float64, and the slopes.
+        """
+        targets = self.offset(data, len(prediction)) + self.scale * prediction.double()
+        return targets, *(slope * self.scale.to(slope.dtype) for slope in slopes)
 
     def _check_single(self) -> None:
         if len(self.names) != 1:

@@ -230,3 +230,19 @@ def test_unknown_elements_are_refused():
     atoms.calc = SphereNetCalculator(potential(elements=(1, 6)))
     with pytest.raises(ValueError, match=r"elements of the training set \(H, C\), got Si"):
         atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("make", [lambda: molecule("CH3OH"), water_in_a_cell])
+def test_recorded_operators_change_no_bit(make):
+    atoms, replayed = make(), make()
+    atoms.calc, replayed.calc = (SphereNetCalculator(potential()) for _ in range(2))
+    atoms.calc._model.after, replayed.calc._model.after = 10**9, 2
+    properties = ["forces", "stress"] if atoms.pbc.any() else ["forces"]
+    for seed in range(5):
+        for structure in (atoms, replayed):
+            structure.rattle(0.05, seed=seed)
+        for name in properties:
+            expected = atoms.calc.get_property(name, atoms)
+            assert np.array_equal(replayed.calc.get_property(name, replayed), expected)
+        assert replayed.get_potential_energy() == atoms.get_potential_energy()
+    assert len(replayed.calc._model._recordings) == len(properties)

@@ -1,0 +1,219 @@
+"""Recorded predictions: those of the model, bit by bit, for any edges, weights and elements; else the model itself."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from crystals import crystal
+from graph_oracles import random_crystal
+from molecules import SMALL
+from small_models import NAMES, small_model
+
+from spherenet_fast.models import SphereNet
+from spherenet_fast.nn.inputs import read_inputs
+from spherenet_fast.nn.replay import MOST, Replay
+
+OTHER_BITS = ("SchNet", "PhysNet")  # what opposite edges share is computed once, but in a recording
+AT_ONCE = 1  # recorded in the first call
+
+
+def molecules(spread=1.0, seed=0, atoms=(6, 5)):
+    """Random molecules, the more spread the fewer edges. float64."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = torch.repeat_interleave(torch.arange(len(atoms)), torch.tensor(atoms))
+    z = torch.tensor([1, 6, 7, 8])[torch.randint(4, batch.shape, generator=generator)]
+    pos = spread * 2 * torch.randn(len(batch), 3, dtype=torch.float64, generator=generator)
+    return {"z": z, "pos": pos, "batch": batch, "num_graphs": len(atoms)}
+
+
+def periodic(seed):
+    pos, cell = random_crystal(3, seed, 4.0)
+    return crystal([6, 8, 1], pos, cell)
+
+
+def neighbors(model, data):
+    return model.neighbors(read_inputs(data, model.parameter_like()))
+
+
+def assert_same(replay, data, method="energy_and_forces"):
+    for found, expected in zip(getattr(replay, method)(data), getattr(replay.model, method)(data), strict=True):
+        assert torch.equal(found, expected) and not found.requires_grad
+
+
+class Spied(SphereNet):
+    """Counts how often it is called."""
+
+    calls = 0
+
+    def _predict(self, inputs, graph):
+        self.calls += 1
+        return super()._predict(inputs, graph)
+
+
+def spied():
+    torch.manual_seed(0)
+    model = Spied(**SMALL).double().eval()
+    for output in (model.init_v, *model.update_vs):
+        torch.nn.init.normal_(output.lin.weight)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_edges_and_elements_of_so_many_atoms(name, dtype):
+    replay = Replay(small_model(name).to(dtype).eval(), AT_ONCE)
+    edges = set()
+    for spread, seed in ((1, 0), (0.7, 1), (1.5, 2), (1, 3)):
+        data = molecules(spread, seed)
+        data["pos"] = data["pos"].to(dtype)
+        assert_same(replay, data)
+        edges.add(len(neighbors(replay.model, data).rev))
+    assert len(edges) > 2
+    (recording,) = replay._recordings.values()
+    assert (recording is None) == (name in OTHER_BITS)
+
+
+def test_the_model_itself_is_called_until_there_is_a_recording():
+    model = spied()
+    replay = Replay(model, after=3)
+    for expected in (1, 2, 4, 4, 4):  # recording calls it, too
+        replay.energy_and_forces(molecules())
+        assert model.calls == expected
+    replay.energy_and_forces(molecules(atoms=(6, 6)))  # other numbers of atoms
+    assert model.calls == 5
+
+
+def test_stress():
+    replay = Replay(small_model("SphereNet", cutoff=4.0).eval(), AT_ONCE)
+    for seed in range(3):
+        assert_same(replay, periodic(seed), "energy_forces_stress")
+        assert_same(replay, periodic(seed))
+    assert len(replay._recordings) == 2 and None not in replay._recordings.values()
+    with pytest.raises(ValueError, match="data.cell: expected"):
+        replay.energy_forces_stress(molecules())
+
+
+def test_changed_weights_are_seen():
+    replay = Replay(spied(), AT_ONCE)
+    model = replay.model
+    assert_same(replay, molecules())
+    with torch.no_grad():
+        model.update_es[0].lin_kj.weight.mul_(2)
+    assert_same(replay, molecules())
+    model.load_state_dict({name: 0.9 * value for name, value in model.state_dict().items()})
+    assert_same(replay, molecules())
+    model.init_e.lin.weight.data = 2 * model.init_e.lin.weight.data
+    assert_same(replay, molecules())
+    model.init_e.lin.bias = torch.nn.Parameter(model.init_e.lin.bias + 1)
+    assert_same(replay, molecules())
+    model.float()
+    data = molecules() | {"pos": molecules()["pos"].float()}
+    assert_same(replay, data)
+    assert_same(Replay(model.double(), AT_ONCE), molecules())
+    assert_same(replay, molecules())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_modes_of_derivatives(mode):
+    replay = Replay(spied(), AT_ONCE)
+    with mode():
+        replay.energy_and_forces(molecules())
+        energy, forces = replay.energy_and_forces(molecules(seed=1))
+    assert replay.model.calls == 2
+    assert not (energy.requires_grad or forces.requires_grad or energy.is_inference())
+
+
+def test_positions_that_require_a_gradient_are_left_alone():
+    replay, data = Replay(spied(), AT_ONCE), molecules()
+    data["pos"].requires_grad_()
+    replay.energy_and_forces(data)
+    assert_same(replay, data)
+    assert data["pos"].requires_grad and data["pos"].grad is None
+
+
+def test_the_model_is_called_where_a_recording_does_not_apply(monkeypatch):
+    replay, data = Replay(spied(), AT_ONCE), molecules()
+    replay.energy_and_forces(data)
+    model = replay.model
+    model.train()
+    energy, forces = replay.energy_and_forces(data)
+    assert energy.requires_grad and forces.requires_grad
+    model.eval()
+    seen = []
+    hook = model.init_e.register_forward_hook(lambda *arguments: seen.append(1))
+    replay.energy_and_forces(data)
+    assert seen
+    hook.remove()
+    model.calls = 0
+    monkeypatch.setenv("SPHERENET_FAST_CHECKS", "1")
+    replay.energy_and_forces(data)
+    assert model.calls == 1
+    monkeypatch.delenv("SPHERENET_FAST_CHECKS")
+    replay.energy_and_forces(data)
+    assert model.calls == 1
+
+
+@pytest.mark.parametrize("atoms", [(1,), (2,), (1, 1), (1, 2)])
+def test_few_edges(atoms):
+    """With no more edges than numbers that are special to torch, or as many triplets as edges, nothing is recorded."""
+    replay = Replay(small_model("SphereNet").eval(), AT_ONCE)
+    assert_same(replay, molecules(0.3, atoms=atoms))
+    assert not replay._recordings
+    replay.energy_and_forces(molecules(0.3, atoms=(5,)))
+    assert len(replay._recordings) == 1
+    far = molecules(100, atoms=(5,))  # without any edge
+    assert_same(replay, far)
+
+
+class LooksAtValues(SphereNet):
+    def rho_ev(self, e, system):
+        return super().rho_ev(e, system) * (2 if bool(system.distance.min() > 0) else 1)
+
+
+class ChangesInPlace(SphereNet):
+    """What depends on no argument is changed in place: it must be made again in every call."""
+
+    def phi_u(self, e_u, v_u, p_u):
+        ones = torch.ones(1, 1, dtype=v_u.dtype)
+        return ones.add_(v_u.sum()) + v_u
+
+
+def test_a_model_that_looks_at_values_is_called_as_ever():
+    replay = Replay(LooksAtValues(**SMALL).double().eval(), AT_ONCE)
+    with pytest.warns(UserWarning, match="LooksAtValues cannot be recorded"):
+        replay.energy_and_forces(molecules())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(replay, molecules())
+
+
+def test_changes_in_place_are_made_in_every_call():
+    replay = Replay(ChangesInPlace(**SMALL).double().eval(), AT_ONCE)
+    for seed in range(3):
+        assert_same(replay, molecules(seed=seed))
+    assert None not in replay._recordings.values()
+
+
+def test_copies_and_pickles_record_for_themselves():
+    replay = Replay(small_model("SphereNet").eval(), AT_ONCE)
+    replay.energy_and_forces(molecules())
+    for other in (copy.deepcopy(replay), pickle.loads(pickle.dumps(replay))):
+        assert other.model is not replay.model and not other._recordings
+        assert_same(other, molecules())
+
+
+def test_no_more_recordings_are_kept_than_so_many():
+    replay = Replay(small_model("SphereNet").eval(), AT_ONCE)
+    for size in range(4, 6 + MOST):
+        assert_same(replay, molecules(0.5, atoms=(size,)))
+    assert len(replay._recordings) == MOST
+
+
+def test_a_graph_of_other_atoms_is_an_error():
+    replay = Replay(spied(), AT_ONCE)
+    replay.energy_and_forces(molecules())
+    graph = neighbors(replay.model, molecules(atoms=(5,)))
+    with pytest.raises(ValueError, match="graph: expected one of 11 atoms"):
+        replay.energy_and_forces(molecules(), graph)
