@@ -37,6 +37,23 @@ struct Numbers {
       return first[i];
     }
   }
+  // The first `count` lanes from an array and its tangent (null: 0), and 0 in the others.
+  static SN_HD void load(S& to, const T* value, const T* tangent, int count) {
+    const auto part = [&](V& lanes, const T* from) {
+      lanes = V{};
+      if (from && count == kLanes<T>) {
+        std::memcpy(&lanes, from, sizeof(V));
+      } else if (from) {
+        std::memcpy(&lanes, from, sizeof(T) * count);
+      }
+    };
+    if constexpr (kDual) {
+      part(to.value, value);
+      part(to.tangent, tangent);
+    } else {
+      part(to, value);
+    }
+  }
   template <class Vector>
   static SN_HD void set_lane(Vector& v, int i, const N& number) {
     T* first = reinterpret_cast<T*>(&v);

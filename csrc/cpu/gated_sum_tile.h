@@ -20,13 +20,13 @@ struct TileLimits {
 template <class T, bool kDual>
 struct FilterScratch {
   using Num = Numbers<T, kDual>;
-  typename Num::S8* rows;       // [rows, groups]                 sum over n of weight times radial, for the current q
-  typename Num::S* lanes;       // [8 groups, out blocks]         a or t of the pairs (q, e), lanes over e
+  typename Num::S8* rows;       // [rows, groups], kOverrun more  sum over n of weight times radial, for the current q
+  typename Num::S* lanes;       // [out blocks, 8 groups]         a or t of the pairs (q, e), lanes over e
   typename Num::S8* grad_rows;  // [rows, groups]            cotangents of the same
-  typename Num::S* grad_lanes;  // [8 groups, out blocks]
+  typename Num::S* grad_lanes;  // [out blocks, 8 groups]
   typename Num::S8* grad_filters;  // [out padded, groups]      grad_lanes with lanes over basis channels
   typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
-  typename Num::V8* grad_weight;   // [rows, K, groups]       summed over the chunk of tiles
+  typename Num::V8* grad_weight;   // [K, rows, groups]       summed over the chunk of tiles
   typename Num::V* grad_up;        // [channel blocks, 8 groups]
 };
 
@@ -78,14 +78,14 @@ class GatedSumTile {
   void layout_filter(ScratchMemory& memory, FilterScratch<T, kDual>& s, const FilterWeights<T, kDual>& w,
                      const TileLimits& most) {
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
-    s.rows = memory.take<S8>(int64_t(w.rows) * w.groups);
+    s.rows = memory.take<S8>(w.row_size() + w.kOverrun);
     s.lanes = memory.take<S>(kRow * w.groups * blocks);
     if (!kBackward) return;
-    s.grad_rows = memory.take<S8>(int64_t(w.rows) * w.groups);
+    s.grad_rows = memory.take<S8>(w.row_size());
     s.grad_lanes = memory.take<S>(kRow * w.groups * blocks);
-    s.grad_filters = memory.take<S8>(padded * w.groups);
+    s.grad_filters = memory.take<S8>((blocks * W + kPairs) * w.groups);
     s.grad_channels = memory.take<S>(padded * weights_.blocks);
-    s.grad_weight = memory.take<V8>(int64_t(w.rows) * shape_.num_radial * w.groups);
+    s.grad_weight = memory.take<V8>(w.row_size() * shape_.num_radial);
     s.grad_up = memory.take<V>(int64_t(weights_.blocks) * kRow * w.groups);
   }
 
@@ -148,16 +148,28 @@ class GatedSumTile {
       }
   }
 
-  // rows[r] = sum over n of weight[r, n] R[q, o(r), n]
-  void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, const int* order, const N* radial) {
+  // Rows of basis channels, as many as a wide vector has room for. Duals keep values and tangents row by row.
+  using Rows = std::conditional_t<kDual, S8, Lanes<T, 2 * kRow>>;
+  static constexpr int kRowsOf = kDual ? 1 : 2, kSums = 4 / kRowsOf;
+
+  // rows[r] = sum over n of weight[r, n] R[q, o(r), n]. Past the end of a run there are the rows of the next one, which
+  // are written after it.
+  void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, const N* radial) {
     const int K = shape_.num_radial, C = groups(w);
-    for (int r = 0; r < w.rows; ++r)
-      for (int group = 0; group < C; ++group) {
-        S8 sum{};
-        for (int n = 0; n < K; ++n)
-          sum += w.weight[(int64_t(r) * K + n) * C + group] * radial[(order ? order[r] : r) * K + n];
-        s.rows[r * C + group] = sum;
+    for (int run = 0; run < w.num_runs; ++run) {
+      const N* of_run = radial + w.runs[run].order * K;
+      for (int i = w.runs[run].first * C; i < (w.runs[run].first + w.runs[run].count) * C; i += kSums * kRowsOf) {
+        Rows sum[kSums] = {};
+        const S8* weight = w.weight + i;
+        for (int n = 0; n < K; ++n, weight += w.row_size())
+          for (int k = 0; k < kSums; ++k) {
+            Rows rows;
+            std::memcpy(static_cast<void*>(&rows), weight + k * kRowsOf, sizeof(Rows));
+            sum[k] += rows * of_run[n];
+          }
+        std::memcpy(static_cast<void*>(s.rows + i), sum, sizeof(sum));
       }
+    }
   }
 
   // Everything about the triplets (q, out(j)) that does not depend on channels.
@@ -172,17 +184,30 @@ class GatedSumTile {
     const int lk = shape_.num_spherical * shape_.num_radial;
     N radial[kMaxSpherical * kMaxRadial];
     for (int i = 0; i < lk; ++i) radial[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
-    make_rows(weights_.angle, angle_, nullptr, radial);
-    if (kTorsion) make_rows(weights_.torsion, torsion_, weights_.radial_order, radial);
+    make_rows(weights_.angle, angle_, radial);
+    if (kTorsion) make_rows(weights_.torsion, torsion_, radial);
     for (int64_t b = 0; b < out_blocks_; ++b) {
-      gather_triplet(q, b);
       S* y = y_ + b * kMaxHarmonics;
-      auto point = triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
-      if (kTorsion && call_.inputs.torsion) load_torsion(q, b, point);
+      const SphericalPoint<S> point = find_point(q, b);
       harmonics(shape_.num_spherical, max_m_, table_, point, harmonic_[b], y);
       contract(weights_.angle, angle_, b, y, true);
       if (kTorsion) contract(weights_.torsion, torsion_, b, y, false);
     }
+  }
+
+  // Whether the neighbor and the edge are all that a triplet's angle and torsion need of the directions.
+  bool is_pair() const { return !measured_to_ && !shape_.angle_at_receiver; }
+  Vec3<N> neighbor(int64_t q) const { return {neighbor_[q], neighbor_[num_in_ + q], neighbor_[2 * num_in_ + q]}; }
+
+  SphericalPoint<S> find_point(int64_t q, int64_t b) {
+    if (!is_pair()) {
+      gather_triplet(q, b);
+      return triplet_point(shape_.angle_at_receiver, triplet_[b], kind_[b]);
+    }
+    const Vec3<N> n = neighbor(q);
+    SphericalPoint<S> point{axis_[b].x * n.x + axis_[b].y * n.y + axis_[b].z * n.z, S{}, S{}};
+    if (kTorsion && call_.inputs.torsion) load_torsion(q, b, point);
+    return point;
   }
 
   void gather_triplet(int64_t q, int64_t b) {
@@ -214,13 +239,10 @@ class GatedSumTile {
   SN_HD int lanes(int64_t b) const { return int(num_out_ - b * W < W ? num_out_ - b * W : W); }
 
   void load_torsion(int64_t q, int64_t b, SphericalPoint<S>& point) const {
-    const T *value = call_.inputs.torsion + slot(q, b), *tangent = call_.tangents.torsion;
-    if (tangent) tangent += slot(q, b);
-    point.re = point.im = S{};
-    for (int i = 0; i < lanes(b); ++i) {
-      Num::set_lane(point.re, i, Num::number(value, tangent, i));
-      Num::set_lane(point.im, i, Num::number(value, tangent, call_.num_triplets + i));
-    }
+    const int64_t at = slot(q, b), imaginary = at + call_.num_triplets;
+    const T *value = call_.inputs.torsion, *tangent = call_.tangents.torsion;
+    Num::load(point.re, value + at, tangent ? tangent + at : nullptr, lanes(b));
+    Num::load(point.im, value + imaginary, tangent ? tangent + imaginary : nullptr, lanes(b));
   }
 
   // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
@@ -233,40 +255,55 @@ class GatedSumTile {
         const S value = y[zonal ? r * r : r];
         for (int p = 0; p < kRow; ++p) sum[p] += value * Num::lane(row, p);
       }
-      for (int p = 0; p < kRow; ++p) s.lanes[(group * kRow + p) * out_blocks_ + b] = sum[p];
+      for (int p = 0; p < kRow; ++p) s.lanes[(b * C + group) * kRow + p] = sum[p];
     }
   }
 
-  // The coefficient p of the pair (q, e).
-  SN_HD N coefficient(const FilterScratch<T, kDual>& s, int p, int64_t e) const {
-    return Num::lane(s.lanes[p * out_blocks_ + e / W], int(e % W));
-  }
+  // A filter of a block of channels, as a function of the pair (q, e).
+  struct Expansion {
+    const FilterWeights<T, kDual>& w;
+    const S* lanes;            // the coefficients of the pairs
+    const S* memory;           // [8 groups]  the matrix from coefficients to these channels
+    S up[kOneRow ? kRow : 1];  // the same where it fits the registers, which no store can change
 
-  // One filter of the pair (q, e), for a block of channels; 1 where the filter is absent.
-  SN_HD S filter(const FilterWeights<T, kDual>& w, const FilterScratch<T, kDual>& s, const S* up, int64_t e) const {
-    if (!kOneRow && !w.size) return one();
-    S sum = up[0] * coefficient(s, 0, e);
-    for (int p = 1; p < kRow * groups(w); ++p) sum += up[p] * coefficient(s, p, e);
-    return sum;
-  }
-
-  static SN_HD S one() { return S{} + T(1); }
-  SN_HD S angle_filter(const S* up, int64_t e) const { return filter(weights_.angle, angle_, up, e); }
-  SN_HD S torsion_filter(const S* up, int64_t e) const {
-    return kTorsion ? filter(weights_.torsion, torsion_, up, e) : one();
-  }
+    SN_HD Expansion(const FilterWeights<T, kDual>& of, const FilterScratch<T, kDual>& s, int block)
+        : w(of), lanes(s.lanes), memory(of.up + int64_t(block) * kRow * of.groups) {
+      if (kOneRow && w.size)
+        for (int p = 0; p < kRow; ++p) up[p] = memory[p];
+    }
+    SN_HD int size() const { return kRow * groups(w); }
+    // The coefficients of the edge number e = b W + lane out of the center, of which number p is at p * kStride.
+    SN_HD const T* pair(int64_t b, int lane) const { return reinterpret_cast<const T*>(lanes + b * size()) + lane; }
+    static SN_HD N coefficient(const T* pair, int p) {
+      constexpr int kStride = int(sizeof(S) / sizeof(T));
+      if constexpr (kDual) {
+        return {pair[p * kStride], pair[p * kStride + W]};
+      } else {
+        return pair[p * kStride];
+      }
+    }
+    // 1 where the filter is absent.
+    SN_HD S operator()(const T* pair) const {
+      if (!kOneRow && !w.size) return S{} + T(1);
+      const S* from = kOneRow ? up : memory;
+      S sum = from[0] * coefficient(pair, 0);
+      for (int p = 1; p < size(); ++p) sum += from[p] * coefficient(pair, p);
+      return sum;
+    }
+  };
 
   void add_messages() {
     for (int block = 0; block < weights_.blocks; ++block) {
       const S x = x_[block];
-      const S* angle_expand = weights_.angle.up + int64_t(block) * kRow * weights_.angle.groups;
-      const S* torsion_expand = weights_.torsion.up + int64_t(block) * kRow * weights_.torsion.groups;
-      for (int64_t e = 0; e < num_out_; ++e) {
-        if (e == skip_) continue;
-        S filter = angle_filter(angle_expand, e);
-        if (kTorsion) filter = filter * torsion_filter(torsion_expand, e);
-        add_output(out_[e * weights_.blocks + block], filter, x);
-      }
+      const Expansion angle(weights_.angle, angle_, block), torsion(weights_.torsion, torsion_, block);
+      for (int64_t b = 0; b < out_blocks_; ++b)
+        for (int lane = 0; lane < lanes(b); ++lane) {
+          const int64_t e = b * W + lane;
+          if (e == skip_) continue;
+          S filter = angle(angle.pair(b, lane));
+          if (kTorsion) filter = filter * torsion(torsion.pair(b, lane));
+          add_output(out_[e * weights_.blocks + block], filter, x);
+        }
     }
   }
 

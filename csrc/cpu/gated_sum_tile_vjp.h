@@ -18,7 +18,9 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   using Scratch = FilterScratch<T, kDual>;
   using Base::angle_, Base::torsion_, Base::weights_, Base::shape_, Base::call_, Base::num_in_, Base::num_out_,
       Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
-      Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_;
+      Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_,
+      Base::axis_;
+  using Expansion = typename Base::Expansion;
   static constexpr int W = Base::W, kPairs = Base::kPairs;
   static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
   const bool geometry_;  // radial functions and directions want their gradients
@@ -53,8 +55,11 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       const int64_t edge = first_in_ + q;
       const int lk = shape_.num_spherical * shape_.num_radial;
       for (int i = 0; i < lk; ++i) grad_radial_[i] = V8{};
-      filter_gradients(weights_.angle, angle_, true, nullptr, edge);
-      if (kTorsion) filter_gradients(weights_.torsion, torsion_, false, weights_.radial_order, edge);
+      N radial[kMaxSpherical * kMaxRadial];
+      for (int i = 0; i < lk; ++i) radial[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
+      filter_gradients_of_channels();
+      filter_gradients(weights_.angle, angle_, true, radial);
+      if (kTorsion) filter_gradients(weights_.torsion, torsion_, false, radial);
       if (!geometry_) continue;
       for (int i = 0; i < lk; ++i) {
         T sum = 0;
@@ -75,21 +80,22 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
 
  private:
   void zero_weight_gradients(const Filter& w, Scratch& s) {
-    for (int64_t i = 0; i < int64_t(w.rows) * shape_.num_radial * w.groups; ++i) s.grad_weight[i] = V8{};
+    for (int64_t i = 0; i < w.row_size() * shape_.num_radial; ++i) s.grad_weight[i] = V8{};
     for (int64_t i = 0; i < int64_t(weights_.blocks) * kRow * w.groups; ++i) s.grad_up[i] = V{};
   }
 
   T* store_filter(const Filter& w, const Scratch& s, T* to) const {
-    const int64_t rk = int64_t(w.rows) * shape_.num_radial;
     for (int p = 0; p < w.size; ++p)
-      for (int64_t i = 0; i < rk; ++i) *to++ = s.grad_weight[i * w.groups + p / kRow][p % kRow];
+      for (int r = 0; r < w.rows; ++r)
+        for (int n = 0; n < shape_.num_radial; ++n)
+          *to++ = s.grad_weight[n * w.row_size() + int64_t(r) * w.groups + p / kRow][p % kRow];
     for (int c = 0; c < shape_.channels; ++c)
       for (int p = 0; p < w.size; ++p) *to++ = s.grad_up[int64_t(c / W) * kRow * w.groups + p][c % W];
     return to;
   }
 
-  SN_HD void add_up_gradient(const Filter& w, const Scratch& s, V* sums, const S& grad, int64_t e) const {
-    for (int p = 0; p < kRow * this->groups(w); ++p) add_output(sums[p], grad, this->coefficient(s, p, e));
+  static SN_HD void add_up_gradient(const Expansion& filter, V* sums, const S& grad, const T* pair) {
+    for (int p = 0; p < filter.size(); ++p) add_output(sums[p], grad, filter.coefficient(pair, p));
   }
 
   // The gradient of x, of the two `up` matrices, and (in grad_channels) of the two filters.
@@ -97,8 +103,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     for (int block = 0; block < weights_.blocks; ++block) {
       const S x = x_[block];
       const int64_t first = int64_t(block) * kRow;
-      const S* angle_expand = weights_.angle.up + first * weights_.angle.groups;
-      const S* torsion_expand = weights_.torsion.up + first * weights_.torsion.groups;
+      const Expansion angle(weights_.angle, angle_, block), torsion(weights_.torsion, torsion_, block);
       // One row of sums fits the registers; more rows are summed in memory.
       V angle_sums[kRow], torsion_sums[kRow];
       V* angle_memory = angle_.grad_up + first * weights_.angle.groups;
@@ -109,28 +114,30 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
           if (kTorsion) torsion_sums[p] = torsion_memory[p];
         }
       V grad_x{};
-      for (int64_t e = 0; e < num_out_; ++e) {
-        S& grad_angle = angle_.grad_channels[e * weights_.blocks + block];
-        S& grad_torsion = torsion_.grad_channels[e * weights_.blocks + block];
-        if (e == skip_) {
-          grad_angle = S{};
-          if (kTorsion) grad_torsion = S{};
-          continue;
+      for (int64_t b = 0; b < out_blocks_; ++b)
+        for (int lane = 0; lane < this->lanes(b); ++lane) {
+          const int64_t e = b * W + lane;
+          S& grad_angle = angle_.grad_channels[e * weights_.blocks + block];
+          S& grad_torsion = torsion_.grad_channels[e * weights_.blocks + block];
+          if (e == skip_) {
+            grad_angle = S{};
+            if (kTorsion) grad_torsion = S{};
+            continue;
+          }
+          const T *of_angle = angle.pair(b, lane), *of_torsion = torsion.pair(b, lane);
+          const S a = angle(of_angle);
+          const S t = kTorsion ? torsion(of_torsion) : S{};
+          const V grad = grad_out_[e * weights_.blocks + block];
+          const S filter = kTorsion ? a * t : a;
+          add_output(grad_x, filter, grad);
+          if (kDual) add_output(out_[e * weights_.blocks + block], filter, x);
+          const S along = x * grad;
+          grad_angle = kTorsion ? along * t : along;
+          if (kTorsion) grad_torsion = along * a;
+          if (!weights_wanted_) continue;
+          add_up_gradient(angle, kOneRow ? angle_sums : angle_memory, grad_angle, of_angle);
+          if (kTorsion) add_up_gradient(torsion, kOneRow ? torsion_sums : torsion_memory, grad_torsion, of_torsion);
         }
-        const S a = this->angle_filter(angle_expand, e);
-        const S t = this->torsion_filter(torsion_expand, e);
-        const V grad = grad_out_[e * weights_.blocks + block];
-        const S filter = kTorsion ? a * t : a;
-        add_output(grad_x, filter, grad);
-        if (kDual) add_output(out_[e * weights_.blocks + block], filter, x);
-        const S along = x * grad;
-        grad_angle = kTorsion ? along * t : along;
-        if (kTorsion) grad_torsion = along * a;
-        if (!weights_wanted_) continue;
-        add_up_gradient(weights_.angle, angle_, kOneRow ? angle_sums : angle_memory, grad_angle, e);
-        if (kTorsion)
-          add_up_gradient(weights_.torsion, torsion_, kOneRow ? torsion_sums : torsion_memory, grad_torsion, e);
-      }
       if (kOneRow)
         for (int p = 0; p < kRow; ++p) {
           angle_memory[p] = angle_sums[p];
@@ -142,41 +149,88 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     }
   }
 
-  // From grad_channels to the gradients of the coefficients, of this filter's weight and of the radial functions.
-  void filter_gradients(const Filter& w, Scratch& s, bool zonal, const int* order, int64_t edge) {
-    const int K = shape_.num_radial, lk = shape_.num_spherical * K, C = this->groups(w);
-    for (int group = 0; group < C; ++group) {
-      filter_gradients_of_channels(w, s, group);
+  // From grad_filters to the gradients of this filter's weight and of the radial functions.
+  void filter_gradients(const Filter& w, Scratch& s, bool zonal, const N* radial) {
+    const int K = shape_.num_radial, C = this->groups(w);
+    for (int group = 0; group < C; ++group)
       for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, group, zonal, first);
-      for (int r = 0; r < w.rows; ++r) {
-        const int o = order ? order[r] : r;
-        const S8 grad = s.grad_rows[r * C + group];
-        for (int n = 0; n < K; ++n) {
-          const int64_t i = (int64_t(r) * K + n) * C + group;
-          if (weights_wanted_)
-            add_output(s.grad_weight[i], grad,
-                       Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + o * K + n));
-          if (geometry_) add_output(grad_radial_[o * K + n], grad, w.weight[i]);
-        }
-      }
+    for (int run = 0; run < w.num_runs; ++run) {
+      const int64_t first = w.runs[run].first * C;
+      const int count = w.runs[run].count * C, at = w.runs[run].order * K;
+      const S8* grads = s.grad_rows + first;
+      if (weights_wanted_) add_weight_gradients(s.grad_weight + first, w.row_size(), grads, radial + at, count);
+      if (geometry_) add_radial_gradients(grad_radial_ + at, w.weight + first, w.row_size(), grads, count);
     }
   }
 
-  // grad_filters[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time.
-  void filter_gradients_of_channels(const Filter& w, Scratch& s, int group) {
-    const int C = this->groups(w), blocks = weights_.blocks;
-    for (int64_t e = 0; e < num_out_; e += kPairs) {
-      S8 sum[kPairs] = {};
-      const S* grads = s.grad_channels + e * blocks;
-      const S8* row = w.up_rows + group;
-      for (int block = 0; block < blocks; ++block, ++grads) {
-        const S* grad[kPairs];
-        for (int pair = 0; pair < kPairs; ++pair) grad[pair] = grads + pair * blocks;
-#pragma GCC unroll 4
-        for (int i = 0; i < W; ++i, row += C)
-          for (int pair = 0; pair < kPairs; ++pair) sum[pair] += *row * Num::lane(*grad[pair], i);
+  // sums[n, i] += grads[i] radial[n], for `count` rows i
+  void add_weight_gradients(V8* sums, int64_t row_size, const S8* grads, const N* radial, int count) const {
+    const auto add = [&](auto grad, int i) {
+      std::memcpy(static_cast<void*>(&grad), grads + i, sizeof(grad));
+      auto sum = output_of(grad);
+      for (int n = 0; n < shape_.num_radial; ++n) {
+        V8* to = sums + n * row_size + i;
+        std::memcpy(&sum, to, sizeof(sum));
+        add_output(sum, grad, radial[n]);
+        std::memcpy(to, &sum, sizeof(sum));
       }
-      for (int pair = 0; pair < kPairs; ++pair) s.grad_filters[(e + pair) * C + group] = sum[pair];
+    };
+    int i = 0;
+    for (; i + Base::kRowsOf <= count; i += Base::kRowsOf) add(typename Base::Rows{}, i);
+    if (i < count) add(S8{}, i);
+  }
+
+  // sums[n] += sum over `count` rows i of grads[i] weight[n, i], for some n at a time
+  void add_radial_gradients(V8* sums, const S8* weight, int64_t row_size, const S8* grads, int count) const {
+    constexpr int kAtOnce = 3;
+    for (int n = 0; n < shape_.num_radial; n += kAtOnce) {
+      const int last = shape_.num_radial - 1 - n;  // past the end: computed, not stored
+      const S8* of[kAtOnce];
+      V8 sum[kAtOnce];
+      for (int k = 0; k < kAtOnce; ++k) {
+        of[k] = weight + (n + (k < last ? k : last)) * row_size;
+        sum[k] = sums[n + (k < last ? k : last)];
+      }
+      for (int i = 0; i < count; ++i)
+        for (int k = 0; k < kAtOnce; ++k) add_output(sum[k], grads[i], of[k][i]);
+      for (int k = 0; k < kAtOnce && k <= last; ++k) sums[n + k] = sum[k];
+    }
+  }
+
+  // grad_filters[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time, and for both
+  // filters at once: every sum waits for itself, so there should be many.
+  void filter_gradients_of_channels() {
+    Scratch* const both[] = {&angle_, &torsion_};
+    const Filter* const weights[] = {&weights_.angle, &weights_.torsion};
+    if (kOneRow) return sum_channels<kTorsion ? 2 : 1>(both, weights, 0);
+    for (int f = 0; f < 2; ++f)
+      for (int group = 0; group < weights[f]->groups; ++group) sum_channels<1>(both + f, weights + f, group);
+  }
+
+  template <int kFilterCount>
+  void sum_channels(Scratch* const* s, const Filter* const* w, int group) {
+    const int C = this->groups(*w[0]), blocks = weights_.blocks;
+    for (int64_t e = 0; e < num_out_; e += kPairs) {
+      S8 sum[kFilterCount][kPairs] = {};
+      const S* grads[kFilterCount];
+      const S8* row[kFilterCount];
+      for (int f = 0; f < kFilterCount; ++f) {
+        grads[f] = s[f]->grad_channels + e * blocks;
+        row[f] = w[f]->up_rows + group;
+      }
+      for (int block = 0; block < blocks; ++block) {
+#pragma GCC unroll 4
+        for (int i = 0; i < W; ++i)
+          for (int f = 0; f < kFilterCount; ++f)
+            for (int pair = 0; pair < kPairs; ++pair)
+              sum[f][pair] += row[f][i * C] * Num::lane(grads[f][pair * blocks], i);
+        for (int f = 0; f < kFilterCount; ++f) {
+          ++grads[f];
+          row[f] += W * C;
+        }
+      }
+      for (int f = 0; f < kFilterCount; ++f)
+        for (int pair = 0; pair < kPairs; ++pair) s[f]->grad_filters[(e + pair) * C + group] = sum[f][pair];
     }
   }
 
@@ -203,10 +257,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   // grad_lanes: grad_filters with lanes over edges, zero in the lanes past the last edge.
   void transpose_filters(const Filter& w, Scratch& s) {
     const int C = this->groups(w);
-    for (int p = 0; p < kRow * C; ++p)
-      for (int64_t e = 0; e < out_blocks_ * W; ++e)
-        Num::set_lane(s.grad_lanes[p * out_blocks_ + e / W], int(e % W),
-                      e < num_out_ ? Num::lane(s.grad_filters[e * C + p / kRow], p % kRow) : N{});
+    for (int64_t i = num_out_ * C; i < out_blocks_ * W * C; ++i) s.grad_filters[i] = S8{};
+    constexpr int kParts = kDual ? 2 : 1;  // values and tangents
+    const int stride = kParts * kRow * C;
+    for (int64_t b = 0; b < out_blocks_; ++b)
+      for (int group = 0; group < C; ++group) {
+        const T* from = reinterpret_cast<const T*>(s.grad_filters + b * W * C + group);
+        T* to = reinterpret_cast<T*>(s.grad_lanes + (b * C + group) * kRow);
+        for (int p = 0; p < kRow; ++p)
+          for (int part = 0; part < kParts; ++part, to += W)
+            for (int lane = 0; lane < W; ++lane) to[lane] = from[lane * stride + part * kRow + p];
+      }
   }
 
   SN_HD void add_harmonic_gradients(const Filter& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
@@ -215,7 +276,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       S sum = zonal ? S{} : grad_y[r];
       for (int group = 0; group < C; ++group) {
         const S8& row = s.rows[r * C + group];
-        for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(group * kRow + p) * out_blocks_ + b] * Num::lane(row, p);
+        for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(b * C + group) * kRow + p] * Num::lane(row, p);
       }
       grad_y[zonal ? r * r : r] = sum;
     }
@@ -224,12 +285,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   void direction_gradients(int64_t q) {
     transpose_filters(weights_.angle, angle_);
     if (kTorsion) transpose_filters(weights_.torsion, torsion_);
+    Vec3<V> of_neighbor{V{}, V{}, V{}};
     for (int64_t b = 0; b < out_blocks_; ++b) {
       S grad_y[kMaxHarmonics] = {};
       add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
       if (kTorsion && max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
       const SphericalPoint<S> grad = harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
       if (kTorsion && call_.grads.torsion) store_torsion_gradient(q, b, grad);
+      if (this->is_pair()) {
+        add_pair_gradients(q, b, grad.z, of_neighbor);
+        continue;
+      }
       const Triplet<S> t = triplet_point_vjp(shape_.angle_at_receiver, this->triplet_[b], this->kind_[b], grad);
       grad_axis_[b] = grad_axis_[b] + Vec3<V>{output_of(t.axis.x), output_of(t.axis.y), output_of(t.axis.z)};
       for (int i = 0; i < W && b * W + i < num_out_; ++i) {
@@ -240,6 +306,22 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
         add_neighbor_gradient(n, t.other, i);
       }
     }
+    for (int i = 0; i < W; ++i) {
+      grad_neighbor_[q] += of_neighbor.x[i];
+      grad_neighbor_[num_in_ + q] += of_neighbor.y[i];
+      grad_neighbor_[2 * num_in_ + q] += of_neighbor.z[i];
+    }
+  }
+
+  // Of z, the product of the neighbor with the edges of a block. It is 0 in the lanes past the last edge.
+  void add_pair_gradients(int64_t q, int64_t b, const S& grad_z, Vec3<V>& of_neighbor) {
+    const Vec3<N> n = this->neighbor(q);
+    add_output(grad_axis_[b].x, grad_z, n.x);
+    add_output(grad_axis_[b].y, grad_z, n.y);
+    add_output(grad_axis_[b].z, grad_z, n.z);
+    add_output(of_neighbor.x, grad_z, axis_[b].x);
+    add_output(of_neighbor.y, grad_z, axis_[b].y);
+    add_output(of_neighbor.z, grad_z, axis_[b].z);
   }
 
   void store_torsion_gradient(int64_t q, int64_t b, const SphericalPoint<S>& grad) const {

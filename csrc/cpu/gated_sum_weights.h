@@ -7,6 +7,11 @@
 namespace spherenet {
 namespace SN_ISA {
 
+// Harmonics, one after the other, that meet the same radial functions.
+struct HarmonicRun {
+  int first, count, order;
+};
+
 // One of the two filters: angle (rows = l) or torsion (rows = h).
 template <class T, bool kDual>
 struct FilterWeights {
@@ -14,24 +19,38 @@ struct FilterWeights {
   using S = typename Num::S;
   using S8 = typename Num::S8;
 
-  int size = 0;           // P; 0: the filter is absent, and is 1
-  int groups = 0;         // of eight basis channels
-  int rows = 0;           // L or L*L
-  S8* weight = nullptr;   // [rows, K, groups]
+  int size = 0;    // P; 0: the filter is absent, and is 1
+  int groups = 0;  // of eight basis channels
+  int rows = 0;    // L or L*L
+  int num_runs = 0;
+  HarmonicRun runs[kMaxHarmonics];
+  S8* weight = nullptr;   // [K, rows, groups] and kOverrun more
   S* up = nullptr;        // [channel blocks, 8 groups]   lanes over channels
   S8* up_rows = nullptr;  // [channels padded, groups]    lanes over basis channels
 
+  static constexpr int kOverrun = 8;  // what loops over rows may read and write past a run
+
+  int64_t row_size() const { return int64_t(rows) * groups; }
+
+  // The next harmonic, and the order of the radial functions that it meets.
+  void add_row(int order) {
+    if (!num_runs || runs[num_runs - 1].order != order) runs[num_runs++] = {rows, 0, order};
+    ++runs[num_runs - 1].count;
+    ++rows;
+  }
+
   void layout(ScratchMemory& memory, int num_radial, int blocks) {
-    weight = memory.take<S8>(int64_t(rows) * num_radial * groups);
+    weight = memory.take<S8>(row_size() * num_radial + kOverrun);
     up = memory.take<S>(int64_t(blocks) * kRow * groups);
     up_rows = memory.take<S8>(int64_t(blocks) * kLanes<T> * groups);
   }
 
   // weight [size, rows, K], up [channels, size] and their tangents
   void pack(const T* w, const T* w_tangent, const T* u, const T* u_tangent, int num_radial, int channels, int blocks) {
+    for (int i = 0; i < kOverrun; ++i) weight[row_size() * num_radial + i] = S8{};
     for (int64_t rk = 0; rk < int64_t(rows) * num_radial; ++rk)
       for (int p = 0; p < groups * kRow; ++p)
-        Num::set_lane(weight[rk * groups + p / kRow], p % kRow,
+        Num::set_lane(weight[rk % num_radial * row_size() + rk / num_radial * groups + p / kRow], p % kRow,
                       p < size ? Num::number(w, w_tangent, p * int64_t(rows) * num_radial + rk) : typename Num::N{});
     for (int c = 0; c < blocks * kLanes<T>; ++c)
       for (int p = 0; p < groups * kRow; ++p) {
@@ -46,16 +65,17 @@ struct FilterWeights {
 template <class T, bool kDual>
 struct PackedWeights {
   FilterWeights<T, kDual> angle, torsion;
-  int blocks;                       // of kLanes channels
-  int radial_order[kMaxHarmonics];  // o(h): the radial order that harmonic h meets
+  int blocks;  // of kLanes channels
 
   explicit PackedWeights(const GatedSumCall<T>& call) {
     const GatedSumShape& shape = call.shape;
     blocks = (shape.channels + kLanes<T> - 1) / kLanes<T>;
     angle.size = shape.angle_size;
-    angle.rows = shape.num_spherical;
     torsion.size = shape.torsion_size;
-    torsion.rows = int(shape.harmonics());
+    for (int l = 0, h = 0; l < shape.num_spherical; ++l) {
+      angle.add_row(l);
+      for (; h < (l + 1) * (l + 1); ++h) torsion.add_row(shape.dig ? h % shape.num_spherical : l);
+    }
     angle.groups = (angle.size + kRow - 1) / kRow;
     torsion.groups = (torsion.size + kRow - 1) / kRow;
     memory_.build([&](ScratchMemory& memory) {
@@ -66,8 +86,6 @@ struct PackedWeights {
                call.tangents.angle_expand, shape.num_radial, shape.channels, blocks);
     torsion.pack(call.inputs.torsion_weight, call.tangents.torsion_weight, call.inputs.torsion_expand,
                  call.tangents.torsion_expand, shape.num_radial, shape.channels, blocks);
-    for (int l = 0, h = 0; l < shape.num_spherical; ++l)
-      for (; h < (l + 1) * (l + 1); ++h) radial_order[h] = shape.dig ? h % shape.num_spherical : l;
   }
 
  private:
