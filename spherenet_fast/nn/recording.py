@@ -1,9 +1,11 @@
 """The operators of a prediction with its derivatives, written down once, for any number of edges and triplets."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..graph import Graph
@@ -17,65 +19,141 @@ _EDGES = {"edge_index": 1, "shift": 0, "out_edge": 0, "rev": 0, "present": 0, "t
 _WEIGHTS = {compiled.row_chain.default: 1, compiled.product.default: 1}  # the argument of the weights of products
 
 
-class Recording:
-    """`with_forces` of a model in evaluation mode, for systems of one kind.
+class System(NamedTuple):
+    """What `with_forces` is called with."""
 
-    In two parts: what depends on weights alone, which is computed again when they change, and the rest.
+    inputs: Inputs
+    graph: Graph
+    volume: Tensor | None
 
-    Raises whatever a model raises that looks at values of tensors, or of which the sizes are not all that matters.
-    """
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, dense; the number of triplets as the size of one."""
+        inputs = self.inputs
+        given = {"z": inputs.z, "pos": inputs.pos.detach(), "batch": inputs.batch, "cell": inputs.cell}
+        given |= {"volume": self.volume} | self.graph._asdict()
+        given["triplets"] = inputs.pos.new_empty(given.pop("num_triplets"), 0)
+        return {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
 
-    def __init__(self, model: GraphNetwork3D, inputs: Inputs, volume: Tensor | None, graph: Graph):
-        arguments = _arguments(inputs, volume, graph)
+    @classmethod
+    def of(cls, given: dict[str, Tensor], num_graphs: int) -> "System":
+        """From `tensors`."""
+        num_triplets = given["triplets"].shape[0]
+        graph = Graph(**{name: given.get(name) for name in Graph._fields} | {"num_triplets": num_triplets})
+        inputs = Inputs(given["z"], given["pos"], given["batch"], num_graphs, given.get("cell"), None)
+        return cls(inputs, graph, given.get("volume"))
 
-        def function(*tensors: Tensor) -> tuple[Tensor, ...]:
-            given = dict(zip(arguments, tensors, strict=True))
-            num_triplets = given.pop("triplets").shape[0]
-            found = Graph(**{name: given.get(name) for name in Graph._fields} | {"num_triplets": num_triplets})
-            system = Inputs(given["z"], given["pos"], given["batch"], inputs.num_graphs, given.get("cell"), None)
-            with torch.enable_grad():
-                return with_forces(model._predict, system, found, False, given.get("volume"))
-
-        traced, self.guards = _traced(function, arguments)
-        self.of_weights, self.rest = _split(traced)
-        self.constants: tuple[Tensor, ...] = ()
-        self.versions: Any = None
-
-    @staticmethod
-    def kind(inputs: Inputs, volume: Tensor | None, graph: Graph) -> tuple:
+    def kind(self) -> tuple:
         """Equal for systems that one recording serves."""
         shapes = [
             (name, tensor.dtype, *(size for d, size in enumerate(tensor.shape) if d != _EDGES.get(name)))
-            for name, tensor in _arguments(inputs, volume, graph).items()
+            for name, tensor in self.tensors().items()
         ]
-        return (inputs.num_graphs, *shapes)
+        return (self.inputs.num_graphs, *shapes)
 
-    @staticmethod
-    def is_possible(graph: Graph) -> bool:
-        """Whether the sizes of this graph can stand for all others."""
-        edges, triplets = len(graph.rev), graph.num_triplets
+    def sizes(self) -> tuple[int, int]:
+        """Numbers of edges and triplets."""
+        return len(self.graph.rev), self.graph.num_triplets
+
+    def can_be_recorded(self) -> bool:
+        """Whether its sizes can stand for all others."""
+        edges, triplets = self.sizes()
         return edges > 1 and triplets > 1 and edges != triplets
 
-    def __call__(self, inputs: Inputs, volume: Tensor | None, graph: Graph, versions: Any) -> tuple[Tensor, ...] | None:
-        """The results, or None for sizes that it does not serve. versions: what changes with the weights."""
-        if not self.guards(len(graph.rev), graph.num_triplets):
-            return None
+
+class Recording:
+    """`with_forces` of a model in evaluation mode, for systems of one kind.
+
+    What depends on weights alone is computed again when they change, the rest in every call.
+
+    Raises whatever a model raises that looks at values of tensors.
+    """
+
+    def __init__(self, model: GraphNetwork3D, system: System):
+        tensors, num_graphs = system.tensors(), system.inputs.num_graphs
+
+        def function(*given: Tensor) -> tuple[Tensor, ...]:
+            inputs, graph, volume = System.of(dict(zip(tensors, given, strict=True)), num_graphs)
+            return with_forces(model._predict, inputs, graph, False, volume)
+
+        traced, self.names, self.serves = _traced(function, tensors)
+        _lay_out_weights(traced.graph)
+        fixed = _of_weights(traced.graph)
+        self.of_weights, self.rest = _stages(traced, lambda node: 0 if node in fixed else 1, count=2)
+        self.results = _results(traced.graph)
+        self.constants: dict[str, Any] = {}
+        self.versions: Any = None
+
+    def __call__(self, system: System, versions: Any) -> tuple[Tensor, ...]:
+        """versions: what changes with the weights."""
         with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
             if versions != self.versions:
-                self.constants, self.versions = self.of_weights(), versions
-            return tuple(self.rest(*_arguments(inputs, volume, graph).values(), *self.constants))
+                self.constants, self.versions = self.of_weights({}), versions
+            values = self.constants | dict(zip(self.names, system.tensors().values(), strict=True))
+            values |= self.rest(values)
+        return tuple(values[name] for name in self.results)
 
 
-def _arguments(inputs: Inputs, volume: Tensor | None, graph: Graph) -> dict[str, Tensor]:
-    """All tensors by name, dense; the number of triplets as the size of one."""
-    given = {"z": inputs.z, "pos": inputs.pos.detach(), "batch": inputs.batch, "cell": inputs.cell, "volume": volume}
-    given |= graph._asdict()
-    given["triplets"] = inputs.pos.new_empty(given.pop("num_triplets"), 0)
-    return {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
+class TrainingRecording:
+    """`with_forces` of a model in training, and the gradients of what follows by its parameters, once."""
+
+    def __init__(
+        self, model: GraphNetwork3D, system: System, results: tuple[Tensor, ...], parameters: list[nn.Parameter]
+    ):
+        """results: the model's; parameters: those of the gradients."""
+        tensors, num_graphs, count = system.tensors(), system.inputs.num_graphs, len(results)
+        arguments = tensors | {f"cotangent_{k}": torch.ones_like(result) for k, result in enumerate(results)}
+
+        def function(*given: Tensor) -> tuple[Tensor | None, ...]:
+            found, cotangents = given[: len(tensors)], given[len(tensors) :]
+            inputs, graph, volume = System.of(dict(zip(tensors, found, strict=True)), num_graphs)
+            results = with_forces(model._predict, inputs, graph, True, volume)
+            return *results, *torch.autograd.grad(results, parameters, cotangents, allow_unused=True)
+
+        traced, names, self.serves = _traced(function, arguments)
+        self.names, self.cotangents, self.parameters = names[:-count], names[-count:], parameters
+        late: set[fx.Node] = set()
+        for node in traced.graph.nodes:
+            if node.name in self.cotangents or any(source in late for source in node.all_input_nodes):
+                late.add(node)
+        self.forward, self.backward = _stages(traced, lambda node: 1 if node in late else 0, count=2)
+        found = _results(traced.graph)
+        self.results, self.gradients = found[:count], found[count:]
+        self.kept = {*self.backward.inputs, *self.gradients} - {*self.cotangents, *self.backward.outputs, None}
+
+    def __call__(self, system: System) -> tuple[Tensor, ...]:
+        return _Recorded.apply(self, system.tensors(), *self.parameters)
+
+
+class _Recorded(torch.autograd.Function):
+    """tensors of a system and parameters -> what `with_forces` returns."""
+
+    @staticmethod
+    def forward(ctx, recording: TrainingRecording, tensors: dict[str, Tensor], *parameters: Tensor):
+        values = dict(zip(recording.names, tensors.values(), strict=True))
+        with torch._C._AutoDispatchBelowAutograd():
+            values |= recording.forward(values)
+        kept = {name: values[name] for name in recording.kept}
+        ctx.names = [name for name, value in kept.items() if isinstance(value, Tensor)]
+        ctx.save_for_backward(*(kept.pop(name) for name in ctx.names))
+        ctx.numbers, ctx.recording = kept, recording
+        return tuple(values[name] for name in recording.results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *cotangents: Tensor):
+        recording = ctx.recording
+        values = ctx.numbers | dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        values |= {name: value.contiguous() for name, value in zip(recording.cotangents, cotangents, strict=True)}
+        with torch._C._AutoDispatchBelowAutograd():
+            values |= recording.backward(values)
+        return None, None, *(name and values[name] for name in recording.gradients)
+
+
+# ---- tracing and cutting ---------------------------------------------------------------------------------------------
 
 
 class _Guards:
-    """What must hold of the numbers of edges and triplets."""
+    """Whether a recording serves numbers of edges and triplets."""
 
     def __init__(self, env, edges, triplets):
         self.symbols = edges, triplets
@@ -83,18 +161,18 @@ class _Guards:
         self.ranges = [env.var_to_range[symbol] for symbol in self.symbols]
         self.known: dict[tuple[int, int], bool] = {}
 
-    def __call__(self, edges: int, triplets: int) -> bool:
-        sizes = edges, triplets
+    def __call__(self, sizes: tuple[int, int]) -> bool:
         if sizes not in self.known:
             if len(self.known) > 10_000:
                 self.known.clear()
-            values = dict(zip(self.symbols, sizes))
-            inside = all(bounds.lower <= size <= bounds.upper for bounds, size in zip(self.ranges, sizes))
+            values = dict(zip(self.symbols, sizes, strict=True))
+            inside = all(bounds.lower <= size <= bounds.upper for bounds, size in zip(self.ranges, sizes, strict=True))
             self.known[sizes] = bool(inside and all(expression.subs(values) for expression in self.expressions))
         return self.known[sizes]
 
 
-def _traced(function, arguments: dict[str, Tensor]) -> tuple[fx.GraphModule, _Guards]:
+def _traced(function: Callable, arguments: dict[str, Tensor]) -> tuple[fx.GraphModule, list[str], _Guards]:
+    """The operators of `function`, the names of its arguments there, and the sizes that it serves."""
     from torch._dynamo.source import ConstantSource
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -108,69 +186,84 @@ def _traced(function, arguments: dict[str, Tensor]) -> tuple[fx.GraphModule, _Gu
         return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(name))
 
     fakes = {name: fake(name, tensor) for name, tensor in arguments.items()}
+
+    def differentiated(*given: Tensor):
+        with torch.enable_grad():
+            return function(*given)
+
     with torch.no_grad(), layers_kept():
-        traced = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*fakes.values())
-    edges, triplets = (fakes[name].shape[0].node.expr for name in ("rev", "triplets"))
-    return traced, _Guards(env, edges, triplets)
-
-
-def _split(traced: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """What depends on weights alone, () -> constants, and the rest, (*arguments, *constants) -> results."""
+        traced = make_fx(differentiated, tracing_mode="fake", _allow_non_fake_inputs=True)(*fakes.values())
     graph = traced.graph
     for node in graph.nodes:
         if node.target is torch.ops.aten.detach.default:
             node.replace_all_uses_with(node.args[0])
         elif node.target is torch.ops.aten.new_empty.default and 0 in node.args[1]:  # what stands for nothing
             with graph.inserting_before(node):
-                of = node.meta["val"]
-                nothing = graph.call_function(torch.empty, (node.args[1],), {"dtype": of.dtype})
+                nothing = graph.call_function(torch.empty, (node.args[1],), {"dtype": node.meta["val"].dtype})
             node.replace_all_uses_with(nothing)
     graph.eliminate_dead_code()
-    fixed: dict[fx.Node, None] = {}
-    changes = any(_changes_arguments(node) for node in graph.nodes)
+    edges, triplets = (fakes[name].shape[0].node.expr for name in ("rev", "triplets"))
+    names = [node.name for node in graph.find_nodes(op="placeholder")]
+    return traced, names, _Guards(env, edges, triplets)
+
+
+def _of_weights(graph: fx.Graph) -> set[fx.Node]:
+    """What no argument has a part in; without operators if any of the graph changes its arguments in place."""
+    fixed: set[fx.Node] = set()
+    changes = any(isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in graph.nodes)
     for node in graph.nodes:
-        computed = node.op == "call_function" and not changes and not _is_random(node)
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        computed = node.op == "call_function" and not changes and not random
         if node.op == "get_attr" or (computed and all(source in fixed for source in node.all_input_nodes)):
-            fixed[node] = None
+            fixed.add(node)
+    return fixed
+
+
+def _lay_out_weights(graph: fx.Graph) -> None:
+    """Have the weights of products as their kernels read them, so that none is rearranged in every call."""
+    fixed = _of_weights(graph)
+
+    def laid_out(weight: fx.Node) -> fx.Node:
+        if weight not in fixed:
+            return weight
+        with graph.inserting_after(weight):
+            return graph.call_function(by_inner, (weight,))
+
     for node in graph.nodes:
         place = _WEIGHTS.get(node.target)
-        if place is None or node in fixed:
-            continue
-        weights = node.args[place]
-        laid = [_laid_out(graph, fixed, weight) for weight in (weights if isinstance(weights, list) else [weights])]
-        node.update_arg(place, laid if isinstance(weights, list) else laid[0])
-
-    first, second = fx.Graph(), fx.Graph()
-    in_first: dict[fx.Node, fx.Node] = {}
-    in_second: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        if node in fixed:
-            in_first[node] = first.node_copy(node, in_first.__getitem__)
-        elif node.op == "placeholder":
-            in_second[node] = second.node_copy(node)
-    constants = [node for node in fixed if any(user not in fixed for user in node.users)]
-    first.output(tuple(in_first[node] for node in constants))
-    for number, node in enumerate(constants):
-        in_second[node] = second.placeholder(f"constant_{number}")
-    for node in graph.nodes:
-        if node not in fixed and node.op != "placeholder":
-            in_second[node] = second.node_copy(node, in_second.__getitem__)
-    return fx.GraphModule(traced, first), fx.GraphModule(traced, second)
+        if place is not None and node not in fixed:
+            node.update_arg(place, fx.node.map_arg(node.args[place], laid_out))
 
 
-def _laid_out(graph: fx.Graph, fixed: dict[fx.Node, None], weight: fx.Node) -> fx.Node:
-    """The weight of a product as its kernel reads it, so that it need not be rearranged in every call."""
-    if weight not in fixed:
-        return weight
-    with graph.inserting_after(weight):
-        node = graph.call_function(by_inner, (weight,))
-    fixed[node] = None
-    return node
+class _Stage(NamedTuple):
+    """A part of a graph: values by name -> values by name."""
+
+    module: fx.GraphModule
+    inputs: list[str]
+    outputs: list[str]
+
+    def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self.outputs, self.module(*map(values.__getitem__, self.inputs)), strict=True))
 
 
-def _changes_arguments(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _stages(traced: fx.GraphModule, stage_of: Callable[[fx.Node], int], count: int) -> list[_Stage]:
+    """The graph in parts. Placeholders are values that are there from the start; each part takes what it needs."""
+    computed = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
+    stages = []
+    for stage in range(count):
+        own = {node: None for node in computed if stage_of(node) == stage}
+        inputs = dict.fromkeys(source for node in own for source in node.all_input_nodes if source not in own)
+        outputs = [node for node in own if any(user not in own for user in node.users)]
+        graph = fx.Graph()
+        copies = {node: graph.placeholder(node.name) for node in inputs}
+        for node in own:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(tuple(copies[node] for node in outputs))
+        module = fx.GraphModule(traced, graph)
+        stages.append(_Stage(module, [node.name for node in inputs], [node.name for node in outputs]))
+    return stages
 
 
-def _is_random(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+def _results(graph: fx.Graph) -> list[str | None]:
+    """Names of what the graph returns."""
+    return [node and node.name for node in graph.output_node().args[0]]

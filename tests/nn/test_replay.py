@@ -85,6 +85,83 @@ def test_the_model_itself_is_called_until_there_is_a_recording():
     assert model.calls == 5
 
 
+def gradients(model, results):
+    """Of a loss of all results by all parameters that want one; None where there is none."""
+    model.zero_grad()
+    loss = sum((torch.sin(result) * torch.arange(result.numel()).reshape(result.shape)).sum() for result in results)
+    loss.backward()
+    return [parameter.grad for parameter in model.parameters()]
+
+
+def assert_same_gradients(replay, data, method="energy_and_forces"):
+    found, expected = getattr(replay, method)(data), getattr(replay.model, method)(data)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b) and a.requires_grad
+    for a, b in zip(gradients(replay.model, found), gradients(replay.model, expected), strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_by_the_parameters(name, dtype):
+    replay = Replay(small_model(name).to(dtype), AT_ONCE)
+    for spread, seed in ((1, 0), (0.7, 1), (1.5, 2)):
+        data = molecules(spread, seed)
+        data["pos"] = data["pos"].to(dtype)
+        assert_same_gradients(replay, data)
+    (recording,) = replay._recordings.values()
+    assert (recording is None) == (name in OTHER_BITS)
+
+
+def test_gradients_of_stress():
+    replay = Replay(small_model("SphereNet", cutoff=4.0), AT_ONCE)
+    for seed in range(3):
+        assert_same_gradients(replay, periodic(seed), "energy_forces_stress")
+    assert list(replay._recordings.values()) != [None]
+
+
+def test_frozen_parameters_have_no_gradient():
+    replay = Replay(small_model("SphereNet"), AT_ONCE)
+    assert_same_gradients(replay, molecules())
+    for parameter in replay.model.init_e.parameters():
+        parameter.requires_grad_(False)
+    assert_same_gradients(replay, molecules())
+    assert_same_gradients(replay, molecules(seed=1))
+    assert len(replay._recordings) == 2 and None not in replay._recordings.values()
+
+
+def test_a_loss_of_energies_alone_and_one_on_top_of_another():
+    replay = Replay(small_model("SphereNet"), AT_ONCE)
+    replay.energy_and_forces(molecules())
+    expected = gradients(replay.model, [replay.model.energy_and_forces(molecules())[0]])
+    expected = [None if gradient is None else gradient.clone() for gradient in expected]
+    found = gradients(replay.model, [replay.energy_and_forces(molecules())[0]])
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None and not b.any()) or (b is None and not a.any()) or torch.allclose(a, b, atol=1e-14)
+    energy, _ = replay.energy_and_forces(molecules())  # adds to what there is
+    energy.sum().backward(retain_graph=True)
+    energy.sum().backward()
+
+
+def test_weights_changed_before_the_backward_pass_are_an_error():
+    replay = Replay(small_model("SphereNet"), AT_ONCE)
+    replay.energy_and_forces(molecules())
+    energy, _ = replay.energy_and_forces(molecules())
+    with torch.no_grad():
+        replay.model.update_es[0].lin_kj.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        energy.sum().backward()
+
+
+def test_gradients_by_positions_in_training_are_the_models():
+    replay, data = Replay(small_model("SphereNet"), AT_ONCE), molecules()
+    replay.energy_and_forces(data)
+    data["pos"].requires_grad_()
+    energy, forces = replay.energy_and_forces(data)
+    (slope,) = torch.autograd.grad(forces.square().sum(), data["pos"])
+    assert slope.any()
+
+
 def test_stress():
     replay = Replay(small_model("SphereNet", cutoff=4.0).eval(), AT_ONCE)
     for seed in range(3):
