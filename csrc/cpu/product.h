@@ -97,6 +97,8 @@ void product(const ProductCall<T>& call, int64_t begin, int64_t end) {
   }
 }
 
+constexpr int64_t kPackRows = 64;  // of a panel, which stay in the cache while its columns are written
+
 // The columns of the weight panel by panel, each [inner, width] in memory, padded with zeros to whole vectors; nothing
 // where the weight is read as it is.
 template <class T>
@@ -110,11 +112,12 @@ int64_t pack_product(const ProductCall<T>& call, bool write) {
     const int64_t here = std::min<int64_t>(call.columns - column, W * kProductVectors);
     const int64_t width = (here + W - 1) / W * W;
     T* to = call.packed + column * call.inner;
-    for (int64_t k = 0; k < call.inner; ++k, to += width) {
-      const T* from = call.weight + column * across + k * along;
-      for (int64_t n = 0; n < here; ++n) to[n] = from[n * across];
-      std::fill(to + here, to + width, T(0));
-    }
+    for (int64_t begin = 0; begin < call.inner; begin += kPackRows)
+      for (int64_t n = 0; n < width; ++n) {
+        const T* from = call.weight + (column + n) * across;
+        for (int64_t k = begin; k < std::min(begin + kPackRows, call.inner); ++k)
+          to[k * width + n] = n < here ? from[k * along] : T(0);
+      }
   }
   return size;
 }

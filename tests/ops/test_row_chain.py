@@ -8,6 +8,7 @@ from operator_cases import assert_close, cast, derivatives
 
 from spherenet_fast import ops
 from spherenet_fast.ops import reference
+from spherenet_fast.ops.product import by_inner
 
 # ten layers, each a sum of some twenty products rounded to 6e-8 (float64: 1e-16), and as much again for each derivative
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-13)]
@@ -179,6 +180,19 @@ def test_rows_that_are_not_contiguous():
     changed = {name: value.mT.contiguous().mT if value.dim() == 2 else value for name, value in given.items()}
     found, expected = derivatives(interaction(ops), changed), derivatives(interaction(ops), given)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("width", [WIDTH, 64])  # 64: whole registers, where the weight is read as it is
+def test_weights_that_lie_transposed(width):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, width, generator=generator, dtype=torch.float64) for n in (50, width))
+
+    def residual(x, weight):
+        return ops.row_chain(lambda x: (ops.linear_silu(x, weight) + x,), x)[0]
+
+    expected = derivatives(residual, {"x": x, "weight": weight})
+    transposed = derivatives(lambda x, weight: residual(x, by_inner(weight)), {"x": x, "weight": weight})
+    assert expected.keys() == transposed.keys() and all(torch.equal(expected[k], transposed[k]) for k in expected)
 
 
 def test_third_derivatives_raise():
