@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .. import ops
 from ..graph import Graph, edge_vectors, radius_graph
@@ -33,6 +34,8 @@ from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasi
 from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
+
+MANY_EDGES = 250_000  # from here on forces compute each block's layers twice and store those of one block at a time
 
 
 class System(NamedTuple):
@@ -274,7 +277,10 @@ class SphericalMessagePassing(GraphNetwork3D):
         return self.init_v(self.rho_ev(e, system), system.operators).to(system.dtype), e
 
     def phi_e(self, layer: int, e: tuple[Tensor, Tensor], v: Tensor, p_e: Geometry, system: System):
-        return self.update_es[layer](e[0], p_e, system.operators)
+        given = e[0], p_e, system.operators
+        if self.training or not torch.is_grad_enabled() or system.distance.shape[0] < MANY_EDGES:
+            return self.update_es[layer](*given)
+        return checkpoint(self.update_es[layer], *given, use_reentrant=False, preserve_rng_state=False)
 
     def rho_ev(self, e: tuple[Tensor, Tensor], system: System) -> Tensor:
         return system.sum_of_edges(e[1])

@@ -12,7 +12,7 @@ from ..graph import Graph
 from ..ops._register import compiled, layers_kept
 from ..ops.product import by_inner
 from .derivatives import with_forces
-from .framework import GraphNetwork3D
+from .framework import MANY_EDGES, GraphNetwork3D
 from .inputs import Inputs
 
 _EDGES = {"edge_index": 1, "shift": 0, "out_edge": 0, "rev": 0, "present": 0, "triplets": 0}  # dimensions of any size
@@ -55,9 +55,9 @@ class System(NamedTuple):
         return len(self.graph.rev), self.graph.num_triplets
 
     def can_be_recorded(self) -> bool:
-        """Whether its sizes can stand for all others."""
+        """Whether its sizes can stand for others, of which none is special to torch and none large."""
         edges, triplets = self.sizes()
-        return edges > 1 and triplets > 1 and edges != triplets
+        return 1 < edges < MANY_EDGES and triplets > 1 and edges != triplets
 
 
 class Recording:

@@ -4,9 +4,11 @@ import pytest
 import torch
 from attention import AttentionNet
 from molecules import as_data, rattled_batch
+from small_models import NAMES, small_model
 
 from spherenet_fast.data import read_molecules
 from spherenet_fast.graph import radius_graph
+from spherenet_fast.nn import framework
 from spherenet_fast.nn.framework import GraphNetwork3D
 
 
@@ -85,3 +87,25 @@ def test_the_example_learns():
     assert losses[0] == pytest.approx(10, rel=0.01)  # of a prediction of 0, in units of the forces' root mean square
     assert losses[-1] < 1.5  # 0.6 is usual
     assert model(as_data(data.z[:9], data.pos[:9])).shape == (1, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("SphereNet", "DimeNet"))])
+def test_large_systems_compute_twice_what_they_do_not_store(name, monkeypatch):
+    """The same bits; blocks are called once for the energy, and once more for the forces."""
+    model, data = small_model(name).eval(), rattled_batch()
+    calls = []
+    for block in model.update_es:
+        block.register_forward_pre_hook(lambda *arguments: calls.append(1))
+    expected = model.energy_and_forces(data)
+    once = len(calls)
+    monkeypatch.setattr(framework, "MANY_EDGES", 2)
+    found = model.energy_and_forces(data)
+    assert len(calls) == 3 * once
+    assert all(map(torch.equal, found, expected))
+    with torch.no_grad():
+        assert torch.equal(model(data), expected[0])
+    assert len(calls) == 4 * once
+    model.train()
+    energy, forces = model.energy_and_forces(data)
+    assert torch.equal(forces, expected[1]) and forces.requires_grad
+    assert len(calls) == 5 * once
