@@ -18,7 +18,6 @@ from ..data.formats.ase_files import from_atoms
 from ..data.targets import QM9_TARGETS, is_total_energy
 from ..data.units import conversion, is_energy
 from ..nn.framework import GraphNetwork3D
-from ..nn.replay import Replay
 from ..training.potential import Potential
 
 _warned_paths: set[Any] = set()  # of Path
@@ -90,7 +89,6 @@ class SphereNetCalculator(Calculator):
             potential.to(usable_device(device))
         _warn_of_jumps(potential, source)
         self.potential = potential.eval()
-        self._model = Replay(potential.model)
         self._factor = energy_factor(potential, unit)
 
     def calculate(
@@ -105,11 +103,13 @@ class SphereNetCalculator(Calculator):
         batch = molecules[0].to(self.potential.scale.device)
         if "stress" in properties:
             self._check_cell()
-            energy, forces, stress = self.potential.in_units(batch, *self._model.energy_forces_stress(batch))
+            energy, forces, stress = self.potential.in_units(
+                batch, *self.potential.recorded.energy_forces_stress(batch)
+            )
             self.results["stress"] = full_3x3_to_voigt_6_stress(self._factor * stress[0].double().cpu().numpy())
             self.results["forces"] = self._factor * forces.double().cpu().numpy()
         elif "forces" in properties:
-            energy, forces = self.potential.in_units(batch, *self._model.energy_and_forces(batch))
+            energy, forces = self.potential.in_units(batch, *self.potential.recorded.energy_and_forces(batch))
             self.results["forces"] = self._factor * forces.double().cpu().numpy()
         else:
             with torch.no_grad():

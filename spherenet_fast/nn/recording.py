@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.autograd.function import once_differentiable
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..graph import Graph
@@ -42,14 +42,6 @@ class System(NamedTuple):
         inputs = Inputs(given["z"], given["pos"], given["batch"], num_graphs, given.get("cell"), None)
         return cls(inputs, graph, given.get("volume"))
 
-    def kind(self) -> tuple:
-        """Equal for systems that one recording serves."""
-        shapes = [
-            (name, tensor.dtype, *(size for d, size in enumerate(tensor.shape) if d != _EDGES.get(name)))
-            for name, tensor in self.tensors().items()
-        ]
-        return (self.inputs.num_graphs, *shapes)
-
     def sizes(self) -> tuple[int, int]:
         """Numbers of edges and triplets."""
         return len(self.graph.rev), self.graph.num_triplets
@@ -60,12 +52,21 @@ class System(NamedTuple):
         return 1 < edges < MANY_EDGES and triplets > 1 and edges != triplets
 
 
+def kind_of(tensors: dict[str, Tensor], num_graphs: int) -> tuple:
+    """Equal for systems that one recording serves. tensors: a system's."""
+    shapes = [
+        (name, tensor.dtype, *(size for d, size in enumerate(tensor.shape) if d != _EDGES.get(name)))
+        for name, tensor in tensors.items()
+    ]
+    return (num_graphs, *shapes)
+
+
 class Recording:
     """`with_forces` of a model in evaluation mode, for systems of one kind.
 
     What depends on weights alone is computed again when they change, the rest in every call.
 
-    Raises whatever a model raises that looks at values of tensors.
+    Raises whatever a model raises that looks at values of tensors, ValueError for other models that have no recording.
     """
 
     def __init__(self, model: GraphNetwork3D, system: System):
@@ -75,22 +76,32 @@ class Recording:
             inputs, graph, volume = System.of(dict(zip(tensors, given, strict=True)), num_graphs)
             return with_forces(model._predict, inputs, graph, False, volume)
 
-        traced, self.names, self.serves = _traced(function, tensors)
+        traced, self.names, self.serves = _traced(function, tensors, model)
         _lay_out_weights(traced.graph)
         fixed = _of_weights(traced.graph)
-        self.of_weights, self.rest = _stages(traced, lambda node: 0 if node in fixed else 1, count=2)
+        self.of_weights, self.rest = _stages(traced, {node for node in traced.graph.nodes if node not in fixed})
         self.results = _results(traced.graph)
+        attributes = (getattr(traced, str(node.target)) for node in traced.graph.find_nodes(op="get_attr"))
+        self.weights = list({id(tensor): tensor for tensor in attributes}.values())
         self.constants: dict[str, Any] = {}
-        self.versions: Any = None
+        self.state: Any = None
+        self.samples: list[np.ndarray] = []
 
-    def __call__(self, system: System, versions: Any) -> tuple[Tensor, ...]:
-        """versions: what changes with the weights."""
+    def __call__(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """tensors: a system's."""
         with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
-            if versions != self.versions:
-                self.constants, self.versions = self.of_weights({}), versions
-            values = self.constants | dict(zip(self.names, system.tensors().values(), strict=True))
+            if self._state() != self.state:
+                # samples keep the memory of their weights, so that no other takes its place
+                self.samples = [tensor.detach().numpy().reshape(-1)[:1] for tensor in self.weights if tensor.numel()]
+                self.constants, self.state = self.of_weights({}), self._state()
+            values = self.constants | dict(zip(self.names, tensors.values(), strict=True))
             values |= self.rest(values)
         return tuple(values[name] for name in self.results)
+
+    def _state(self) -> list:
+        """What changes with the weights, a number of each among it: writes through `.data` have no version."""
+        versions = [(tensor._version, tensor.data_ptr()) for tensor in self.weights]
+        return [versions, [sample.item() for sample in self.samples]]
 
 
 class TrainingRecording:
@@ -109,19 +120,20 @@ class TrainingRecording:
             results = with_forces(model._predict, inputs, graph, True, volume)
             return *results, *torch.autograd.grad(results, parameters, cotangents, allow_unused=True)
 
-        traced, names, self.serves = _traced(function, arguments)
+        traced, names, self.serves = _traced(function, arguments, model)
         self.names, self.cotangents, self.parameters = names[:-count], names[-count:], parameters
         late: set[fx.Node] = set()
         for node in traced.graph.nodes:
             if node.name in self.cotangents or any(source in late for source in node.all_input_nodes):
                 late.add(node)
-        self.forward, self.backward = _stages(traced, lambda node: 1 if node in late else 0, count=2)
+        self.forward, self.backward = _stages(traced, late)
         found = _results(traced.graph)
         self.results, self.gradients = found[:count], found[count:]
         self.kept = {*self.backward.inputs, *self.gradients} - {*self.cotangents, *self.backward.outputs, None}
 
-    def __call__(self, system: System) -> tuple[Tensor, ...]:
-        return _Recorded.apply(self, system.tensors(), *self.parameters)
+    def __call__(self, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """tensors: a system's."""
+        return _Recorded.apply(self, tensors, *self.parameters)
 
 
 class _Recorded(torch.autograd.Function):
@@ -139,8 +151,9 @@ class _Recorded(torch.autograd.Function):
         return tuple(values[name] for name in recording.results)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *cotangents: Tensor):
+        if torch.is_grad_enabled():
+            raise RuntimeError("Replay: expected results that are differentiated once, got create_graph=True")
         recording = ctx.recording
         values = ctx.numbers | dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         values |= {name: value.contiguous() for name, value in zip(recording.cotangents, cotangents, strict=True)}
@@ -155,8 +168,10 @@ class _Recorded(torch.autograd.Function):
 class _Guards:
     """Whether a recording serves numbers of edges and triplets."""
 
-    def __init__(self, env, edges, triplets):
-        self.symbols = edges, triplets
+    def __init__(self, env, *symbols):
+        if not all(symbol.is_Symbol for symbol in symbols):
+            raise ValueError("it takes the number of edges as a constant, as by len()")
+        self.symbols = symbols
         self.expressions = [guard.expr for guard in env.guards]
         self.ranges = [env.var_to_range[symbol] for symbol in self.symbols]
         self.known: dict[tuple[int, int], bool] = {}
@@ -171,8 +186,13 @@ class _Guards:
         return self.known[sizes]
 
 
-def _traced(function: Callable, arguments: dict[str, Tensor]) -> tuple[fx.GraphModule, list[str], _Guards]:
-    """The operators of `function`, the names of its arguments there, and the sizes that it serves."""
+def _traced(
+    function: Callable, arguments: dict[str, Tensor], model: nn.Module
+) -> tuple[fx.GraphModule, list[str], _Guards]:
+    """The operators of `function`, the names of its arguments there, and the sizes that it serves.
+
+    Raises ValueError for a model with random numbers, or with buffers that change, which are put back.
+    """
     from torch._dynamo.source import ConstantSource
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -191,9 +211,15 @@ def _traced(function: Callable, arguments: dict[str, Tensor]) -> tuple[fx.GraphM
         with torch.enable_grad():
             return function(*given)
 
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     with torch.no_grad(), layers_kept():
         traced = make_fx(differentiated, tracing_mode="fake", _allow_non_fake_inputs=True)(*fakes.values())
+        changed = [buffer.copy_(before) for buffer, version, before in buffers if buffer._version != version]
     graph = traced.graph
+    if changed or any(_changes_attribute(node) for node in graph.nodes):
+        raise ValueError("it changes its buffers")
+    if any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.nodes):
+        raise ValueError("it draws random numbers")
     for node in graph.nodes:
         if node.target is torch.ops.aten.detach.default:
             node.replace_all_uses_with(node.args[0])
@@ -207,13 +233,20 @@ def _traced(function: Callable, arguments: dict[str, Tensor]) -> tuple[fx.GraphM
     return traced, names, _Guards(env, edges, triplets)
 
 
+def _changes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _changes_attribute(node: fx.Node) -> bool:
+    return _changes(node) and any(source.op == "get_attr" for source in node.all_input_nodes)
+
+
 def _of_weights(graph: fx.Graph) -> set[fx.Node]:
-    """What no argument has a part in; without operators if any of the graph changes its arguments in place."""
+    """What no argument has a part in; attributes alone if any operator changes its arguments in place."""
     fixed: set[fx.Node] = set()
-    changes = any(isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in graph.nodes)
+    changes = any(map(_changes, graph.nodes))
     for node in graph.nodes:
-        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        computed = node.op == "call_function" and not changes and not random
+        computed = node.op == "call_function" and not changes
         if node.op == "get_attr" or (computed and all(source in fixed for source in node.all_input_nodes)):
             fixed.add(node)
     return fixed
@@ -246,12 +279,12 @@ class _Stage(NamedTuple):
         return dict(zip(self.outputs, self.module(*map(values.__getitem__, self.inputs)), strict=True))
 
 
-def _stages(traced: fx.GraphModule, stage_of: Callable[[fx.Node], int], count: int) -> list[_Stage]:
-    """The graph in parts. Placeholders are values that are there from the start; each part takes what it needs."""
+def _stages(traced: fx.GraphModule, late: set[fx.Node]) -> list[_Stage]:
+    """The graph in two parts, the second one of the nodes `late`. Each takes what it needs, arguments or earlier."""
     computed = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output")]
     stages = []
-    for stage in range(count):
-        own = {node: None for node in computed if stage_of(node) == stage}
+    for is_late in (False, True):
+        own = {node: None for node in computed if (node in late) == is_late}
         inputs = dict.fromkeys(source for node in own for source in node.all_input_nodes if source not in own)
         outputs = [node for node in own if any(user not in own for user in node.users)]
         graph = fx.Graph()

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from ..data.molecules import Batch
-from ..nn.replay import Replay
 from .config import Config
 from .metrics import ErrorSum
 from .optimization.ema import WeightAverage
@@ -32,7 +31,6 @@ class TrainingModule(pl.LightningModule):
     def __init__(self, potential: Potential, config: Config, max_steps: int | None):
         super().__init__()
         self.potential = potential
-        self.predict = Replay(potential.model)
         self.config = config
         self.max_steps = max_steps
         self.average: WeightAverage | None = None
@@ -68,7 +66,7 @@ class TrainingModule(pl.LightningModule):
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
         if batch.forces is None:
             return potential.model(batch) - label, None
-        energy, forces = self.predict.energy_and_forces(batch)
+        energy, forces = potential.recorded.energy_and_forces(batch)
         return energy - label, batch.of_free_atoms(forces - batch.forces / potential.scale.to(dtype))
 
     def _mirrored(self, batch: Batch) -> Batch:

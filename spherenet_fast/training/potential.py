@@ -17,6 +17,7 @@ from ..models import find_model, model_name
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
 from ..nn.ranges import MAX_ATOMIC_NUMBER
+from ..nn.replay import Replay
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
 from .config.old_names import renamed_keys
 from .normalization import Normalization, check_normalization, fit_to_predictions
@@ -59,6 +60,7 @@ class Potential(nn.Module):
         self.names, self.units, self.forces = tuple(names), tuple(units), forces
         self.elements = None if elements is None else tuple(elements)
         self.config = config
+        self._replay: Replay | None = None
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         if prefix + "references" in state_dict:  # as earlier versions call it
@@ -139,6 +141,13 @@ class Potential(nn.Module):
         """The former name of `atomic_energies`."""
         warnings.warn("Potential.references is deprecated: use atomic_energies", DeprecationWarning, stacklevel=2)
         return self.atomic_energies
+
+    @property
+    def recorded(self) -> Replay:
+        """The model, for one arrangement of atoms after another."""
+        if self._replay is None or self._replay.model is not self.model:
+            self._replay = Replay(self.model)
+        return self._replay
 
     def offset(self, data, num_graphs: int) -> Tensor:
         """What the network does not predict: [num_graphs, T] float64."""

@@ -236,7 +236,7 @@ def test_unknown_elements_are_refused():
 def test_recorded_operators_change_no_bit(make):
     atoms, replayed = make(), make()
     atoms.calc, replayed.calc = (SphereNetCalculator(potential()) for _ in range(2))
-    atoms.calc._model.after, replayed.calc._model.after = 10**9, 2
+    atoms.calc.potential.recorded.after, replayed.calc.potential.recorded.after = 10**9, 2
     properties = ["forces", "stress"] if atoms.pbc.any() else ["forces"]
     for seed in range(5):
         for structure in (atoms, replayed):
@@ -245,4 +245,4 @@ def test_recorded_operators_change_no_bit(make):
             expected = atoms.calc.get_property(name, atoms)
             assert np.array_equal(replayed.calc.get_property(name, replayed), expected)
         assert replayed.get_potential_energy() == atoms.get_potential_energy()
-    assert len(replayed.calc._model._recordings) == len(properties)
+    assert len(replayed.calc.potential.recorded._recordings) == len(properties)

@@ -6,58 +6,29 @@ import warnings
 
 import pytest
 import torch
-from crystals import crystal
-from graph_oracles import random_crystal
-from molecules import SMALL
+from molecules import SMALL, with_outputs
+from replayed import (
+    ChangesInPlace,
+    Corrected,
+    CountsCalls,
+    DropsOut,
+    LooksAtValues,
+    assert_same,
+    assert_same_gradients,
+    gradients,
+    molecules,
+    neighbors,
+    own,
+    periodic,
+    spied,
+)
 from small_models import NAMES, small_model
 
 from spherenet_fast.models import SphereNet
-from spherenet_fast.nn.inputs import read_inputs
 from spherenet_fast.nn.replay import MOST, Replay
 
 OTHER_BITS = ("SchNet", "PhysNet")  # what opposite edges share is computed once, but in a recording
 AT_ONCE = 1  # recorded in the first call
-
-
-def molecules(spread=1.0, seed=0, atoms=(6, 5)):
-    """Random molecules, the more spread the fewer edges. float64."""
-    generator = torch.Generator().manual_seed(seed)
-    batch = torch.repeat_interleave(torch.arange(len(atoms)), torch.tensor(atoms))
-    z = torch.tensor([1, 6, 7, 8])[torch.randint(4, batch.shape, generator=generator)]
-    pos = spread * 2 * torch.randn(len(batch), 3, dtype=torch.float64, generator=generator)
-    return {"z": z, "pos": pos, "batch": batch, "num_graphs": len(atoms)}
-
-
-def periodic(seed):
-    pos, cell = random_crystal(3, seed, 4.0)
-    return crystal([6, 8, 1], pos, cell)
-
-
-def neighbors(model, data):
-    return model.neighbors(read_inputs(data, model.parameter_like()))
-
-
-def assert_same(replay, data, method="energy_and_forces"):
-    for found, expected in zip(getattr(replay, method)(data), getattr(replay.model, method)(data), strict=True):
-        assert torch.equal(found, expected) and not found.requires_grad
-
-
-class Spied(SphereNet):
-    """Counts how often it is called."""
-
-    calls = 0
-
-    def _predict(self, inputs, graph):
-        self.calls += 1
-        return super()._predict(inputs, graph)
-
-
-def spied():
-    torch.manual_seed(0)
-    model = Spied(**SMALL).double().eval()
-    for output in (model.init_v, *model.update_vs):
-        torch.nn.init.normal_(output.lin.weight)
-    return model
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -83,22 +54,6 @@ def test_the_model_itself_is_called_until_there_is_a_recording():
         assert model.calls == expected
     replay.energy_and_forces(molecules(atoms=(6, 6)))  # other numbers of atoms
     assert model.calls == 5
-
-
-def gradients(model, results):
-    """Of a loss of all results by all parameters that want one; None where there is none."""
-    model.zero_grad()
-    loss = sum((torch.sin(result) * torch.arange(result.numel()).reshape(result.shape)).sum() for result in results)
-    loss.backward()
-    return [parameter.grad for parameter in model.parameters()]
-
-
-def assert_same_gradients(replay, data, method="energy_and_forces"):
-    found, expected = getattr(replay, method)(data), getattr(replay.model, method)(data)
-    for a, b in zip(found, expected, strict=True):
-        assert torch.equal(a, b) and a.requires_grad
-    for a, b in zip(gradients(replay.model, found), gradients(replay.model, expected), strict=True):
-        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -244,21 +199,8 @@ def test_few_edges(atoms):
     assert_same(replay, far)
 
 
-class LooksAtValues(SphereNet):
-    def rho_ev(self, e, system):
-        return super().rho_ev(e, system) * (2 if bool(system.distance.min() > 0) else 1)
-
-
-class ChangesInPlace(SphereNet):
-    """What depends on no argument is changed in place: it must be made again in every call."""
-
-    def phi_u(self, e_u, v_u, p_u):
-        ones = torch.ones(1, 1, dtype=v_u.dtype)
-        return ones.add_(v_u.sum()) + v_u
-
-
 def test_a_model_that_looks_at_values_is_called_as_ever():
-    replay = Replay(LooksAtValues(**SMALL).double().eval(), AT_ONCE)
+    replay = Replay(own(LooksAtValues).eval(), AT_ONCE)
     with pytest.warns(UserWarning, match="LooksAtValues cannot be recorded"):
         replay.energy_and_forces(molecules())
     with warnings.catch_warnings():
@@ -267,10 +209,97 @@ def test_a_model_that_looks_at_values_is_called_as_ever():
 
 
 def test_changes_in_place_are_made_in_every_call():
-    replay = Replay(ChangesInPlace(**SMALL).double().eval(), AT_ONCE)
+    replay = Replay(own(ChangesInPlace).eval(), AT_ONCE)
     for seed in range(3):
         assert_same(replay, molecules(seed=seed))
     assert None not in replay._recordings.values()
+
+
+def test_own_forces_are_called():
+    replay = Replay(own(Corrected).eval(), AT_ONCE)
+    for seed in range(3):
+        assert_same(replay, molecules(seed=seed))
+    model = spied()
+    model.energy_and_forces = lambda data, graph=None: "other"
+    assert Replay(model, AT_ONCE).energy_and_forces(molecules()) == "other"
+
+
+def test_random_numbers_are_drawn_anew():
+    replay = Replay(own(DropsOut), AT_ONCE)
+    with pytest.warns(UserWarning, match="DropsOut cannot be recorded, .*: it draws random numbers"):
+        replay.energy_and_forces(molecules())
+    assert len({replay.energy_and_forces(molecules())[0].sum().item() for _ in range(5)}) == 5
+    replay.model.eval()  # where it draws none
+    for seed in range(2):
+        assert_same(replay, molecules(seed=seed))
+    assert None not in replay._recordings.values() or len(replay._recordings) == 2
+
+
+def test_buffers_that_change_are_changed_once_a_call():
+    replay = Replay(own(CountsCalls).eval(), 2)
+    with pytest.warns(UserWarning, match="CountsCalls cannot be recorded, .*: it changes its buffers"):
+        for _ in range(4):
+            replay.energy_and_forces(molecules())
+    assert replay.model.count == 4
+
+
+def test_second_derivatives_in_training_are_an_error():
+    replay = Replay(own(SphereNet), AT_ONCE)
+    replay.energy_and_forces(molecules())
+    energy, _ = replay.energy_and_forces(molecules())
+    with pytest.raises(RuntimeError, match="differentiated once, got create_graph=True"):
+        torch.autograd.grad(energy.sum(), replay.model.init_e.lin.weight, create_graph=True)
+
+
+def test_writes_without_a_version_and_exchanged_modules_are_seen():
+    replay = Replay(spied(), AT_ONCE)
+    model = replay.model
+    assert_same(replay, molecules())
+    for parameter in model.parameters():
+        parameter.data.mul_(1.01)
+    assert_same(replay, molecules())
+    for _ in range(2):  # the second one may get the memory that the first one has left
+        for parameter in model.parameters():
+            parameter.data = parameter.data * 1.01
+        assert_same(replay, molecules())
+    model.update_es[0].lin_kj = copy.deepcopy(model.update_es[0].lin_ji)
+    assert_same(replay, molecules())
+
+
+def test_hooks_on_the_way_back_are_called():
+    replay, seen = Replay(spied(), AT_ONCE), []
+    replay.energy_and_forces(molecules())
+    hook = replay.model.update_vs[0].register_full_backward_hook(lambda *arguments: seen.append(1))
+    replay.energy_and_forces(molecules())
+    assert seen
+    hook.remove()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *arguments: seen.append(2))
+    replay.energy_and_forces(molecules())
+    hook.remove()
+    assert 2 in seen
+
+
+def test_a_model_without_predictions_or_without_parameters_to_train_is_recorded_later():
+    model = SphereNet(**SMALL).double()  # predicts 0
+    replay = Replay(model, AT_ONCE)
+    replay.energy_and_forces(molecules())
+    assert not replay._recordings
+    with_outputs(model)
+    model.requires_grad_(False)
+    replay.energy_and_forces(molecules())
+    model.requires_grad_(True)
+    replay.energy_and_forces(molecules())
+    assert_same_gradients(replay, molecules())
+    assert sum(recording is not None for recording in replay._recordings.values()) == 1
+
+
+def test_gradients_by_the_cell_in_training_are_the_models():
+    replay = Replay(small_model("SphereNet", cutoff=4.0), AT_ONCE)
+    data = periodic(0)
+    replay.energy_and_forces(data)
+    data.cell.requires_grad_()
+    energy, _ = replay.energy_and_forces(data)
+    assert torch.autograd.grad(energy.sum(), data.cell)[0].any()
 
 
 def test_copies_and_pickles_record_for_themselves():
