@@ -17,6 +17,9 @@ using Numbers = std::vector<int64_t>;
 
 constexpr int64_t kTileRows = 96;  // at most, twice with sums: what the layers hand on stays in the cache
 constexpr int64_t kFewRows = 24;   // at least, so that few rows are shared among threads
+// Multiply-adds, a few tenths of a millisecond, that one thread does alone: another one would save less than waiting
+// for it costs on a machine that has other work.
+constexpr int64_t kLittleWork = 20'000'000;
 constexpr int64_t kParts = 16;     // at most, where there are sums over rows
 constexpr int64_t kPartRows = 96;  // at least: every part has its own sums
 
@@ -155,7 +158,9 @@ struct Plan {
   void run(Pass pass) {
     call.steps = steps.data();
     call.values = values.data();
-    torch::stable::parallel_for(0, parts(), 1,
+    int64_t work = 0;
+    for (const Tensor& weight : layers.weights) work += call.num_rows * weight.numel();
+    torch::stable::parallel_for(0, parts(), work < kLittleWork ? parts() : 1,
                                 [&](int64_t begin, int64_t end) { spherenet::row_chain(call, pass, begin, end); });
   }
 

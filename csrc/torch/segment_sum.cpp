@@ -35,7 +35,7 @@ Tensor segment_sum(Tensor x_, Tensor ptr_, OptionalTensor index_, OptionalTensor
     run_where(
         x,
         [&] {
-          torch::stable::parallel_for(0, N, 16, [&](int64_t begin, int64_t end) {
+          torch::stable::parallel_for(0, N, 64, [&](int64_t begin, int64_t end) {
             spherenet::segment_sum(from, offsets, row, C, to, begin, end);
           });
         },
@@ -75,7 +75,7 @@ Tensor gather(Tensor x_, Tensor index_, Tensor ptr, OptionalTensor perm) {
         x,
         [&] {
           torch::stable::parallel_for(
-              0, E, 64, [&](int64_t begin, int64_t end) { spherenet::gather(from, row, C, to, begin, end); });
+              0, E, 1024, [&](int64_t begin, int64_t end) { spherenet::gather(from, row, C, to, begin, end); });
         },
         [&](auto stream) { cuda::gather(from, row, E, C, to, stream); });
   });

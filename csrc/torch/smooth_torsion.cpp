@@ -60,7 +60,7 @@ void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass 
   run_where(
       in.direction,
       [&] {
-        torch::stable::parallel_for(0, in.graph.tiles.num_nodes, 4, [&](int64_t begin, int64_t end) {
+        torch::stable::parallel_for(0, in.graph.tiles.num_nodes, 16, [&](int64_t begin, int64_t end) {
           spherenet::smooth_torsion(call, pass, begin, end);
         });
         // What belongs to no tile: rows past the last edge, columns past the last triplet.
