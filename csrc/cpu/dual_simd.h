@@ -39,19 +39,14 @@ struct Numbers {
   }
   // The first `count` lanes from an array and its tangent (null: 0), and 0 in the others.
   static SN_HD void load(S& to, const T* value, const T* tangent, int count) {
-    const auto part = [&](V& lanes, const T* from) {
-      lanes = V{};
-      if (from && count == kLanes<T>) {
-        std::memcpy(&lanes, from, sizeof(V));
-      } else if (from) {
-        std::memcpy(&lanes, from, sizeof(T) * count);
-      }
+    const auto part = [&](const T* from) {
+      return count == kLanes<T> ? Stretch<T, true>{0, count}.load_or_zero(from)
+                                : Stretch<T, false>{0, count}.load_or_zero(from);
     };
     if constexpr (kDual) {
-      part(to.value, value);
-      part(to.tangent, tangent);
+      to = {part(value), part(tangent)};
     } else {
-      part(to, value);
+      to = part(value);
     }
   }
   template <class Vector>

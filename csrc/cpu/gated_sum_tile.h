@@ -24,7 +24,7 @@ struct FilterScratch {
   typename Num::S* lanes;       // [out blocks, 8 groups]         a or t of the pairs (q, e), lanes over e
   typename Num::S8* grad_rows;  // [rows, groups]            cotangents of the same
   typename Num::S* grad_lanes;  // [out blocks, 8 groups]
-  typename Num::S8* grad_filters;  // [out padded, groups]      grad_lanes with lanes over basis channels
+  typename Num::S8* grad_filters;  // [out blocks and kPairs, groups]   grad_lanes with lanes over basis channels
   typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
   typename Num::V8* grad_weight;   // [K, rows, groups]       summed over the chunk of tiles
   typename Num::V* grad_up;        // [channel blocks, 8 groups]
@@ -61,6 +61,7 @@ class GatedSumTile {
   S* y_;                        // [out blocks, H]
   N* neighbor_;                 // [3, in]       unit vectors from j
   S* x_;                        // [channel blocks]  of the current q
+  N* radial_;                   // [L, K]  of the current q
   V* out_;                      // [out, channel blocks]
   V* grad_out_;                 // [out, channel blocks]
   T* grad_neighbor_;            // [3, in]
@@ -113,6 +114,7 @@ class GatedSumTile {
       y_ = memory.take<S>(blocks * kMaxHarmonics);
       neighbor_ = memory.take<N>(3 * most.in);
       x_ = memory.take<S>(weights_.blocks);
+      radial_ = memory.take<N>(int64_t(shape_.num_spherical) * shape_.num_radial);
       out_ = memory.take<V>(most.out * weights_.blocks);
       grad_out_ = memory.take<V>(most.out * weights_.blocks);
       grad_neighbor_ = memory.take<T>(3 * most.in);
@@ -154,10 +156,10 @@ class GatedSumTile {
 
   // rows[r] = sum over n of weight[r, n] R[q, o(r), n]. Past the end of a run there are the rows of the next one, which
   // are written after it.
-  void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, const N* radial) {
+  void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s) {
     const int K = shape_.num_radial, C = groups(w);
     for (int run = 0; run < w.num_runs; ++run) {
-      const N* of_run = radial + w.runs[run].order * K;
+      const N* radial = radial_ + w.runs[run].order * K;
       for (int i = w.runs[run].first * C; i < (w.runs[run].first + w.runs[run].count) * C; i += kSums * kRowsOf) {
         Rows sum[kSums] = {};
         const S8* weight = w.weight + i;
@@ -165,7 +167,7 @@ class GatedSumTile {
           for (int k = 0; k < kSums; ++k) {
             Rows rows;
             std::memcpy(static_cast<void*>(&rows), weight + k * kRowsOf, sizeof(Rows));
-            sum[k] += rows * of_run[n];
+            sum[k] += rows * radial[n];
           }
         std::memcpy(static_cast<void*>(s.rows + i), sum, sizeof(sum));
       }
@@ -182,10 +184,9 @@ class GatedSumTile {
     if (!weights_.angle.size) return;
 
     const int lk = shape_.num_spherical * shape_.num_radial;
-    N radial[kMaxSpherical * kMaxRadial];
-    for (int i = 0; i < lk; ++i) radial[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
-    make_rows(weights_.angle, angle_, radial);
-    if (kTorsion) make_rows(weights_.torsion, torsion_, radial);
+    for (int i = 0; i < lk; ++i) radial_[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
+    make_rows(weights_.angle, angle_);
+    if (kTorsion) make_rows(weights_.torsion, torsion_);
     for (int64_t b = 0; b < out_blocks_; ++b) {
       S* y = y_ + b * kMaxHarmonics;
       const SphericalPoint<S> point = find_point(q, b);

@@ -19,7 +19,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   using Base::angle_, Base::torsion_, Base::weights_, Base::shape_, Base::call_, Base::num_in_, Base::num_out_,
       Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
       Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_,
-      Base::axis_;
+      Base::axis_, Base::radial_;
   using Expansion = typename Base::Expansion;
   static constexpr int W = Base::W, kPairs = Base::kPairs;
   static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
@@ -55,11 +55,9 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       const int64_t edge = first_in_ + q;
       const int lk = shape_.num_spherical * shape_.num_radial;
       for (int i = 0; i < lk; ++i) grad_radial_[i] = V8{};
-      N radial[kMaxSpherical * kMaxRadial];
-      for (int i = 0; i < lk; ++i) radial[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
       filter_gradients_of_channels();
-      filter_gradients(weights_.angle, angle_, true, radial);
-      if (kTorsion) filter_gradients(weights_.torsion, torsion_, false, radial);
+      filter_gradients(weights_.angle, angle_, true);
+      if (kTorsion) filter_gradients(weights_.torsion, torsion_, false);
       if (!geometry_) continue;
       for (int i = 0; i < lk; ++i) {
         T sum = 0;
@@ -150,7 +148,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   }
 
   // From grad_filters to the gradients of this filter's weight and of the radial functions.
-  void filter_gradients(const Filter& w, Scratch& s, bool zonal, const N* radial) {
+  void filter_gradients(const Filter& w, Scratch& s, bool zonal) {
     const int K = shape_.num_radial, C = this->groups(w);
     for (int group = 0; group < C; ++group)
       for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, group, zonal, first);
@@ -158,7 +156,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       const int64_t first = w.runs[run].first * C;
       const int count = w.runs[run].count * C, at = w.runs[run].order * K;
       const S8* grads = s.grad_rows + first;
-      if (weights_wanted_) add_weight_gradients(s.grad_weight + first, w.row_size(), grads, radial + at, count);
+      if (weights_wanted_) add_weight_gradients(s.grad_weight + first, w.row_size(), grads, radial_ + at, count);
       if (geometry_) add_radial_gradients(grad_radial_ + at, w.weight + first, w.row_size(), grads, count);
     }
   }

@@ -17,11 +17,11 @@ using Numbers = std::vector<int64_t>;
 
 constexpr int64_t kTileRows = 96;  // at most, twice with sums: what the layers hand on stays in the cache
 constexpr int64_t kFewRows = 24;   // at least, so that few rows are shared among threads
+constexpr int64_t kParts = 16;     // at most, where there are sums over rows
+constexpr int64_t kPartRows = 96;  // at least: every part has its own sums
 // Multiply-adds, a few tenths of a millisecond, that one thread does alone: another one would save less than waiting
 // for it costs on a machine that has other work.
 constexpr int64_t kLittleWork = 20'000'000;
-constexpr int64_t kParts = 16;     // at most, where there are sums over rows
-constexpr int64_t kPartRows = 96;  // at least: every part has its own sums
 
 Tensors dense(const Tensors& list) {
   Tensors out;

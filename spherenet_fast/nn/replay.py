@@ -75,12 +75,13 @@ class Replay:
 
     def _applies(self, data: Any, method: str) -> bool:
         model, weight = self.model, self.model.parameter_like()
+        if not weight.is_cpu:
+            return False
         if self._watched is None or self._watched.changed():
             self.forget()
             self._watched = _Watched(model)
         return (
-            weight.is_cpu
-            and model.training not in self._failed
+            model.training not in self._failed
             and not (model.training and (not torch.is_grad_enabled() or _by_positions(data)))
             and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
             and not torch._C._len_torch_dispatch_stack()

@@ -72,7 +72,8 @@ def test_gradients_of_stress():
     replay = Replay(small_model("SphereNet", cutoff=4.0), AT_ONCE)
     for seed in range(3):
         assert_same_gradients(replay, periodic(seed), "energy_forces_stress")
-    assert list(replay._recordings.values()) != [None]
+    (recording,) = replay._recordings.values()
+    assert recording is not None
 
 
 def test_frozen_parameters_have_no_gradient():
@@ -93,9 +94,13 @@ def test_a_loss_of_energies_alone_and_one_on_top_of_another():
     found = gradients(replay.model, [replay.energy_and_forces(molecules())[0]])
     for a, b in zip(found, expected, strict=True):
         assert (a is None and not b.any()) or (b is None and not a.any()) or torch.allclose(a, b, atol=1e-14)
-    energy, _ = replay.energy_and_forces(molecules())  # adds to what there is
+    energy, _ = replay.energy_and_forces(molecules())
+    weight = replay.model.init_e.lin.weight
+    replay.model.zero_grad()
     energy.sum().backward(retain_graph=True)
+    once = weight.grad.clone()
     energy.sum().backward()
+    assert once.any() and torch.equal(weight.grad, 2 * once)
 
 
 def test_weights_changed_before_the_backward_pass_are_an_error():
@@ -232,7 +237,7 @@ def test_random_numbers_are_drawn_anew():
     replay.model.eval()  # where it draws none
     for seed in range(2):
         assert_same(replay, molecules(seed=seed))
-    assert None not in replay._recordings.values() or len(replay._recordings) == 2
+    assert [recording is None for recording in replay._recordings.values()] == [True, False]
 
 
 def test_buffers_that_change_are_changed_once_a_call():
