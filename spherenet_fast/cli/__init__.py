@@ -1,0 +1,36 @@
+"""The command ``spherenet-fast``: one file for each of its commands, which import what they need when they run."""
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .._freed_memory import keep_freed_memory
+from .evaluate import evaluate
+from .pictures import filters, geometry
+from .predict import predict
+from .train import train
+
+app = typer.Typer(
+    help="SphereNet: train on molecules, evaluate, predict, draw.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+
+
+def _print_version(wanted: bool):
+    if wanted:
+        print(f"spherenet_fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+):
+    keep_freed_memory()
+
+
+for command in (train, evaluate, predict, filters, geometry):
+    app.command()(command)

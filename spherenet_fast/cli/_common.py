@@ -1,0 +1,47 @@
+"""What the commands share: options, errors in one line, reading a checkpoint."""
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+KEYS = typer.Option(
+    metavar="NAME=LABEL,...", help="Names of labels in the data, as energy=REF_energy,forces=REF_forces."
+)
+Checkpoint = Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")]
+Structures = Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+Unit = Annotated[str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
+
+# Exit codes: 2 the input is wrong or a file cannot be read or written (the message says what); 130 stopped by Ctrl-C,
+# 143 by SIGTERM, 128 + its number by another signal, as shells have it.
+
+
+@contextmanager
+def errors_in_one_line():
+    """Wrong input ends the command with one line and exit code 2, and so does a file that cannot be read or written.
+
+    Anything else is a bug and keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            raise  # whoever read standard output has left, which is no error
+        text = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def loaded(checkpoint: Path, device: str, unit: str | None):
+    """The potential in a checkpoint, with the unit of its energy where the user states it."""
+    from .._devices import usable_device
+    from ..training.potential import Potential
+
+    potential = Potential.load(checkpoint, usable_device(device, "--device"))
+    if unit is not None:
+        potential.state_unit(unit)
+    return potential

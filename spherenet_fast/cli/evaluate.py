@@ -1,0 +1,55 @@
+"""spherenet-fast evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._common import KEYS, Checkpoint, Device, Unit, errors_in_one_line, loaded
+
+
+def units_of(given: list[str] | None) -> dict[str, str]:
+    """["energy=eV", ...] as {"energy": "eV"}; ValueError for anything else."""
+    pairs = [text.partition("=") for text in given or []]
+    for name, equals, unit in pairs:
+        if not (name and equals and unit):
+            raise ValueError(f"--file-units: expected NAME=UNIT, as energy=kcal/mol, got {name + equals + unit!r}")
+    return {name: unit for name, _, unit in pairs}
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[str | None, typer.Option(help="Data to use.", show_default="those of the training run")] = None,
+    file_units: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=UNIT", help="Unit in --data of a target, or of length or forces: energy=kcal/mol."),
+    ] = None,
+    split: Annotated[Path | None, typer.Option(help=".npz file with index arrays train, val, test.")] = None,
+    part: Annotated[str, typer.Option(help="test, val, train or all.")] = "test",
+    keys: Annotated[list[str] | None, KEYS] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 32,
+    device: Device = "cpu",
+    unit: Unit = None,
+):
+    """Print the errors of a trained model.
+
+    Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
+    """
+    from ..data.labels import parse_keys
+    from ..training.evaluation import evaluation_data
+    from ..training.metrics import error_table, evaluate, print_unseen_elements, spreads, standardized
+
+    with errors_in_one_line():
+        potential = loaded(checkpoint, device, unit)
+        molecules, indices = evaluation_data(
+            potential, data, split, part, file_units=units_of(file_units), keys=parse_keys(keys), run=checkpoint.parent
+        )
+        if data is not None:  # else the run's own config decided what to test on
+            potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
+        errors = evaluate(potential, molecules, indices, batch_size)
+        print(f"{len(indices)} molecules")
+        print(error_table(potential, errors))
+        print_unseen_elements(potential, molecules, indices)
+        if len(potential.names) > 1:
+            ratio, log_ratio = standardized(errors.mae, spreads(molecules, indices))
+            print(f"std. MAE {100 * ratio:.3f} %  logMAE {log_ratio:.3f}")

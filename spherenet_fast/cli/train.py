@@ -1,0 +1,46 @@
+"""spherenet-fast train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._common import KEYS, errors_in_one_line
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, slabs, paper_md17:toluene, ...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results.", show_default="runs/<config's name>")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
+    ] = None,
+    keys: Annotated[list[str] | None, KEYS] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the folder; its own config.yaml will do as CONFIG.")
+    ] = False,
+):
+    """Train a model; Ctrl-C saves (so do SIGTERM and SIGUSR1), and --resume continues to the same result."""
+    from ..data.labels import parse_keys
+    from ..training import load_config
+    from ..training.callbacks.signals import Interrupted
+    from ..training.config.files import run_name
+    from ..training.run import train_to_the_end
+
+    with errors_in_one_line():
+        named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
+        settings = load_config(config, [*(set_ or []), *named])
+        of_run = Path(config).parent  # a run is resumed by its own config, too
+        if resume and out is None and Path(config).name == "config.yaml" and (of_run / "split.npz").is_file():
+            out = of_run
+        out = out or Path("runs") / run_name(config)
+        try:
+            results = train_to_the_end(settings, out, resume)
+        except Interrupted as stop:
+            raise typer.Exit(128 + stop.signum) from stop
+        print(f"results in {out}")
+        if results["note"]:
+            print(f"warning: {results['note']}")
