@@ -23,10 +23,10 @@ def config():
     return tiny_config(training__max_steps=STEPS, training__val_every=2, training__log_every=3, data__test=1)
 
 
-def die_at(moment: int) -> None:
-    """SIGKILL at the `moment`-th of: a step, a row of metrics half written, and what is done to files.
+def countdown(moment: int):
+    """A function that makes others die: the process gets SIGKILL at the `moment`-th call of any of them.
 
-    Of a file that is being flushed only a half has arrived.
+    last_deed: what is done before, with the arguments of the call.
     """
     left = [moment]
 
@@ -40,9 +40,20 @@ def die_at(moment: int) -> None:
 
         return counted
 
-    def half_of_the_row(path, line):
-        with open(path, "ab") as file:
-            file.write(line[: len(line) // 2])
+    return before
+
+
+def half_of_the_row(path, line):
+    with open(path, "ab") as file:
+        file.write(line[: len(line) // 2])
+
+
+def die_at(moment: int) -> None:
+    """SIGKILL at the `moment`-th of: a step, a row of metrics half written, and what is done to files.
+
+    Of a file that is being flushed only a half has arrived.
+    """
+    before = countdown(moment)
 
     def half_of_the_file(descriptor):
         with suppress(OSError):  # a folder, or a file that is only read
@@ -54,21 +65,30 @@ def die_at(moment: int) -> None:
     _files.os.replace = before(os.replace)
 
 
-def one_life(out: Path, moment: int) -> int:
-    """How a child ends that trains in `out`, going on where the last one stopped: its wait status."""
+def life(deeds) -> int:
+    """How a child ends that does `deeds`: its wait status."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            die_at(moment)
-            train(config(), out, resume=out.exists())
+            deeds()
             code = 0
         finally:
             os._exit(code)
     return os.waitpid(child, 0)[1]
 
 
+def training_life(out: Path, moment: int) -> int:
+    """Of a child that trains in `out`, going on where the last one stopped."""
+
+    def deeds():
+        die_at(moment)
+        train(config(), out, resume=out.exists())
+
+    return life(deeds)
+
+
 if __name__ == "__main__":
-    statuses = [one_life(Path(sys.argv[1]), int(moment)) for moment in sys.argv[2:]]
+    statuses = [training_life(Path(sys.argv[1]), int(moment)) for moment in sys.argv[2:]]
     assert set(statuses) <= {0, signal.SIGKILL}, statuses
     print(statuses.count(0))

@@ -7,13 +7,15 @@ import typer
 from .. import __version__
 from .._freed_memory import keep_freed_memory
 from .evaluate import evaluate
+from .md import md
 from .pictures import filters, geometry
 from .predict import predict
+from .relax import relax
 from .train import train
 
 app = typer.Typer(
-    help="SphereNet: train on molecules, evaluate, predict, draw.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
+    help="SphereNet: train on molecules, evaluate, predict, relax, move, draw.", no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 
 
@@ -32,5 +34,5 @@ def main(
     keep_freed_memory()
 
 
-for command in (train, evaluate, predict, filters, geometry):
+for command in (train, evaluate, predict, relax, md, filters, geometry):
     app.command()(command)

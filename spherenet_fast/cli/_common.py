@@ -14,10 +14,12 @@ Checkpoint = Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a ru
 Structures = Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 Unit = Annotated[str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64, to compute in.", show_default="the checkpoint's")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 # Exit codes: 2 the input is wrong or a file cannot be read or written (the message says what); 130 stopped by Ctrl-C,
-# 143 by SIGTERM, 128 + its number by another signal, as shells have it.
+# 143 by SIGTERM, 128 + its number by another signal, as shells have it; NOT_CONVERGED a relaxation did not converge.
+NOT_CONVERGED = 3
 
 
 @contextmanager
@@ -36,12 +38,18 @@ def errors_in_one_line():
         raise typer.Exit(2) from error
 
 
-def loaded(checkpoint: Path, device: str, unit: str | None):
+def loaded(checkpoint: Path, device: str, unit: str | None, dtype: str | None = None):
     """The potential in a checkpoint, with the unit of its energy where the user states it."""
+    if dtype not in (None, "float32", "float64"):
+        raise ValueError(f"--dtype: expected float32 or float64, got {dtype!r}")
+    import torch
+
     from .._devices import usable_device
     from ..training.potential import Potential
 
     potential = Potential.load(checkpoint, usable_device(device, "--device"))
     if unit is not None:
         potential.state_unit(unit)
+    if dtype is not None:
+        potential.model.to(getattr(torch, dtype))  # not the energies of atoms, which are float64 in any case
     return potential

@@ -1,0 +1,72 @@
+"""ASE's integrators: made from the settings, and their numbers saved and put back."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.langevin import Langevin
+from ase.md.md import MolecularDynamics
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
+from ase.md.velocitydistribution import Stationary, ZeroRotation, force_temperature
+from ase.md.verlet import VelocityVerlet
+
+from .settings import Settings
+
+# Time constants of npt in timesteps, as ASE recommends them.
+THERMOSTAT, BAROSTAT = 100, 1000
+
+
+def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
+    """Velocities of Maxwell and Boltzmann, scaled to `temperature` (K, of 3 N degrees of freedom less constraints).
+
+    Neither the whole moves, nor, if it does not repeat, does it rotate.
+    """
+    masses = atoms.get_masses()[:, None]
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * max(temperature, 1e-3) * units.kB))
+    if len(atoms) > 1 and not atoms.constraints:
+        Stationary(atoms)
+        if not atoms.pbc.any():
+            ZeroRotation(atoms)
+    if atoms.get_kinetic_energy() > 0:
+        force_temperature(atoms, temperature)
+
+
+def make_integrator(atoms: Atoms, settings: Settings, rng: np.random.Generator) -> MolecularDynamics:
+    """What moves `atoms` by a step. rng: of the random forces."""
+    timestep = settings.timestep * units.fs
+    if settings.ensemble == "nve":
+        return VelocityVerlet(atoms, timestep)
+    if settings.ensemble == "langevin":
+        # ASE's default holds the center of mass, which is no canonical ensemble, and is going to be removed.
+        free = {"fixcm": False} if "fixcm" in inspect.signature(Langevin).parameters else {}
+        friction = settings.friction / units.fs
+        return Langevin(atoms, timestep, temperature_K=settings.temperature, friction=friction, rng=rng, **free)
+    kind = MTKNPT if settings.flexible else IsotropicMTKNPT
+    return kind(
+        atoms, timestep, temperature_K=settings.temperature, pressure_au=settings.pressure * units.GPa,
+        tdamp=THERMOSTAT * timestep, pdamp=BAROSTAT * timestep,
+    )  # fmt: skip
+
+
+def numbers_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
+    """All numbers of an integrator, those of its thermostat and barostat included, by name."""
+    found = {}
+    for prefix, owner in _owners(integrator).items():
+        for name, value in vars(owner).items():
+            if isinstance(value, float | np.ndarray):
+                found[prefix + name] = np.array(value)
+    return found
+
+
+def put_numbers(integrator: MolecularDynamics, numbers: dict[str, np.ndarray]) -> None:
+    """Make the integrator the one that `numbers_of` has described."""
+    owners = _owners(integrator)
+    for key, value in numbers.items():
+        prefix, _, name = key.rpartition(".")
+        setattr(owners[f"{prefix}." if prefix else ""], name, value.item() if value.ndim == 0 else value)
+
+
+def _owners(integrator: MolecularDynamics) -> dict[str, Any]:
+    parts = {f"{name}.": part for name, part in vars(integrator).items() if type(part).__module__.startswith("ase.md")}
+    return {"": integrator, **parts}

@@ -1,0 +1,106 @@
+"""Files that grow: a trajectory and a log, whole at any moment, and cut back to where a saved state knows them."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io.trajectory import TrajectoryWriter
+
+from .._files import append_line, sync, write_file
+
+HEAD = 48  # bytes of a .traj before its first frame: kind, version, number of frames, where their places are listed
+
+
+class Trajectory:
+    """An ASE trajectory (.traj): frames in full precision with energy, forces, velocities and cell.
+
+    A frame counts from the moment when all of it is in the file, so that a process may be killed within it.
+
+    Args:
+        path: of a trajectory that is there, to which frames are added; see `begin`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._writer = TrajectoryWriter(self.path, "a")
+
+    @classmethod
+    def begin(cls, path: Path, atoms: Atoms) -> "Trajectory":
+        """One whose first frame is `atoms`; the file is replaced, or whole when it appears."""
+        first = io.BytesIO()
+        TrajectoryWriter(first, "w").write(atoms)
+        write_file(path, first.getvalue())
+        return cls(path)
+
+    def write(self, atoms: Atoms) -> None:
+        """Add a frame. Raises OSError."""
+        self._writer.write(atoms)
+
+    def place(self) -> dict:
+        """What `cut` needs to come back here; all frames are on the disk then."""
+        sync(self.path)
+        with open(self.path, "rb") as file:
+            head = file.read(HEAD)
+        return {"head": head.hex(), "size": self.path.stat().st_size}
+
+    @staticmethod
+    def cut(path: Path, place: dict) -> None:
+        """Drop the frames after `place`. Raises ValueError if the file is shorter, OSError."""
+        _check_size(path, place["size"])
+        with open(path, "r+b") as file:
+            file.write(bytes.fromhex(place["head"]))  # the frames are gone before their bytes are
+            file.flush()
+            file.truncate(place["size"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Log:
+    """A CSV of numbers, written row by row, each as short as gives the same number back.
+
+    Args:
+        path: of a log that is there; see `begin`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    @classmethod
+    def begin(cls, path: Path, columns) -> "Log":
+        write_file(path, (",".join(columns) + "\n").encode())
+        return cls(path)
+
+    def write(self, row) -> None:
+        """Add a row. Raises OSError."""
+        append_line(self.path, (",".join(repr(x) for x in row) + "\n").encode())
+
+    def place(self) -> dict:
+        sync(self.path)
+        return {"size": self.path.stat().st_size}
+
+    @staticmethod
+    def cut(path: Path, place: dict) -> None:
+        _check_size(path, place["size"])
+        os.truncate(path, place["size"])
+
+
+def read_log(path) -> dict[str, np.ndarray]:
+    """The columns of a log, without a last row that was cut off. Raises ValueError for what is no number."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(line for line in file.read().splitlines(keepends=True) if line.endswith("\n")))
+    try:
+        values = np.array([[float(cell) for cell in row] for row in rows[1:]]).reshape(-1, len(rows[0]))
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path}: expected rows of as many numbers as columns, got others ({error})") from error
+    return dict(zip(rows[0], values.T, strict=True))
+
+
+def _check_size(path: Path, size: int) -> None:
+    came = path.stat().st_size if path.is_file() else None
+    if came is None or came < size:
+        got = "none" if came is None else f"{came}"
+        raise ValueError(f"{path}: expected at least the {size} bytes that belong to the saved state, got {got}")

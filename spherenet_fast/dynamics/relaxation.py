@@ -1,0 +1,146 @@
+"""Relaxations: structures, and their cells if wanted, to where nothing pulls on them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS, FIRE, LBFGS
+
+from .._files import check_output
+from ..calculators.ase import SphereNetCalculator
+from ..data.formats.ase_files import from_atoms
+from ..training.callbacks.signals import Interrupted, StopSignals
+from ..training.potential import Potential
+from ..training.predict import write_structures
+from .records import Trajectory
+from .settings import has_volume
+from .structures import bare
+from .watching import CheckedCalculator, Good, Neighborhoods, NotPhysical
+
+OPTIMIZERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
+
+
+class Relaxed(NamedTuple):
+    """The end of one relaxation. energy: eV. fmax: the largest force on an atom or a vector of the cell, eV/Å."""
+
+    converged: bool
+    steps: int
+    energy: float
+    fmax: float
+
+
+def relax(
+    potential: Potential,
+    structures: list[Atoms],
+    out,
+    optimizer: str = "bfgs",
+    fmax: float = 0.01,
+    steps: int = 500,
+    cell: bool = False,
+    overwrite: bool = False,
+    report=lambda number, relaxed: None,
+) -> list[Relaxed]:
+    """Relax structures one after another and write them to `out`, extended XYZ; the way there is beside it, a .traj.
+
+    Args:
+        potential: of an energy whose unit is known.
+        optimizer: "bfgs", "lbfgs" or "fire".
+        fmax: eV/Å, of a relaxed structure. steps: at most.
+        cell: relax the cells, too, by ASE's FrechetCellFilter.
+        overwrite: replace files that are there.
+        report: called with the number of a structure and what became of it.
+
+    Raises:
+        ValueError: the input is wrong; nothing is written.
+        OSError: a file cannot be written.
+        NotPhysical: energies or forces are not finite, or an atom has flown apart; Interrupted: a signal came. What was
+            done is written, and of the structure at hand the last good frame.
+    """
+    out, way = Path(out), Path(out).with_suffix(".traj")
+    _check(potential, structures, out, way, optimizer, cell, overwrite)
+    results: list[Relaxed] = []
+    frames: list[Atoms] = []
+    trajectory = None
+    try:
+        with StopSignals() as signals:
+            for number, structure in enumerate(structures):
+                atoms = bare(structure)
+                atoms.set_momenta(None)
+                atoms.calc = CheckedCalculator(SphereNetCalculator(potential), stress=cell)
+                atoms.info = {"structure": number, "step": 0}
+                neighborhoods = Neighborhoods(atoms, potential.model.cutoff)
+                try:
+                    atoms.get_forces()
+                    if trajectory is None:
+                        trajectory = Trajectory.begin(way, atoms)
+                    else:
+                        trajectory.write(atoms)
+                    moved = FrechetCellFilter(atoms) if cell else atoms
+                    dynamics = OPTIMIZERS[optimizer](moved, logfile=None)
+                    relaxed = _run(dynamics, moved, atoms, fmax, steps, trajectory, neighborhoods, signals)
+                except NotPhysical as error:
+                    if trajectory is not None and atoms.info["step"] is not None:
+                        frames.append(_frame(atoms, False))
+                    raise NotPhysical(f"structure {number}: {error}") from error
+                results.append(relaxed)
+                frames.append(_frame(atoms, relaxed.converged))
+                report(number, relaxed)
+                if signals.received is not None:
+                    raise Interrupted(signals.received, saved=True)
+    finally:
+        if trajectory is not None:
+            trajectory.close()
+        if frames:
+            write_structures(out, frames)
+    return results
+
+
+def _run(dynamics, moved, atoms: Atoms, fmax, steps, trajectory, neighborhoods, signals) -> Relaxed:
+    """Raises NotPhysical, with the atoms back at the last good frame."""
+    good = Good.of(atoms)
+    try:
+        for converged in dynamics.irun(fmax=fmax, steps=steps):
+            if dynamics.nsteps > atoms.info["step"]:
+                neighborhoods.check(atoms)
+                good = Good.of(atoms)
+                atoms.info["step"] = dynamics.nsteps
+                trajectory.write(atoms)
+            largest = float(np.linalg.norm(moved.get_forces(), axis=1).max())
+            relaxed = Relaxed(bool(converged), dynamics.nsteps, float(atoms.get_potential_energy()), largest)
+            if signals.received is not None:
+                break
+    except (ValueError, ArithmeticError) as error:
+        good.put(atoms)
+        raise NotPhysical(f"step {atoms.info['step'] + 1}: {error}; the frame before is written") from error
+    return relaxed
+
+
+def _frame(atoms: Atoms, converged: bool) -> Atoms:
+    """A copy with its results, and what is to be said of it."""
+    frame = atoms.copy()
+    frame.info = atoms.info | {"converged": converged}
+    frame.calc = SinglePointCalculator(frame, **atoms.calc.results)
+    return frame
+
+
+def _check(potential, structures, out: Path, way: Path, optimizer: str, cell: bool, overwrite: bool) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"--optimizer: expected {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    if out == way:
+        raise ValueError(f"--out: expected a name that does not end in .traj, as the trajectory's does, got {out.name}")
+    for path in (out, way):
+        check_output(path, overwrite)
+    molecules = from_atoms(structures, labels=False)
+    for number, atoms in enumerate(structures):
+        try:
+            potential.check_elements(molecules[number].z)
+        except ValueError as error:
+            raise ValueError(f"structure {number}: {error}") from error
+        if cell and not has_volume(atoms):
+            raise ValueError(
+                f"--cell: expected structures that repeat in three directions, got pbc {atoms.pbc.tolist()} and cell "
+                f"{atoms.cell.tolist()} in structure {number}"
+            )

@@ -1,0 +1,51 @@
+"""Runs of dynamics that end by SIGKILL anywhere."""
+
+import os
+import subprocess
+import sys
+
+import ase.io
+import killed_dynamics
+import numpy as np
+import pytest
+
+from spherenet_fast.dynamics.md import FILES, LOG, STATE, TRAJECTORY
+from spherenet_fast.dynamics.state import load_state
+
+KILLS = 8
+
+
+def test_runs_that_are_killed_end_like_one_that_is_not(tmp_path, checkpoint):
+    # A life begins with up to six such moments, and every step has about three.
+    moments = np.random.default_rng(0).integers(1, 25, KILLS)
+    command = [sys.executable, killed_dynamics.__file__, tmp_path, *moments, 10**9]
+    child = subprocess.run(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert child.returncode == 0, child.stderr.decode()[-2000:]
+    assert int(child.stdout) == len(killed_dynamics.ENSEMBLES), "some lives were too short to be killed"
+    for ensemble in killed_dynamics.ENSEMBLES:
+        same_end(tmp_path / f"{ensemble}-whole", tmp_path / ensemble)
+
+
+def same_end(one, two):
+    """Whether two runs ended with the same bits and have left the same files."""
+    a, b = load_state(one / STATE), load_state(two / STATE)
+    assert a.step == b.step == killed_dynamics.STEPS and a.rng == b.rng and a.arrays.keys() == b.arrays.keys()
+    assert [name for name in a.arrays if not np.array_equal(a.arrays[name], b.arrays[name])] == []
+    assert (one / LOG).read_bytes() == (two / LOG).read_bytes()
+    frames = [ase.io.read(folder / TRAJECTORY, ":") for folder in (one, two)]
+    assert len(frames[0]) == len(frames[1]) == 11
+    for left, right in zip(*frames, strict=True):
+        assert left == right and left.info == right.info
+        assert np.array_equal(left.get_momenta(), right.get_momenta())
+        assert np.array_equal(left.get_forces(), right.get_forces())
+    assert sorted(os.listdir(one)) == sorted(os.listdir(two)) == sorted(FILES)
+    assert np.ptp(np.linalg.norm(frames[0][-1].positions - frames[0][0].positions, axis=1)) > 0
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no archive"])
+def test_a_damaged_state_is_named(tmp_path, damage):
+    path = tmp_path / STATE
+    np.savez(path, others=np.zeros(3, dtype=np.uint8))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"state.npz: expected the saved state of a run, got another or damaged file"):
+        load_state(path)
