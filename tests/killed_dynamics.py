@@ -1,7 +1,8 @@
 """Runs dynamics in child processes that are killed at chosen moments: `python killed_dynamics.py FOLDER MOMENT ...`.
 
-FOLDER holds potential.ckpt. Of every ensemble there is a run in FOLDER/<ensemble>, killed at each moment in turn, and one
-in FOLDER/<ensemble>-whole that is not. Prints how many lives ended by themselves.
+What the children use is imported here, once. FOLDER holds potential.ckpt. Of every ensemble there is a run in
+FOLDER/<ensemble>, killed at each moment in turn, and one in FOLDER/<ensemble>-whole that is not. Prints how many lives
+ended by themselves.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import ase.io
 import ase.io.ulm
-import matplotlib.backends.backend_agg  # noqa: F401: once for all children
+import matplotlib.backends.backend_agg  # noqa: F401
 from ase.build import molecule
 from killed_runs import countdown, half_of_the_row, life
 
@@ -24,7 +25,7 @@ ENSEMBLES = ("nve", "langevin", "npt")
 
 
 def die_at(moment: int) -> None:
-    """SIGKILL at the `moment`-th of: a step that is done, a row half written, a frame half written, a file's renaming."""
+    """SIGKILL at the `moment`-th of: a step that is done, half a row, half a frame, a file that gets its name."""
     before = countdown(moment)
     md.check_temperature = before(md.check_temperature)
     records.append_line = before(records.append_line, half_of_the_row)

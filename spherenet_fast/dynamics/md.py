@@ -210,7 +210,7 @@ def _digests(potential: Potential, atoms: Atoms) -> dict:
         structure.update(np.asarray(array, dtype="<f8").tobytes())
     structure.update(repr([constraint.todict() for constraint in atoms.constraints]).encode())
     dtype = str(next(potential.parameters()).dtype).removeprefix("torch.")
-    return {"checkpoint": potential.state()["digest"], "dtype": dtype, "structure": structure.hexdigest()}
+    return {"dtype": dtype, "checkpoint": potential.state()["digest"], "structure": structure.hexdigest()}
 
 
 def _state_to_resume(out: Path, identity: dict) -> State | None:

@@ -1,5 +1,7 @@
 """Relaxations: structures, and their cells if wanted, to where nothing pulls on them."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +43,7 @@ def relax(
     steps: int = 500,
     cell: bool = False,
     overwrite: bool = False,
-    report=lambda number, relaxed: None,
+    report: Callable[[int, Relaxed], None] | None = None,
 ) -> list[Relaxed]:
     """Relax structures one after another and write them to `out`, extended XYZ; the way there is beside it, a .traj.
 
@@ -60,7 +62,7 @@ def relax(
             done is written, and of the structure at hand the last good frame.
     """
     out, way = Path(out), Path(out).with_suffix(".traj")
-    _check(potential, structures, out, way, optimizer, cell, overwrite)
+    _check(potential, structures, out, way, optimizer, fmax, cell, overwrite)
     results: list[Relaxed] = []
     frames: list[Atoms] = []
     trajectory = None
@@ -87,7 +89,8 @@ def relax(
                     raise NotPhysical(f"structure {number}: {error}") from error
                 results.append(relaxed)
                 frames.append(_frame(atoms, relaxed.converged))
-                report(number, relaxed)
+                if report is not None:
+                    report(number, relaxed)
                 if signals.received is not None:
                     raise Interrupted(signals.received, saved=True)
     finally:
@@ -126,9 +129,11 @@ def _frame(atoms: Atoms, converged: bool) -> Atoms:
     return frame
 
 
-def _check(potential, structures, out: Path, way: Path, optimizer: str, cell: bool, overwrite: bool) -> None:
+def _check(potential, structures, out: Path, way: Path, optimizer: str, fmax, cell: bool, overwrite: bool) -> None:
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"--optimizer: expected {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    if not (math.isfinite(fmax) and fmax > 0):
+        raise ValueError(f"--fmax: expected a number above 0, got {fmax:g}")
     if out == way:
         raise ValueError(f"--out: expected a name that does not end in .traj, as the trajectory's does, got {out.name}")
     for path in (out, way):

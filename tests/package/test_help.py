@@ -30,6 +30,12 @@ def printed(program, folder):
         ("train", ["(runs/<config's name>)"]),
         ("evaluate", ["(those of the training run)", "test", "32", "cpu"]),
         ("predict", ["forces", "32", "cpu"]),
+        ("relax", ["bfgs", "0.01", "500", "(the checkpoint's)", "cpu"]),
+        (
+            "md",
+            ["langevin", "(300)", "0.5", "(1)", "(0.01)", "(0)", "0", "(the only one)", "10", "10", "10"]
+            + ["(the checkpoint's)", "cpu"],
+        ),
         ("filters", ["0", "(six)"]),
         ("geometry", ["(the shortest without hydrogen)", "0", "(1.3 times the bond)"]),
     ],
