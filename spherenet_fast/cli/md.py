@@ -55,8 +55,9 @@ def md(
 
     with errors_in_one_line():
         settings = Settings(
-            ensemble, steps_of(steps, picoseconds, timestep), timestep, temperature, keep_velocities, friction,
-            pressure, flexible, seed, every, log_every, save_every, allow_apart,
+            ensemble=ensemble, steps=steps_of(steps, picoseconds, timestep), timestep=timestep, temperature=temperature,
+            keep_velocities=keep_velocities, friction=friction, pressure=pressure, flexible=flexible, seed=seed,
+            every=every, log_every=log_every, save_every=save_every, allow_apart=allow_apart,
         )  # fmt: skip
         check_folder(out, resume, overwrite)
         atoms = starting_structure(structure, frame)

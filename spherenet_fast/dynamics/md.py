@@ -73,7 +73,10 @@ def run_dynamics(
         integrator = make_integrator(atoms, settings, rng)
         if state is not None:
             state.put(atoms, integrator, rng)
-        atoms.get_forces()  # what is wrong with structure and model shows before the folder is touched
+        try:
+            atoms.get_forces()  # what is wrong with structure and model shows before the folder is touched
+        except NotPhysical as error:
+            raise NotPhysical(f"step {0 if state is None else state.step}: {error}") from error
         out.mkdir(parents=True, exist_ok=True)
         if not lock.take(out):
             raise ValueError(f"--out: expected a folder that no other process writes to, got {out}")
@@ -98,15 +101,16 @@ class _Run:
             for name in FILES[::-1]:
                 (out / name).unlink(missing_ok=True)
             self._stamp()
+            self._newest = 0  # step of the last frame
             self.trajectory = Trajectory.begin(out / TRAJECTORY, atoms)
             self.log = Log.begin(out / LOG, self._columns())
             self.log.write(self._row())
             self.save()
         else:
+            self._newest = state.places["trajectory"]["step"]
             Trajectory.cut(out / TRAJECTORY, state.places["trajectory"])
             Log.cut(out / LOG, state.places["log"])
             self.trajectory, self.log = Trajectory(out / TRAJECTORY), Log(out / LOG)
-        self._written = self.step if self.step % settings.every == 0 else None  # step of the newest frame
         self.progress = Progress(self.step, settings.steps, settings.timestep)
 
     def to_the_end(self, neighborhoods: Neighborhoods | None) -> Ended:
@@ -142,7 +146,7 @@ class _Run:
         return Ended(self.atoms, self.step, self.progress.speed(), slope)
 
     def save(self) -> None:
-        places = {"trajectory": self.trajectory.place(), "log": self.log.place()}
+        places = {"trajectory": self.trajectory.place() | {"step": self._newest}, "log": self.log.place()}
         save_state(self.out / STATE, self.step, self.atoms, self.integrator, self.rng, places, self.identity)
         self._saved = time.monotonic()
 
@@ -156,12 +160,12 @@ class _Run:
             self.log.write(self._row())
         if self.step % self.settings.every == 0:
             self.trajectory.write(self.atoms)
-            self._written = self.step
+            self._newest = self.step
         self.progress.update(self.step, self.atoms.get_total_energy(), self.atoms.get_temperature())
 
     def _finish(self) -> None:
         """The frame at which the run stopped, which no saved state counts, and the picture."""
-        if self._written != self.step:
+        if self._newest != self.step:
             self._stamp()
             self.trajectory.write(self.atoms)
         save(draw_energies(read_log(self.out / LOG), self.conserved), self.out / PICTURE)

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ class Trajectory:
             file.truncate(place["size"])
 
     def close(self) -> None:
-        self._writer.close()
+        """Let go of the file. Not the writer's `close`, which would count a frame that was left unfinished."""
+        with suppress(OSError):  # of such a frame, where the disk is full
+            self._writer.backend.fd.close()
 
 
 class Log:

@@ -76,19 +76,16 @@ def relax(
                 neighborhoods = Neighborhoods(atoms, potential.model.cutoff)
                 try:
                     atoms.get_forces()
-                    if trajectory is None:
-                        trajectory = Trajectory.begin(way, atoms)
-                    else:
-                        trajectory.write(atoms)
+                    trajectory = _begin(way, atoms, trajectory)
                     moved = FrechetCellFilter(atoms) if cell else atoms
                     dynamics = OPTIMIZERS[optimizer](moved, logfile=None)
                     relaxed = _run(dynamics, moved, atoms, fmax, steps, trajectory, neighborhoods, signals)
                 except NotPhysical as error:
-                    if trajectory is not None and atoms.info["step"] is not None:
-                        frames.append(_frame(atoms, False))
+                    if atoms.calc.results:
+                        frames.append(_frame(atoms, structure, False))
                     raise NotPhysical(f"structure {number}: {error}") from error
                 results.append(relaxed)
-                frames.append(_frame(atoms, relaxed.converged))
+                frames.append(_frame(atoms, structure, relaxed.converged))
                 if report is not None:
                     report(number, relaxed)
                 if signals.received is not None:
@@ -99,6 +96,14 @@ def relax(
         if frames:
             write_structures(out, frames)
     return results
+
+
+def _begin(way: Path, atoms: Atoms, trajectory: Trajectory | None) -> Trajectory:
+    """The trajectory with the first frame of one more structure."""
+    if trajectory is None:
+        return Trajectory.begin(way, atoms)
+    trajectory.write(atoms)
+    return trajectory
 
 
 def _run(dynamics, moved, atoms: Atoms, fmax, steps, trajectory, neighborhoods, signals) -> Relaxed:
@@ -121,10 +126,11 @@ def _run(dynamics, moved, atoms: Atoms, fmax, steps, trajectory, neighborhoods, 
     return relaxed
 
 
-def _frame(atoms: Atoms, converged: bool) -> Atoms:
-    """A copy with its results, and what is to be said of it."""
+def _frame(atoms: Atoms, structure: Atoms, converged: bool) -> Atoms:
+    """A copy with its results, what is to be said of it, and the names that `structure`, as it was read, has."""
     frame = atoms.copy()
-    frame.info = atoms.info | {"converged": converged}
+    names = {key: value for key, value in structure.info.items() if isinstance(value, str)}
+    frame.info = names | atoms.info | {"converged": converged}
     frame.calc = SinglePointCalculator(frame, **atoms.calc.results)
     return frame
 

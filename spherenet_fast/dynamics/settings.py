@@ -10,7 +10,7 @@ TEMPERATURE = 300.0  # K
 FRICTION = 0.01  # 1/fs
 HOTTEST = 10_000.0  # K: no kinetic temperature is meant to be above this, or ten times the one that is asked for
 # What changes no step of a run, and may differ between its parts.
-FREE_ON_RESUME = ("steps", "every", "log_every", "save_every")
+FREE_ON_RESUME = ("steps", "every", "log_every", "save_every", "allow_apart")
 
 
 @dataclass
