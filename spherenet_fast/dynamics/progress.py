@@ -19,7 +19,7 @@ class Progress:
         self.first = self.step = step
         self.timestep = timestep
         self.steps = steps
-        self._began = self._last_line = time.monotonic()
+        self._began = self._updated = self._last_line = time.monotonic()
         layout = "{percentage:3.0f}% |{bar:24}| step {n_fmt} of {total_fmt}, {remaining} left, {desc}"
         self._bar = None
         if sys.stderr.isatty():
@@ -27,19 +27,18 @@ class Progress:
 
     def speed(self) -> str:
         """Since the run began or was resumed; "" before the first step."""
-        per_second = (self.step - self.first) / max(time.monotonic() - self._began, 1e-9)
+        per_second = (self.step - self.first) / max(self._updated - self._began, 1e-9)
         return f"{per_second:.3g} steps/s, {ns_per_day(per_second, self.timestep):.3g} ns/day" if per_second else ""
 
     def update(self, step: int, energy: float, temperature: float) -> None:
         """energy: eV. temperature: K."""
-        self.step = step
-        now = time.monotonic()
+        self.step, self._updated = step, time.monotonic()
         text = f"{self.speed()}, {energy:.4f} eV, {temperature:.0f} K"
         if self._bar is not None:
             self._bar.set_description_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
-        elif now - self._last_line >= QUIET_SECONDS:
-            self._last_line = now
+        elif self._updated - self._last_line >= QUIET_SECONDS:
+            self._last_line = self._updated
             print(f"step {step} of {self.steps}, {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import ase.io
+import ase.io.ulm
 import killed_dynamics
 import numpy as np
 import pytest
+from ase.build import molecule
 
 from spherenet_fast.dynamics.md import FILES, LOG, STATE, TRAJECTORY
+from spherenet_fast.dynamics.records import Trajectory
 from spherenet_fast.dynamics.state import load_state
 
 KILLS = 8
@@ -40,6 +43,21 @@ def same_end(one, two):
         assert np.array_equal(left.get_forces(), right.get_forces())
     assert sorted(os.listdir(one)) == sorted(os.listdir(two)) == sorted(FILES)
     assert np.ptp(np.linalg.norm(frames[0][-1].positions - frames[0][0].positions, axis=1)) > 0
+
+
+def test_a_frame_that_is_left_unfinished_does_not_count(tmp_path, monkeypatch):
+    atoms = molecule("H2O")
+    trajectory = Trajectory.begin(tmp_path / TRAJECTORY, atoms)
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ase.io.ulm, "writeint", full)
+        with pytest.raises(OSError, match="no space"):
+            trajectory.write(atoms)
+    trajectory.close()
+    assert ase.io.read(tmp_path / TRAJECTORY, ":") == [atoms]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no archive"])

@@ -14,6 +14,7 @@ from spherenet_fast.dynamics import integrators
 from spherenet_fast.dynamics.md import FILES, LOG, PICTURE, STATE, TRAJECTORY
 from spherenet_fast.dynamics.records import read_log
 from spherenet_fast.dynamics.state import load_state
+from spherenet_fast.plots.energies import drift
 
 
 def md(checkpoint, structure, out, *options):
@@ -57,6 +58,12 @@ def test_constant_energy(emt, checkpoint, water, tmp_path):
     assert np.ptp(log["total_eV"]) < 0.02 * log["kinetic_eV"].max() < np.ptp(log["potential_eV"])
     assert frames[0].get_momenta().sum(0) == pytest.approx(np.zeros(3), abs=1e-12)
     assert (out / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_drift_is_the_slope_of_the_energy():
+    time = np.array([1.0, 1.5, 2.0, 2.5])
+    assert drift(time, -4000 + 0.003 * time) == pytest.approx(3, rel=1e-6)  # meV/ps
+    assert drift(time[:1], time[:1]) == 0
 
 
 def test_langevin_reaches_the_temperature(emt, checkpoint, tmp_path):

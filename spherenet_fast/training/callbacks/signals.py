@@ -9,11 +9,11 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 class Interrupted(BaseException):
-    """Training was stopped by a signal. No `Exception`: what handles errors of a step is not to handle this.
+    """A training or dynamics was stopped by a signal. No `Exception`: what handles errors of a step is not to.
 
     Attributes:
         signum: the signal, as in `signal.Signals`.
-        saved: whether ``last.ckpt`` holds the state after the last complete step.
+        saved: whether the state after the last complete step is in the files of the run.
     """
 
     def __init__(self, signum: int, saved: bool):
