@@ -77,12 +77,14 @@ class RowChain {
   using Step = RowChainStep<T>;
   using V = Lanes<T, kLanes<T>>;
 
-  // For every value of a tile: itself, its cotangent, its tangent, and what the double backward finds for h. Either in
-  // memory of this object (its place is kept in the second half of the lists) or in the tensors.
-  enum List { kValue, kGrad, kTangent, kGradH, kLists };
+  // For every value of a tile: itself, its cotangent, its tangent, what the double backward finds for h, and h. Either
+  // in memory of this object (its place is kept in the second half of the lists) or in the tensors.
+  enum List { kValue, kGrad, kTangent, kGradH, kH, kLists };
   bool uses(int list) const {
+    if (list == kH) return finds_h();
     return pass_ == Pass::kDoubleBackward || list == kValue || (list == kGrad && pass_ == Pass::kBackward);
   }
+  bool finds_h() const { return pass_ == Pass::kBackward && call_.num_steps && !call_.steps[0].h; }
   T** own(int list) { return lists_[kLists + list]; }
   T** at(int list) { return lists_[list]; }
 
@@ -125,13 +127,17 @@ class RowChain {
     }
   }
 
-  // The values that are known or needed.
+  // h, and the values that are known or needed.
   void find_values() {
     for (int v = 0; v < count(); ++v) {
       T* known = at(kValue)[v] = const_cast<T*>(rows_of(value(v).known, v));
-      if (known || !value(v).needed) continue;
+      if (v < call_.num_inputs) continue;
+      const Step& s = step(v);
+      at(kH)[v] = finds_h() ? own(kH)[v] : rows_of(s.h, v);
+      if (finds_h()) multiply(s.product, at(kValue)[s.source], at(kH)[v], false);
+      if (known || !(value(v).needed || finds_h())) continue;
       at(kValue)[v] = own(kValue)[v];
-      find_value(step(v), v, rows_of(step(v).h, v), at(kValue)[v]);
+      find_value(s, v, at(kH)[v], at(kValue)[v]);
     }
   }
 
@@ -185,7 +191,7 @@ class RowChain {
 
   // From the cotangent of a value to those of h, added to `more`, and of `other`. Arrays may be the same.
   void back_through_activation(const Step& s, int v, const T* grad, T* keep, const T* more, T* grad_h) {
-    const T* h = rows_of(s.h, v);
+    const T* h = at(kH)[v];
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = s.other < 0 ? nullptr : at(kGrad)[s.other];
     const bool holds = to && holds_[s.other];
@@ -232,7 +238,7 @@ class RowChain {
       linear.bias = nullptr;
       multiply(linear, at(kTangent)[s.source], tangent, false);
     }
-    const T *h = rows_of(s.h, v), *grad_value = rows_of(s.grad_value, v);
+    const T *h = at(kH)[v], *grad_value = rows_of(s.grad_value, v);
     const T* other_tangent = of_other ? at(kTangent)[s.other] : nullptr;
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = factor && of_source && grad_value ? at(kGrad)[s.other] : nullptr;

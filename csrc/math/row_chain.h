@@ -23,7 +23,8 @@ struct RowChainStep {
   bool silu;                    // what act is
   ProductCall<T> product;       // source -> h, a weight [width, width of source]; x and out are set for every tile
   ProductCall<T> back_product;  // cotangent of h -> cotangent of source
-  T* h;                         // [M, width] written by the forward pass, read by the others
+  T* h;                         // [M, width] written by the forward pass, read by the others; null: not stored,
+                                // and the backward pass finds it again, with `product`
   const T* grad_h;              // [M, width] its cotangent
   T* grad_value;                // [M, width] written by the backward pass, read by the double backward
   T* grad_h_out;                // [M, width] the double backward's gradient for h

@@ -148,9 +148,11 @@ struct Plan {
     if (other >= 0) need(other);
   }
 
+  // Where h is not stored it is found again.
   void set_saved(const Tensors& h, const Tensors& results) {
     for (int k = 0; k < layers.count(); ++k) {
-      steps[k].h = const_cast<T*>(data<T>(h[k]));
+      steps[k].h = const_cast<T*>(data_or_null<T>(h[k]));
+      if (!steps[k].h) set_product(k);
       result(k).known = data_or_null<T>(results[k]);
     }
   }
@@ -218,15 +220,17 @@ Tensors row_chain(Tensors rows, Tensors weights, Tensors biases, Numbers numbers
   return results;
 }
 
-// grads [steps]: cotangents of the results; grads_h [steps]; results [steps]: those that are at hand; wanted [inputs].
-// Returns the gradients of the inputs, weights and biases, empty where no cotangent reaches them, then the cotangents
-// of all values if they are to be kept.
+// grads [steps]: cotangents of the results; grads_h [steps]; h [steps]: all, or none of them, which then are found
+// again; results [steps]: those that are at hand; wanted [inputs]. Returns the gradients of the inputs, weights and
+// biases, empty where no cotangent reaches them, then the cotangents of all values if they are to be kept.
 Tensors row_chain_backward(Tensors grads, Tensors grads_h, Tensors rows, Tensors weights, Tensors biases, Tensors h,
                            Tensors results, Numbers numbers, Numbers wanted, bool of_weights, bool keep) {
   const Layers layers = read_layers(rows, weights, biases, numbers);
   const Tensor& like = layers.rows[0];
   grads = layers.read("grads", grads, false), grads_h = layers.read("grads_h", grads_h, false);
-  h = layers.read("h", h, false, false), results = layers.read("results", results, false);
+  bool stored = false;
+  for (const Tensor& of_step : h) stored |= of_step.numel() > 0;
+  h = layers.read("h", h, false, !stored), results = layers.read("results", results, false);
   STD_TORCH_CHECK(wanted.size() == rows.size(), "wanted: expected ", rows.size(), " numbers, got ", wanted.size());
   Tensors of_rows, kept;
   dispatch(like.scalar_type(), [&](auto zero) {

@@ -48,7 +48,7 @@ class BilinearInteraction(EdgeUpdate):
             h = self.lin_ji.silu(e1, operators) + operators.linear(sums, self.W.flatten(1))
             return self.end(h, e1, bessel, operators)
 
-        return operators.row_chain(after, e1, geometry.bessel, sums)
+        return operators.row_chain(after, e1, geometry.bessel, sums, recompute=geometry.recompute)
 
 
 class DimeNet(SphericalMessagePassing):

@@ -25,6 +25,7 @@ class Geometry(NamedTuple):
     radial: Tensor | None  # [E, L, K], of the distance, for angle and torsion; None without angles
     direction: Tensor | None  # [E, 3], unit vectors from sender to receiver; None without angles
     torsion: Tensor | None  # as `ops.gated_sum` takes it; None without torsions
+    recompute: bool = False  # whether the backward pass finds again, rather than stored, what layers make for all edges
 
 
 class Dense(nn.Linear):
@@ -255,14 +256,14 @@ class Interaction(EdgeUpdate):
         def after(e1, bessel, x_ji, message):  # [E, H], [E, K], [E, H], [E, C] -> the next e1, e2
             return self.end(x_ji + self.lin_up.silu(message, operators), e1, bessel, operators)
 
-        x_ji, x_kj = operators.row_chain(before, e1, geometry.bessel)
+        x_ji, x_kj = operators.row_chain(before, e1, geometry.bessel, recompute=geometry.recompute)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
         if self.even is not None:
             weights[2] = weights[2] * self.even
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.torsion, geometry.graph, *weights, self.basis
         )
-        return operators.row_chain(after, e1, geometry.bessel, x_ji, message)
+        return operators.row_chain(after, e1, geometry.bessel, x_ji, message, recompute=geometry.recompute)
 
 
 class AtomOutput(nn.Module):

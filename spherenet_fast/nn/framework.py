@@ -35,7 +35,7 @@ from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
 
-MANY_EDGES = 250_000  # from here on forces compute each block's layers twice and store those of one block at a time
+MANY_EDGES = 250_000  # from here on forces store the messages between blocks alone, and compute the rest again
 
 
 class System(NamedTuple):
@@ -263,24 +263,26 @@ class SphericalMessagePassing(GraphNetwork3D):
     def rho_pe(self, system: System) -> Geometry:
         vec, distance, dtype = system.vec, system.distance, system.dtype
         bessel, radial = self.emb(distance.to(dtype), system.operators)
+        recompute = not self.training and torch.is_grad_enabled() and distance.shape[0] >= MANY_EDGES
         if not self.use_angle:
-            return Geometry(system.graph, bessel, None, None, None)
+            return Geometry(system.graph, bessel, None, None, None, recompute)
         direction = (vec / distance[:, None]).to(dtype)
         given = vec, distance, direction, self.emb.cutoff, system.graph, system.operators
-        return Geometry(
-            system.graph, bessel, radial, direction, None if self.torsion is None else torsions(self.torsion, *given)
-        )
+        torsion = None if self.torsion is None else torsions(self.torsion, *given)
+        return Geometry(system.graph, bessel, radial, direction, torsion, recompute)
 
     def embed(self, system: System, p_e: Geometry) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        e = self.init_e(system.z, p_e, system.operators)
+        e = self._on_edges(self.init_e, system.z, p_e, system.operators)
         # under autocast, too, the sums are not rounded
         return self.init_v(self.rho_ev(e, system), system.operators).to(system.dtype), e
 
     def phi_e(self, layer: int, e: tuple[Tensor, Tensor], v: Tensor, p_e: Geometry, system: System):
-        given = e[0], p_e, system.operators
-        if self.training or not torch.is_grad_enabled() or system.distance.shape[0] < MANY_EDGES:
-            return self.update_es[layer](*given)
-        return checkpoint(self.update_es[layer], *given, use_reentrant=False, preserve_rng_state=False)
+        return self._on_edges(self.update_es[layer], e[0], p_e, system.operators)
+
+    def _on_edges(self, block: nn.Module, x: Tensor, p_e: Geometry, operators: Any) -> tuple[Tensor, Tensor]:
+        if not p_e.recompute:
+            return block(x, p_e, operators)
+        return checkpoint(block, x, p_e, operators, use_reentrant=False, preserve_rng_state=False)
 
     def rho_ev(self, e: tuple[Tensor, Tensor], system: System) -> Tensor:
         return system.sum_of_edges(e[1])

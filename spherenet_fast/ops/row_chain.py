@@ -17,12 +17,13 @@ from .silu import silu
 cpu_only("row_chain", "row_chain_backward", "row_chain_double_backward")
 
 
-def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
+def row_chain(function: Callable, *rows: Tensor, recompute: bool = False) -> tuple[Tensor, ...]:
     """function(*rows), which treats every row alone, without its temporaries; twice differentiable.
 
     rows: tensors of two dimensions, [M, ...]. `function` returns a tuple of tensors with M rows. It may apply `linear`,
     `linear_silu` and `radial_filter`, and add a tensor to the result of a layer, once: x + linear_silu(x, weight).
-    Each of its results is the result of a layer. Raises TypeError for anything else, or
+    Each of its results is the result of a layer. With `recompute` nothing is stored for the backward pass but rows and
+    results: it takes half as long again, and the memory of a tile of rows. Raises TypeError for anything else, or
     AttributeError, as for the shape of a row.
     """
     if not rows[0].is_cpu or rows[0].shape[0] == 0 or left_to_torch(rows[0]):
@@ -32,7 +33,7 @@ def row_chain(function: Callable, *rows: Tensor) -> tuple[Tensor, ...]:
     steps = record.finished(results)
     tensors = [*rows, *record.weights, *(bias for bias in record.biases if bias is not None)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _RowChain.apply(steps, *rows, *record.weights, *record.biases)[: len(results)]
+        return _RowChain.apply(steps, recompute, *rows, *record.weights, *record.biases)[: len(results)]
     return tuple(compiled.row_chain(rows, record.weights, _or_empty(record.biases, rows[0]), steps.numbers, False))
 
 
@@ -153,16 +154,16 @@ def _asked(gradients, wanted: list[bool]) -> tuple[Tensor | None, ...]:
 
 
 class _RowChain(torch.autograd.Function):
-    """steps, rows, weights, biases -> results, h."""
+    """steps, rows, weights, biases -> results, h, the latter unless they are to be found again."""
 
     @staticmethod
-    def forward(ctx, steps: _Steps, *tensors: Tensor | None):
+    def forward(ctx, steps: _Steps, recompute: bool, *tensors: Tensor | None):
         rows, weights, biases = _split(tensors, steps.inputs, steps.count, steps.count)
-        out = compiled.row_chain(rows, weights, _or_empty(biases, rows[0]), steps.numbers, True)
-        results, h = out[: len(steps.results)], out[len(steps.results) :]
+        out = compiled.row_chain(rows, weights, _or_empty(biases, rows[0]), steps.numbers, not recompute)
+        results, h = out[: len(steps.results)], out[len(steps.results) :] or [None] * steps.count
         at_hand = {k: result for k, result in zip(steps.results, results, strict=True) if steps.used[k]}
         ctx.save_for_backward(*tensors, *h, *(at_hand.get(k) for k in range(steps.count)))
-        ctx.steps = steps
+        ctx.steps, ctx.recompute = steps, recompute
         ctx.set_materialize_grads(False)
         return tuple(out)
 
@@ -170,12 +171,14 @@ class _RowChain(torch.autograd.Function):
     def backward(ctx, *grads: Tensor | None):
         if all(grad is None for grad in grads):
             return (None,) * len(ctx.needs_input_grad)
-        _, *wanted = wanted_gradients(ctx)
-        if _batched(grads):
-            return None, *_backward_of_layers(ctx.steps, wanted, grads, ctx.saved_tensors)
-        # a second derivative may follow where this one is recorded
-        of_inputs = _RowChainBackward.apply(ctx.steps, wanted, torch.is_grad_enabled(), *grads, *ctx.saved_tensors)
-        return None, *of_inputs
+        _, _, *wanted = wanted_gradients(ctx)
+        second = torch.is_grad_enabled()  # a second derivative may follow where this one is recorded
+        if ctx.recompute:
+            grads += (None,) * ctx.steps.count  # of h
+        if _batched(grads) or (ctx.recompute and second):
+            return None, None, *_backward_of_layers(ctx.steps, wanted, grads, ctx.saved_tensors)
+        of_inputs = _RowChainBackward.apply(ctx.steps, wanted, second, *grads, *ctx.saved_tensors)
+        return None, None, *of_inputs
 
 
 class _RowChainBackward(torch.autograd.Function):
@@ -193,7 +196,7 @@ class _RowChainBackward(torch.autograd.Function):
         like = rows[0]
         out = compiled.row_chain_backward(
             _or_empty([of_step.get(k) for k in range(n)], like), _or_empty(grads_h, like), rows, weights,
-            _or_empty(biases, like), h, _or_empty(known, like), steps.numbers,
+            _or_empty(biases, like), _or_empty(h, like), _or_empty(known, like), steps.numbers,
             [int(yes) for yes in wanted[: steps.inputs]], any(wanted[steps.inputs :]), keep,
         )  # fmt: skip
         ctx.grad_values = out[len(wanted) :]

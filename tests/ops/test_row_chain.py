@@ -29,7 +29,7 @@ def inputs(rows, dtype=torch.float64):
     return given | {"down": normal(NARROW, WIDTH) / 5, "up": normal(WIDTH, NARROW) / 2, "radial": normal(WIDTH, RADIAL)}
 
 
-def interaction(operators):
+def interaction(operators, recompute=False):
     """Everything that a chain may contain: sums, residuals, products, layers with and without activation and bias."""
 
     def run(x, y, bessel, a, a_bias, b, b_bias, c, c_bias, d, d_bias, down, up, radial):
@@ -41,7 +41,7 @@ def interaction(operators):
             h = operators.linear(h, d, d_bias) + h
             return narrow, h, operators.radial_filter(h, bessel, radial)
 
-        return operators.row_chain(chain, x, y, bessel)
+        return operators.row_chain(chain, x, y, bessel, recompute=recompute)
 
     return run
 
@@ -53,6 +53,30 @@ def test_values_and_derivatives(rows, dtype, tolerance, instruction_set):
     found = derivatives(interaction(ops), given)
     assert all(tensor.dtype == dtype for tensor in found.values())
     assert_close(found, derivatives(interaction(reference), cast(given, torch.float64)), tolerance)
+
+
+def test_what_is_found_again_is_what_would_have_been_stored():
+    """The same bits of values and first derivatives. Second derivatives go through the layers one after the other."""
+    given = inputs(300, torch.float32)
+    leaves = [value.requires_grad_() for value in given.values()]
+    stored, found = [], []
+    for results, recompute in ((stored, False), (found, True)):
+        values = interaction(ops, recompute)(**given)
+        results += [*values, *torch.autograd.grad(sum(value.sin().sum() for value in values), leaves)]
+    assert all(map(torch.equal, found, stored))
+    given = inputs(40)
+    # float64: 1e-13, as everywhere in this file
+    assert_close(derivatives(interaction(ops, True), given), derivatives(interaction(reference), given), 1e-13)
+
+
+def test_nothing_is_stored_but_rows_and_results_where_the_rest_is_found_again():
+    given = {name: value.requires_grad_() for name, value in inputs(50).items()}
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda x: x):
+        values = interaction(ops, True)(**given)
+    by_rows = [shape for shape in kept if len(shape) == 2 and shape[0] == 50]
+    used = [given["x"], given["y"], given["bessel"], *values[:2]]  # the last result is no layer's source
+    assert sorted(by_rows) == sorted(tensor.shape for tensor in used)
 
 
 @pytest.mark.parametrize("asked", [("x",), ("y",), ("bessel",), ("x", "y", "bessel"), ("x", "a"), ("d_bias",)])
@@ -280,7 +304,7 @@ def test_wrong_tensors(rows, weight, message):
     "changed, message",
     [
         ({"h": [torch.ones(4, 3)]}, r"h\[0\]: expected shape \[5, 3\], got \[4, 3\]"),
-        ({"h": [torch.ones(0)]}, r"h\[0\]: expected shape \[5, 3\], got \[0\]"),
+        ({"h": [torch.ones(0)], "tangents": [torch.ones(5, 4)]}, r"h\[0\]: expected shape \[5, 3\], got \[0\]"),
         ({"h": []}, "h: expected 1 tensors, got 0"),
         ({"results": [torch.ones(5, 4)]}, r"results\[0\]: expected shape \[5, 3\], got \[5, 4\]"),
         ({"grads": [torch.ones(5, 3, dtype=torch.float64)]}, r"grads\[0\]: expected dtype Float, got Double"),
