@@ -55,5 +55,5 @@ class AttentionNet(GraphNetwork3D):
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         return v + self.layers[layer].update.silu(e_v, system.operators)
 
-    def rho_vu(self, v: Tensor, system: System) -> Tensor:
-        return system.sum_of_atoms(self.lin2(self.lin1.silu(v, system.operators), system.operators))
+    def atom_readout(self, v: Tensor, system: System) -> Tensor:
+        return self.lin2(self.lin1.silu(v, system.operators), system.operators)

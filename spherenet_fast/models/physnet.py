@@ -150,5 +150,8 @@ class PhysNet(GraphNetwork3D):
         x = block.update(x, e_v, system.operators)
         return x, y + block.output(x, system.operators)
 
-    def rho_vu(self, v: tuple[Tensor, Tensor], system: System) -> Tensor:
-        return system.sum_of_atoms(self.scale(system.z) * v[1] + self.shift(system.z))
+    def atom_readout(self, v: tuple[Tensor, Tensor], system: System) -> Tensor:
+        return self.scale(system.z) * v[1] + self.shift(system.z)
+
+    def atom_features(self, v: tuple[Tensor, Tensor], e: Tensor, system: System) -> Tensor:
+        return v[0]

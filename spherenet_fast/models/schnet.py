@@ -149,6 +149,6 @@ class SchNet(GraphNetwork3D):
         block, operators = self.interactions[layer], system.operators
         return v + block.lin(shifted_softplus(block.lin2(e_v, operators)), operators)
 
-    def rho_vu(self, v: Tensor, system: System) -> Tensor:
+    def atom_readout(self, v: Tensor, system: System) -> Tensor:
         v = shifted_softplus(self.lin1(v, system.operators))
-        return system.sum_of_atoms(self.lin2(v, system.operators))
+        return self.lin2(v, system.operators)

@@ -31,6 +31,7 @@ from ..graph.graph import first_atoms
 from ..ops import reference
 from . import derivatives
 from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasis, torsions
+from .hessian import hessian
 from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
@@ -145,17 +146,25 @@ class GraphNetwork3D(Recorded, nn.Module):
         """rho^{e->u}. Default: not used."""
         return None
 
+    def atom_readout(self, v: Any, system: System) -> Any:
+        """What every atom adds to the sum of `rho_vu`, [N, out_channels]. Default: v."""
+        return v
+
     def rho_vu(self, v: Any, system: System) -> Any:
-        """rho^{v->u}. Default: the sum over the atoms of every molecule."""
-        return system.sum_of_atoms(v)
+        """rho^{v->u}. Default: the sum of `atom_readout` over the atoms of every molecule."""
+        return system.sum_of_atoms(self.atom_readout(v, system))
 
     def phi_u(self, e_u: Any, v_u: Any, p_u: Any) -> Tensor:
         """phi^u from rho^{e->u}, rho^{v->u} and rho^{p->u}: the prediction [B, out_channels]. Default: v_u."""
         return v_u
 
+    def atom_features(self, v: Any, e: Any, system: System) -> Tensor:
+        """What `descriptors` returns, [N, F], from the last V and E. Default: V."""
+        return v
+
     # ---- what all models share
 
-    def forward(self, data: Any, graph: Graph | None = None) -> Tensor:
+    def forward(self, data: Any, graph: Graph | None = None, per_atom: bool = False) -> Tensor:
         """The prediction for every molecule.
 
         data: anything with z [N] int64 (atomic numbers 1 to 94), pos [N, 3] (Å, dtype of the model), batch [N] int64
@@ -164,27 +173,65 @@ class GraphNetwork3D(Recorded, nn.Module):
         graph: the neighbors, where they are known already; else found with `radius_graph`. A given graph is trusted:
         the one of other atoms, or of other positions of the same atoms, gives other numbers without a word. With
         SPHERENET_FAST_CHECKS=1 in the environment it is checked, which takes longer than finding it.
-        Returns [num_graphs, out_channels]. Raises ValueError or TypeError naming what is wrong with data.
+        per_atom: return what every atom contributes, instead of its sum over the atoms of a molecule.
+        Returns [num_graphs, out_channels]; if per_atom [N, out_channels]. Raises ValueError or TypeError naming what is
+        wrong with data, and ValueError for per_atom of a model that `is_sum_over_atoms` says has no such contributions.
         """
-        return self._predict(read_inputs(data, self.parameter_like()), graph)
+        return self._function(per_atom)(read_inputs(data, self.parameter_like()), graph)
 
-    def energy_and_forces(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor]:
+    def energy_and_forces(
+        self, data: Any, graph: Graph | None = None, per_atom: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The prediction, as an energy, and the forces on the atoms: minus its derivative by the positions.
 
-        data, graph: as in `forward`; data is left as it is. Returns energy [num_graphs, out_channels] and forces
-        [N, 3], those of the sum of all energies. While `model.training`, both can be differentiated again (by pos, too,
-        if it requires a gradient); else both are detached. Works under `torch.no_grad()` and `torch.inference_mode()`.
+        data, graph, per_atom: as in `forward`; data is left as it is. Returns energy [num_graphs, out_channels], if
+        per_atom [N, out_channels], and forces [N, 3], those of the sum of all energies. While `model.training`, both
+        can be differentiated again (by pos, too, if it requires a gradient); else both are detached. Works under
+        `torch.no_grad()` and `torch.inference_mode()`.
         """
-        return derivatives.energy_and_forces(self._predict, data, self.parameter_like(), graph, self.training)
+        predict = self._function(per_atom)
+        return derivatives.energy_and_forces(predict, data, self.parameter_like(), graph, self.training)
 
-    def energy_forces_stress(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def energy_forces_stress(
+        self, data: Any, graph: Graph | None = None, per_atom: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`energy_and_forces`, and the stress of every structure: its derivative by strain over the volume of its cell.
 
-        data, graph: as in `forward`; every structure needs a cell. Returns energy and forces as `energy_and_forces`,
-        under the same conditions, and stress [num_graphs, 3, 3] in energy/Å^3: symmetric, positive where the cell would
-        rather shrink. Raises ValueError where there is no cell, one without a volume, or one that nothing repeats.
+        data, graph, per_atom: as in `forward`; every structure needs a cell. Returns energy and forces as
+        `energy_and_forces`, under the same conditions, and stress [num_graphs, 3, 3] in energy/Å^3: symmetric, positive
+        where the cell would rather shrink. Raises ValueError where there is no cell, one without a volume, or one that
+        nothing repeats.
         """
-        return derivatives.energy_forces_stress(self._predict, data, self.parameter_like(), graph, self.training)
+        predict = self._function(per_atom)
+        return derivatives.energy_forces_stress(predict, data, self.parameter_like(), graph, self.training)
+
+    def hessian(self, data: Any, atoms: Tensor | None = None, batch_size: int | None = None) -> Tensor:
+        """The second derivatives of the prediction, as an energy, by the positions of one structure's atoms.
+
+        data: as in `forward`, of one molecule or cell. atoms: [M] int64, the atoms whose block is wanted; default: all
+        N. batch_size: rows that are computed at a time, each in a copy of the structure; more of them take more
+        memory. Returns [M, 3, M, 3], energy/Å^2, detached: exact, and symmetric up to rounding, for which float64 is
+        recommended. Raises ValueError for several structures.
+        """
+        return hessian(self._predict, data, self.parameter_like(), atoms, batch_size)
+
+    @torch.no_grad()
+    def descriptors(self, data: Any, graph: Graph | None = None) -> Tensor:
+        """A vector of features of every atom: what the model makes of its environment, before the prediction.
+
+        data, graph: as in `forward`. Returns [N, F], detached, the same wherever and however a structure lies. For
+        SphereNet, DimeNet and DimeNet++ these are the sums of the last layer's messages into every atom, of which its
+        output block makes its part of the prediction (F = hidden_channels); for the others the last features of the
+        atoms, V.
+        """
+        system, v, e, _ = self._propagate(read_inputs(data, self.parameter_like()), graph)
+        return self.atom_features(v, e, system)
+
+    @property
+    def is_sum_over_atoms(self) -> bool:
+        """Whether the prediction is a sum of contributions of atoms: if rho_vu and phi_u are those of this class."""
+        own = type(self)
+        return own.rho_vu is GraphNetwork3D.rho_vu and own.phi_u is GraphNetwork3D.phi_u
 
     def parameter_like(self) -> Tensor:
         """A parameter: positions must have its dtype and device."""
@@ -201,8 +248,29 @@ class GraphNetwork3D(Recorded, nn.Module):
                 state_dict[prefix + name] = state_dict.pop(prefix + old)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
+    def _function(self, per_atom: bool) -> derivatives.Predict:
+        """What is predicted: a number for every molecule, or what its atoms contribute to it."""
+        if not per_atom:
+            return self._predict
+        if not self.is_sum_over_atoms:
+            raise ValueError(
+                "per_atom: expected a model whose prediction is the sum of atom_readout, got a "
+                f"{type(self).__name__} with rho_vu or phi_u of its own"
+            )
+        return self._contributions
+
     def _predict(self, inputs: Inputs, graph: Graph | None) -> Tensor:
         """[num_graphs, out_channels]."""
+        system, v, e, p_u = self._propagate(inputs, graph)
+        return self.phi_u(self.rho_eu(e, system), self.rho_vu(v, system), p_u)
+
+    def _contributions(self, inputs: Inputs, graph: Graph | None) -> Tensor:
+        """[N, out_channels]."""
+        system, v, _, _ = self._propagate(inputs, graph)
+        return self.atom_readout(v, system)
+
+    def _propagate(self, inputs: Inputs, graph: Graph | None) -> tuple[System, Any, Any, Any]:
+        """The system, V and E after the last layer, and rho^{p->u}."""
         z, pos, batch, num_graphs, cell, pbc = inputs
         if graph is None:
             graph = self.neighbors(inputs)
@@ -225,7 +293,7 @@ class GraphNetwork3D(Recorded, nn.Module):
         for layer in range(self.num_layers):
             e = self.phi_e(layer, e, v, p_e, system)
             v = self.phi_v(layer, v, self.rho_ev(e, system), p_v, system)
-        return self.phi_u(self.rho_eu(e, system), self.rho_vu(v, system), p_u)
+        return system, v, e, p_u
 
 
 class SphericalMessagePassing(GraphNetwork3D):
@@ -289,3 +357,6 @@ class SphericalMessagePassing(GraphNetwork3D):
 
     def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
         return v + self.update_vs[layer](e_v, system.operators)
+
+    def atom_features(self, v: Tensor, e: tuple[Tensor, Tensor], system: System) -> Tensor:
+        return self.rho_ev(e, system)
