@@ -6,6 +6,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .ase import SphereNetCalculator
+    from .committee import Committee
 
-__all__ = ["SphereNetCalculator"]
-__getattr__, __dir__ = lazy_names(__name__, {"SphereNetCalculator": "ase"})
+__all__ = ["Committee", "SphereNetCalculator"]
+__getattr__, __dir__ = lazy_names(__name__, {"Committee": "committee", "SphereNetCalculator": "ase"})

@@ -1,24 +1,24 @@
 """SphereNet as an ASE calculator."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
+from ase.calculators.singlepoint import SinglePointCalculator
 from torch import nn
 
 from .._devices import usable_device
-from ..data.formats.ase_files import from_atoms
-from ..data.targets import QM9_TARGETS, is_total_energy
-from ..data.units import conversion, is_energy
+from ..data.molecules import Batch
 from ..nn.framework import GraphNetwork3D
 from ..training.potential import Potential
+from ..training.results import check_structures, energy_factor, has_stress, packed, results, results_in_batches
 
 _warned_paths: set[Any] = set()  # of Path
 _warned_potentials: WeakSet[Any] = WeakSet()
@@ -26,6 +26,10 @@ _warned_potentials: WeakSet[Any] = WeakSet()
 
 class SphereNetCalculator(Calculator):
     """Energies (eV) and forces (eV/Å) of molecules and periodic cells, and the stress (eV/Å^3) of the latter.
+
+    What was asked for once is computed in every later calculation, so that a loop which asks for the energy and then
+    for the forces costs one calculation a step. The energies of the atoms ("energies", of models that are a sum over
+    atoms) add up to the energy: each holds its element's reference energy, and an equal share of a shift.
 
     The stress is ASE's: xx, yy, zz, yz, xz, xy, positive under tension. Structures with an open direction have one too,
     of their whole cell, vacuum included, if its three vectors span a volume.
@@ -41,11 +45,16 @@ class SphereNetCalculator(Calculator):
 
     Args:
         potential: a `Potential`, the path of a checkpoint (``best.ckpt`` of a training run), or a model.
-        device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint.
+        device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint. A potential or model
+            that is given is moved itself.
         unit: unit of the energy where the potential does not know its own (of a model: eV). It also states that the
             potential's target is the energy where that has another name.
         shift, scale: of a model: its energies are shift + scale * model(data). shift is a number for a structure
             (default 0) or {symbol: energy of an atom}; scale is positive (default 1).
+        dtype: "float32" or "float64" (for Hessians, and relaxations to small forces), of the network, which is
+            converted; default: the dtype of its weights.
+        allow_unseen_elements: predict structures with elements that were not in the training set, too. Nothing was
+            learned about these: their reference energies are 0, and what the network says of them is noise.
 
     Examples::
 
@@ -57,10 +66,11 @@ class SphereNetCalculator(Calculator):
     Raises:
         FileNotFoundError, ValueError: see `Potential.load`; or the potential predicts something else than one energy,
             or its unit is unknown. `calculate` raises ValueError for an element that was not in the training set, and
-            PropertyNotImplementedError for the stress of a molecule, or of a cell with fewer than three vectors.
+            PropertyNotImplementedError for the stress of a molecule, or of a cell without a volume, and for the
+            energies of the atoms where the model is no sum over them.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(
         self,
@@ -70,6 +80,8 @@ class SphereNetCalculator(Calculator):
         *,
         shift: Any = None,
         scale: Any = None,
+        dtype: str | torch.dtype | None = None,
+        allow_unseen_elements: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -88,8 +100,14 @@ class SphereNetCalculator(Calculator):
         elif device is not None:
             potential.to(usable_device(device))
         _warn_of_jumps(potential, source)
+        if dtype is not None:
+            potential.model.to(_dtype(dtype))  # reference energies stay float64
         self.potential = potential.eval()
+        self.allow_unseen_elements = allow_unseen_elements
+        if not potential.model.is_sum_over_atoms:
+            self.implemented_properties = [name for name in self.implemented_properties if name != "energies"]
         self._factor = energy_factor(potential, unit)
+        self._asked: set[str] = set()
 
     def calculate(
         self,
@@ -98,31 +116,69 @@ class SphereNetCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        molecules = from_atoms([self.atoms], dtype=next(self.potential.parameters()).dtype, labels=False)
-        self.potential.check_elements(molecules.z)
-        batch = molecules[0].to(self.potential.scale.device)
-        if "stress" in properties:
-            self._check_cell()
-            energy, forces, stress = self.potential.in_units(
-                batch, *self.potential.recorded.energy_forces_stress(batch)
-            )
-            self.results["stress"] = full_3x3_to_voigt_6_stress(self._factor * stress[0].double().cpu().numpy())
-            self.results["forces"] = self._factor * forces.double().cpu().numpy()
-        elif "forces" in properties:
-            energy, forces = self.potential.in_units(batch, *self.potential.recorded.energy_and_forces(batch))
-            self.results["forces"] = self._factor * forces.double().cpu().numpy()
-        else:
-            with torch.no_grad():
-                energy = self.potential(batch)
-        self.results["energy"] = self.results["free_energy"] = self._factor * energy.item()
-
-    def _check_cell(self) -> None:
-        pbc, cell = self.atoms.pbc, self.atoms.cell
-        if not pbc.any() or cell.rank < 3:
+        stressed = has_stress(self.atoms)
+        if "stress" in properties and not stressed:
             raise PropertyNotImplementedError(
-                "stress: expected atoms that repeat, in a cell of three vectors, "
-                f"got pbc {pbc.tolist()} and cell {cell.tolist()}"
+                "stress: expected atoms that repeat, in a cell of three vectors that span a volume, "
+                f"got pbc {self.atoms.pbc.tolist()} and cell {self.atoms.cell.tolist()}"
             )
+        self._check_elements(self.atoms)
+        wanted = {*self._asked, *properties} - (set() if stressed else {"stress"})
+        [found] = results(self.potential, [self.atoms], wanted, self._factor, recorded=True)
+        self.results.update(found, free_energy=found["energy"])
+        self._asked.update(found)
+
+    def evaluate(
+        self, structures: Iterable[Atoms], properties: Iterable[str] = ("energy", "forces"), batch_size: int = 32
+    ) -> list[Atoms]:
+        """Copies of structures with results, `batch_size` structures in each call of the model.
+
+        properties: those of `implemented_properties` that are wanted; the stress comes with the structures that have
+        one. Raises ValueError for another property, and for what `spherenet_fast.training.predict.predict` refuses.
+        """
+        structures, properties = list(structures), set(properties)
+        if unknown := properties - set(self.implemented_properties):
+            known = ", ".join(self.implemented_properties)
+            raise ValueError(f"properties: expected some of {known}, got {', '.join(sorted(unknown))}")
+        check_structures(self.potential, structures, allow_unseen_elements=self.allow_unseen_elements)
+        found = results_in_batches(self.potential, structures, properties, self._factor, batch_size)
+        copies = [atoms.copy() for atoms in structures]
+        for copy, result in zip(copies, found, strict=True):
+            copy.calc = SinglePointCalculator(copy, **result, free_energy=result["energy"])
+        return copies
+
+    def get_hessian(
+        self, atoms: Atoms | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> np.ndarray:
+        """The exact second derivatives of the energy by the positions, [M, 3, M, 3] eV/Å^2, as VibrationsData takes it.
+
+        indices: M atoms whose block is wanted, of a slab those of the adsorbate; default: all. batch_size: see
+        `GraphNetwork3D.hessian`. Constraints have no part in it.
+        """
+        chosen = None if indices is None else torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        return self._factor * self.potential.hessian(self._batch(atoms), chosen, batch_size).double().cpu().numpy()
+
+    def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
+        """The features of the atoms, [N, F]: see `GraphNetwork3D.descriptors`."""
+        return self.potential.model.descriptors(self._batch(atoms)).cpu().numpy()
+
+    def _batch(self, atoms: Atoms | None) -> Batch:
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise ValueError("atoms: expected a structure, as nothing has been calculated yet, got None")
+        self._check_elements(atoms)
+        return packed(self.potential, [atoms])[0].to(self.potential.scale.device)
+
+    def _check_elements(self, atoms: Atoms) -> None:
+        if not self.allow_unseen_elements:
+            self.potential.check_elements(torch.from_numpy(atoms.numbers))
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    found = {"float32": torch.float32, "float64": torch.float64}.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    return found
 
 
 def _warn_of_jumps(potential: Potential, source: Any) -> None:
@@ -138,23 +194,3 @@ def _warn_of_jumps(potential: Potential, source: Any) -> None:
         "(paracetamol), without a force: for dynamics and relaxations train with model.torsion=smooth",
         stacklevel=3,
     )
-
-
-def energy_factor(potential: Potential, unit: str | None = None) -> float:
-    """eV per unit of the potential's energy.
-
-    Raises:
-        ValueError: it predicts something else than one energy, or its unit is unknown and `unit` is not given.
-    """
-    if len(potential.names) != 1:
-        raise ValueError(f"potential: expected one that predicts an energy alone, got {', '.join(potential.names)}")
-    said, unit = unit, potential.units[0] or unit
-    if unit is None:
-        raise ValueError("unit: expected the unit of the energy, which the potential does not know, got none")
-    stated = said and is_energy(unit) and potential.names[0] not in QM9_TARGETS
-    if not (is_total_energy(potential.names[0], unit) or stated):
-        raise ValueError(
-            f"potential: expected one that predicts an energy, got {potential.names[0]} in {unit}; if that is the "
-            "energy, unit='eV' says so (and in training data.keys)"
-        )
-    return conversion(unit, "eV")

@@ -15,6 +15,9 @@ Structures = Annotated[Path, typer.Argument(help="Any file of structures that AS
 Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 Unit = Annotated[str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64, to compute in.", show_default="the checkpoint's")]
+AllowUnseen = Annotated[
+    bool, typer.Option("--allow-unseen-elements", help="Predict elements that were not in the training set, too.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 # Exit codes: 2 the input is wrong or a file cannot be read or written (the message says what); 130 stopped by Ctrl-C,

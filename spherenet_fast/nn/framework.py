@@ -179,9 +179,7 @@ class GraphNetwork3D(Recorded, nn.Module):
         """
         return self._function(per_atom)(read_inputs(data, self.parameter_like()), graph)
 
-    def energy_and_forces(
-        self, data: Any, graph: Graph | None = None, per_atom: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def energy_and_forces(self, data: Any, graph: Graph | None = None, per_atom: bool = False) -> tuple[Tensor, Tensor]:
         """The prediction, as an energy, and the forces on the atoms: minus its derivative by the positions.
 
         data, graph, per_atom: as in `forward`; data is left as it is. Returns energy [num_graphs, out_channels], if

@@ -8,7 +8,7 @@ from torch import Tensor
 from .derivatives import Predict
 from .inputs import Inputs, read_inputs
 
-ATOMS = 256  # of all copies together, by default
+ATOMS = 128  # of all copies together, by default: on a CPU more of them leave its caches
 
 
 def hessian(

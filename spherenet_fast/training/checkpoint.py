@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..models import find_model
+from ..nn.framework import GraphNetwork3D
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 from .normalization import check_normalization
 
@@ -125,3 +127,45 @@ def _check_tensors(key: str, tensors: dict) -> None:
             raise ValueError(f"{key}: {name}: expected float32 or float64, or whole numbers, got {tensor.dtype}")
         if not tensor.isfinite().all():
             raise ValueError(f"{key}: {name}: expected finite numbers, got others")
+
+
+def stated(model: type[GraphNetwork3D], hparams: dict) -> dict:
+    """The hyper-parameters of a checkpoint, with those that the model did not have when it was written."""
+    return {**vars(model).get("unstated", {}), **hparams}
+
+
+def rebuilt_model(name, hparams: dict, weights: dict[str, Tensor]) -> GraphNetwork3D:
+    """The model `name` with `weights`. Raises ValueError."""
+    try:
+        kind = find_model(name)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+    hparams = stated(kind, hparams)
+    try:
+        with torch.device("meta"):  # no memory for sizes that are not those of the weights
+            _check_shapes(kind(**hparams), weights)
+    except _Misfit:
+        raise
+    except Exception:  # a class may not do without numbers; what is wrong with hparams shows below
+        pass
+    try:
+        model = kind(**hparams)
+    except Exception as error:  # constructors raise whatever they come across
+        raise _Misfit(f"hparams: {' '.join(str(error).split())}") from error
+    _check_shapes(model, weights)
+    model.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
+    model.load_state_dict(weights)
+    return model
+
+
+class _Misfit(ValueError):
+    def __init__(self, what: str):
+        super().__init__(f"the checkpoint does not fit this version of the models: {what}")
+
+
+def _check_shapes(model: GraphNetwork3D, weights: dict[str, Tensor]) -> None:
+    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    came = {model.renamed_weights.get(key, key): list(tensor.shape) for key, tensor in weights.items()}
+    for key in sorted(own.keys() | came.keys()):
+        if own.get(key) != came.get(key):
+            raise _Misfit(f"{key}: expected {own.get(key, 'none')}, got {came.get(key, 'none')}")

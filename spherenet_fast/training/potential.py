@@ -13,12 +13,12 @@ from ..data.loader import evaluation_loader
 from ..data.molecules import Molecules
 from ..data.sources import read_molecules
 from ..data.units import unit_name
-from ..models import find_model, model_name
+from ..models import model_name
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import entry
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 from ..nn.replay import Replay
-from .checkpoint import FORMAT, check_state, digest, read_checkpoint, serialized
+from .checkpoint import FORMAT, check_state, digest, read_checkpoint, rebuilt_model, serialized
 from .config.old_names import renamed_keys
 from .normalization import Normalization, check_normalization, fit_to_predictions
 
@@ -156,9 +156,25 @@ class Potential(nn.Module):
             return self.shift + atoms.sum(0, keepdim=True)
         return self.shift + atoms.new_zeros(num_graphs, atoms.shape[1]).index_add_(0, batch, atoms)
 
-    def forward(self, data) -> Tensor:
-        """Targets [graphs, T] float64, in `units`."""
-        return self.in_units(data, self.model(data))[0]
+    def atom_offset(self, data) -> Tensor:
+        """The share of every atom in `offset`, [N, T] float64: its element's energy, and equal parts of the shift."""
+        z, batch = entry(data, "z"), entry(data, "batch")
+        counts = torch.bincount(torch.zeros_like(z) if batch is None else batch)
+        counts = counts if batch is None else counts[batch]
+        return self.atomic_energies.T[z] + self.shift / counts[:, None]
+
+    def forward(self, data, per_atom: bool = False) -> Tensor:
+        """Targets [graphs, T] float64, in `units`; if per_atom what every atom contributes to them, [N, T].
+
+        The contributions of a structure's atoms add up to its targets, to rounding of the model's dtype: each holds
+        the reference energy of its element and an equal share of the shift.
+
+        Raises:
+            ValueError: per_atom of a model that is no sum over atoms (`GraphNetwork3D.is_sum_over_atoms`).
+        """
+        if not per_atom:
+            return self.in_units(data, self.model(data))[0]
+        return self.in_units(data, self.model(data, per_atom=True), per_atom=True)[0]
 
     def energy_and_forces(self, data) -> tuple[Tensor, Tensor]:
         """Energies [graphs, 1] float64 in `units`, and forces [N, 3] in that unit per Å.
@@ -178,13 +194,24 @@ class Potential(nn.Module):
         self._check_single()
         return self.in_units(data, *self.model.energy_forces_stress(data))
 
-    def in_units(self, data, prediction: Tensor, *slopes: Tensor) -> tuple[Tensor, ...]:
+    def hessian(self, data, atoms: Tensor | None = None, batch_size: int | None = None) -> Tensor:
+        """The second derivatives of one structure's energy, in its unit per Å^2: see `GraphNetwork3D.hessian`.
+
+        Raises:
+            ValueError: there is more than one target or structure.
+        """
+        self._check_single()
+        rows = self.model.hessian(data, atoms, batch_size)
+        return rows * self.scale.to(rows.dtype)
+
+    def in_units(self, data, prediction: Tensor, *slopes: Tensor, per_atom: bool = False) -> tuple[Tensor, ...]:
         """What the model says of `data`, and derivatives of it, in `units`.
 
-        prediction: [graphs, T]; slopes: any shape, of one target. Returns targets [graphs, T] float64, and the slopes.
+        prediction: [graphs, T], or [N, T] if per_atom; slopes: any shape, of one target. Returns the prediction as
+        float64, and the slopes.
         """
-        targets = self.offset(data, len(prediction)) + self.scale * prediction.double()
-        return targets, *(slope * self.scale.to(slope.dtype) for slope in slopes)
+        offset = self.atom_offset(data) if per_atom else self.offset(data, len(prediction))
+        return offset + self.scale * prediction.double(), *(slope * self.scale.to(slope.dtype) for slope in slopes)
 
     def _check_single(self) -> None:
         if len(self.names) != 1:
@@ -258,7 +285,7 @@ class Potential(nn.Module):
                 does not take the hyper-parameters or weights.
         """
         check_state(state)
-        model = _model(state.get("model", "SphereNet"), state["hparams"], state["weights"])
+        model = rebuilt_model(state.get("model", "SphereNet"), state["hparams"], state["weights"])
         normalization = Normalization(**state["normalization"])
         return cls(
             model, normalization, state["names"], state["units"], state["forces"], state["elements"], state["config"]
@@ -317,45 +344,3 @@ def load(path, device=None) -> Potential:
     network, which predicts neither, is `potential.model`. The same as `Potential.load`, which says what is raised.
     """
     return Potential.load(path, device or "cpu")
-
-
-def stated(model: type[GraphNetwork3D], hparams: dict) -> dict:
-    """The hyper-parameters of a checkpoint, with those that the model did not have when it was written."""
-    return {**vars(model).get("unstated", {}), **hparams}
-
-
-def _model(name, hparams: dict, weights: dict[str, Tensor]) -> GraphNetwork3D:
-    """The model `name` with `weights`. Raises ValueError."""
-    try:
-        kind = find_model(name)
-    except ValueError as error:
-        raise ValueError(f"model: {error}") from error
-    hparams = stated(kind, hparams)
-    try:
-        with torch.device("meta"):  # no memory for sizes that are not those of the weights
-            _check_shapes(kind(**hparams), weights)
-    except _Misfit:
-        raise
-    except Exception:  # a class may not do without numbers; what is wrong with hparams shows below
-        pass
-    try:
-        model = kind(**hparams)
-    except Exception as error:  # constructors raise whatever they come across
-        raise _Misfit(f"hparams: {' '.join(str(error).split())}") from error
-    _check_shapes(model, weights)
-    model.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
-    model.load_state_dict(weights)
-    return model
-
-
-class _Misfit(ValueError):
-    def __init__(self, what: str):
-        super().__init__(f"the checkpoint does not fit this version of the models: {what}")
-
-
-def _check_shapes(model: GraphNetwork3D, weights: dict[str, Tensor]) -> None:
-    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
-    came = {model.renamed_weights.get(key, key): list(tensor.shape) for key, tensor in weights.items()}
-    for key in sorted(own.keys() | came.keys()):
-        if own.get(key) != came.get(key):
-            raise _Misfit(f"{key}: expected {own.get(key, 'none')}, got {came.get(key, 'none')}")

@@ -7,18 +7,17 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from .._files import write_file
-from ..data.checks import check_frames
-from ..data.formats.ase_files import from_atoms
-from ..data.molecules import Origin
 from ..data.targets import is_total_energy
 from ..data.units import conversion
 from .potential import Potential
+from .results import check_structures, packed, results_in_batches
 
 # What extended xyz and ASE call the parts of a structure itself, in lower case.
 _RESERVED = frozenset(
     "pos positions z numbers species lattice cell pbc properties tags momenta masses charges initial_charges magmoms "
     "initial_magmoms move_mask".split()
 )
+_DERIVED = ("energies", "forces", "stress")
 
 
 def predict(
@@ -28,66 +27,64 @@ def predict(
     forces: bool = True,
     keys: dict[str, str] | None = None,
     source: str = "the structures",
+    allow_unseen_elements: bool = False,
 ) -> list[Atoms]:
     """Copies of `structures` with predictions.
 
-    A total energy (`is_total_energy`) becomes the copy's energy in eV, with forces in eV/Å if `forces`. Any other
-    target is stored in ``atoms.info`` under its name, in the potential's unit. `keys` {target or "forces": name} gives
-    predictions other names, in ``atoms.info`` and ``atoms.arrays``; a copy keeps the results that the structure came
-    with then. `source` is where the structures are from, for messages.
+    A total energy (`is_total_energy`) becomes the copy's energy in eV, with those of the atoms ("energies") where the
+    model is a sum over them, and if `forces` with forces in eV/Å, and the stress in eV/Å^3 of structures that have one
+    (`has_stress`). Any other target is stored in ``atoms.info`` under its name, in the potential's unit. `keys`
+    {target, "energies", "forces" or "stress": name} gives predictions other names, in ``atoms.info`` and
+    ``atoms.arrays``; a structure that came with results keeps them then, and what `keys` does not name is left out.
+    `source` is where the structures are from, for messages.
 
     Raises:
-        ValueError: the unit of the energy is unknown; a structure holds an element that was not in the training set,
-            two atoms at one place or a flat cell; or `keys` names something that is not predicted.
+        ValueError: the unit of the energy is unknown; a structure holds an element that was not in the training set
+            (unless `allow_unseen_elements`), two atoms at one place or a flat cell; or `keys` names something that is
+            not predicted.
     """
     keys = keys or {}
-    if unknown := keys.keys() - {*potential.names, "forces"}:
-        known = ", ".join([*potential.names, "forces"])
+    if unknown := keys.keys() - {*potential.names, *_DERIVED}:
+        known = ", ".join([*potential.names, *_DERIVED])
         raise ValueError(f"--keys: expected some of {known}, got {', '.join(unknown)}")
     if taken := _RESERVED & {name.lower() for name in keys.values()}:
         raise ValueError(f"--keys: expected names that a structure has no use for itself, got {', '.join(taken)}")
-    if structures:
-        origin = Origin((source,), (len(structures),))
-        check_frames(from_atoms(structures, torch.float64, labels=False, origin=origin))
-    dtype, device = next(potential.parameters()).dtype, potential.scale.device
     name, unit = potential.names[0], potential.units[0]
     energy = len(potential.names) == 1 and is_total_energy(name, unit)
     if energy and unit is None:
         raise ValueError("--unit: expected the unit of the energy, which the checkpoint does not know, got none")
-    factor = conversion(unit, "eV") if energy else 1.0
-    _check_elements(potential, structures)
-    predicted = []
+    check_structures(potential, structures, source, allow_unseen_elements)
+    copies = [atoms.copy() for atoms in structures]
+    if energy:
+        properties = {"energies"} if potential.model.is_sum_over_atoms else set()
+        properties |= {"forces", "stress"} if forces else set()
+        found = results_in_batches(potential, structures, properties, conversion(unit, "eV"), batch_size)
+        if not keys:
+            for copy, result in zip(copies, found, strict=True):
+                copy.calc = SinglePointCalculator(copy, **result)
+            return copies
+        found = [{name: result.pop("energy"), **result} for result in found]
+    else:
+        found = _targets_in_batches(potential, structures, batch_size)
+    for copy, before, result in zip(copies, structures, found, strict=True):
+        keeps = energy and before.calc is not None
+        for known, value in result.items():
+            if known in keys or not keeps:
+                place = copy.arrays if known in ("energies", "forces") else copy.info
+                place[keys.get(known, known)] = value
+        if keeps:
+            copy.calc = SinglePointCalculator(copy, **before.calc.results)
+    return copies
+
+
+def _targets_in_batches(potential: Potential, structures: list[Atoms], batch_size: int) -> list[dict[str, float]]:
+    """{target: value in the potential's unit} of every structure."""
+    found = []
     for first in range(0, len(structures), batch_size):
-        part = [atoms.copy() for atoms in structures[first : first + batch_size]]
-        molecules = from_atoms(part, dtype, labels=False)
-        batch = molecules[:].to(device)
-        results = [{} for _ in part]
-        if energy and forces:
-            y, slope = potential.energy_and_forces(batch)
-            parts = (slope.double() * factor).cpu().split(molecules.n_atoms.tolist())
-            results = [{"forces": part.numpy()} for part in parts]
-        else:
-            with torch.no_grad():
-                y = potential(batch)
-        given = structures[first : first + batch_size]
-        for copy, before, row, result in zip(part, given, (y * factor).tolist(), results, strict=True):
-            if energy and not keys:
-                copy.calc = SinglePointCalculator(copy, energy=row[0], **result)
-                continue
-            copy.info.update({keys.get(name, name): value for name, value in zip(potential.names, row, strict=True)})
-            copy.arrays.update({keys.get(name, name): value for name, value in result.items()})
-            if energy and before.calc is not None:
-                copy.calc = SinglePointCalculator(copy, **before.calc.results)
-        predicted += part
-    return predicted
-
-
-def _check_elements(potential: Potential, structures: list[Atoms]) -> None:
-    for number, atoms in enumerate(structures):
-        try:
-            potential.check_elements(torch.from_numpy(atoms.numbers))
-        except ValueError as error:
-            raise ValueError(f"structure {number}: {error}") from error
+        with torch.no_grad():
+            rows = potential(packed(potential, structures[first : first + batch_size])[:].to(potential.scale.device))
+        found += [dict(zip(potential.names, row, strict=True)) for row in rows.tolist()]
+    return found
 
 
 def write_structures(path, structures: list[Atoms]) -> None:

@@ -16,12 +16,13 @@ from ..models import find_model
 from .callbacks.logs import plot_learning_curve
 from .callbacks.saving import LAST, make_last, newest_checkpoint
 from .callbacks.signals import Interrupted, StopSignals
+from .checkpoint import read_checkpoint, stated
 from .config import Config
 from .config.files import config_from_dict, config_to_dict
 from .config.paths import absolute_paths, moved_paths
 from .metrics import error_table, evaluate, print_unseen_elements
 from .optimization.schedule import shortcoming
-from .potential import Potential, read_checkpoint, stated
+from .potential import Potential
 from .prepare import prepare_molecules, prepare_potential, prepare_split
 from .trainer import eval_batch_size, fit
 

@@ -165,7 +165,15 @@ def test_molecular_dynamics_at_constant_pressure_changes_the_cell():
     assert np.isfinite(atoms.positions).all() and atoms.get_volume() != volume
 
 
-@pytest.mark.parametrize("cell, pbc", [(None, False), ([5, 5, 5], False), ([5, 5, 0], [True, True, False])])
+@pytest.mark.parametrize(
+    "cell, pbc",
+    [
+        (None, False),
+        ([5, 5, 5], False),
+        ([5, 5, 0], [True, True, False]),
+        ([[5, 0, 0], [0, 5, 0], [5, 5, 0]], [True, True, False]),
+    ],
+)
 def test_no_volume_no_stress(cell, pbc):
     atoms = molecule("H2O", cell=cell, pbc=pbc)
     atoms.calc = SphereNetCalculator(potential())
@@ -245,4 +253,4 @@ def test_recorded_operators_change_no_bit(make):
             expected = atoms.calc.get_property(name, atoms)
             assert np.array_equal(replayed.calc.get_property(name, replayed), expected)
         assert replayed.get_potential_energy() == atoms.get_potential_energy()
-    assert len(replayed.calc.potential.recorded._recordings) == len(properties)
+    assert len(replayed.calc.potential.recorded._recordings) == 1  # what was asked for once comes with all the rest

@@ -8,10 +8,9 @@ from ase.build import molecule
 from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from small_models import small_model
-from training_runs import tiny_config
 
 from spherenet_fast.calculators.ase import SphereNetCalculator
-from spherenet_fast.training import Potential, train
+from spherenet_fast.training import Potential
 
 BENZENE_HYDROGEN = 6
 THERMAL = 300 * units.kB  # eV
@@ -49,18 +48,6 @@ def test_the_papers_rule_jumps_at_planarity():
     model = small_model("SphereNet with the paper's torsion")
     coarse, fine = unexplained(model, 41), unexplained(model, 161)
     assert fine > 0.5 * coarse and fine > 1e-4
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A checkpoint of a tiny SphereNet with its kernels, trained on ethanol for a few seconds."""
-    folder = tmp_path_factory.mktemp("dynamics") / "run"
-    settings = dict(model__kernels=True, model__hidden_channels=32, model__num_spherical=3, model__cutoff=5.0)
-    settings |= dict(model__int_emb_size=16, model__out_emb_channels=32, model__num_radial=6, optimizer__lr=3e-3)
-    settings |= dict(training__max_steps=100, training__val_every=50, data__train=200, data__val=10, data__test=0)
-    settings |= dict(training__batch_size=4)
-    train(tiny_config(**settings), folder)
-    return folder / "best.ckpt"
 
 
 def test_energy_is_kept_over_200_steps(trained):

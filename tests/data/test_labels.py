@@ -157,7 +157,7 @@ def test_predictions_under_other_names(tmp_path):
         assert one.get_potential_energy() == other.info["NN_energy"]
         assert np.array_equal(one.get_forces(), other.arrays["NN_forces"])
     code, _, error = call(*command, "--overwrite", "--keys", "gap=x")
-    assert code == 2 and "--keys: expected some of energy, forces, got gap" in error
+    assert code == 2 and "--keys: expected some of energy, energies, forces, stress, got gap" in error
 
 
 def test_validation_without_labels(tmp_path):

@@ -113,7 +113,7 @@ def test_predict_without_forces_and_of_other_targets(ethanol_run, qm9_run, tmp_p
     assert (
         call("predict", ethanol_run / "best.ckpt", tmp_path / "in.xyz", "-o", tmp_path / "a.xyz", "--no-forces")[0] == 0
     )
-    assert set(ase.io.read(tmp_path / "a.xyz", format="extxyz").calc.results) == {"energy"}
+    assert set(ase.io.read(tmp_path / "a.xyz", format="extxyz").calc.results) == {"energy", "energies"}
     assert call("predict", qm9_run / "best.ckpt", tmp_path / "in.xyz", "-o", tmp_path / "b.xyz")[0] == 0
     atoms = ase.io.read(tmp_path / "b.xyz", format="extxyz")
     assert set(atoms.info) >= {"homo", "mu"} and atoms.calc is None
