@@ -1,4 +1,4 @@
-"""The devices that this PyTorch can compute on."""
+"""The devices that this PyTorch can compute on, and the dtypes of models."""
 
 import torch
 
@@ -14,3 +14,11 @@ def usable_device(device: str | torch.device, name: str = "device") -> torch.dev
         text = f"expected a device that PyTorch can compute on here, in float64, got {str(device)!r}"
         raise ValueError(f"{name}: {text}") from error
     return torch.device(device)
+
+
+def usable_dtype(dtype: str | torch.dtype, name: str = "dtype") -> torch.dtype:
+    """`dtype`, or the one of that name. Raises ValueError, which calls the argument `name`, unless models have it."""
+    found = {"float32": torch.float32, "float64": torch.float64}.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"{name}: expected float32 or float64, got {str(dtype)!r}")
+    return found

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch import nn
 
-from .._devices import usable_device
+from .._devices import usable_device, usable_dtype
 from ..data.molecules import Batch
 from ..nn.framework import GraphNetwork3D
 from ..training.potential import Potential
@@ -101,7 +101,7 @@ class SphereNetCalculator(Calculator):
             potential.to(usable_device(device))
         _warn_of_jumps(potential, source)
         if dtype is not None:
-            potential.model.to(_dtype(dtype))  # reference energies stay float64
+            potential.model.to(usable_dtype(dtype))  # reference energies stay float64
         self.potential = potential.eval()
         self.allow_unseen_elements = allow_unseen_elements
         if not potential.model.is_sum_over_atoms:
@@ -172,13 +172,6 @@ class SphereNetCalculator(Calculator):
     def _check_elements(self, atoms: Atoms) -> None:
         if not self.allow_unseen_elements:
             self.potential.check_elements(torch.from_numpy(atoms.numbers))
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    found = {"float32": torch.float32, "float64": torch.float64}.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
-    return found
 
 
 def _warn_of_jumps(potential: Potential, source: Any) -> None:

@@ -43,16 +43,13 @@ def errors_in_one_line():
 
 def loaded(checkpoint: Path, device: str, unit: str | None, dtype: str | None = None):
     """The potential in a checkpoint, with the unit of its energy where the user states it."""
-    if dtype not in (None, "float32", "float64"):
-        raise ValueError(f"--dtype: expected float32 or float64, got {dtype!r}")
-    import torch
-
-    from .._devices import usable_device
+    from .._devices import usable_device, usable_dtype
     from ..training.potential import Potential
 
+    precision = None if dtype is None else usable_dtype(dtype, "--dtype")
     potential = Potential.load(checkpoint, usable_device(device, "--device"))
     if unit is not None:
         potential.state_unit(unit)
-    if dtype is not None:
-        potential.model.to(getattr(torch, dtype))  # not the energies of atoms, which are float64 in any case
+    if precision is not None:
+        potential.model.to(precision)  # not the energies of atoms, which are float64 in any case
     return potential

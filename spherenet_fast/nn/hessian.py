@@ -24,7 +24,7 @@ def hessian(
         data: what a model takes, of one structure; left as it is.
         weight: of the model, any shape: pos must have its dtype and device.
         atoms: [M] int64, numbers of the atoms whose block of the Hessian is wanted; None: all N.
-        batch_size: rows at a time; None: as many as have a few hundred atoms.
+        batch_size: rows at a time; None: as many as have `ATOMS` atoms together.
 
     Returns:
         [M, 3, M, 3], detached, in energy/Å^2: symmetric up to rounding.
