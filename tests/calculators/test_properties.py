@@ -140,7 +140,7 @@ def test_a_dtype_is_that_of_the_network():
         atoms.get_potential_energy()
     assert next(trained.parameters()).dtype == torch.float32 and trained.atomic_energies.dtype == torch.float64
     assert atoms.get_potential_energy() == pytest.approx(3e5 * 0.0433641, rel=1e-3)
-    with pytest.raises(ValueError, match="dtype: expected float32 or float64, got float16"):
+    with pytest.raises(ValueError, match="dtype: expected float32 or float64, got 'float16'"):
         SphereNetCalculator(trained, dtype="float16")
 
 
