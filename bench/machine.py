@@ -1,14 +1,13 @@
 """Where and on what numbers are measured."""
 
 import os
-import platform
-import re
 import subprocess
 from pathlib import Path
 
 import torch
 
 from bench.tables import Row
+from spherenet_fast._environment import processor
 
 
 def environment(device: str) -> Row:
@@ -25,9 +24,7 @@ def device_name(device: str) -> str:
     """What the maker calls it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    return processor()
 
 
 def commit() -> str:

@@ -1,5 +1,6 @@
 """Loads the compiled operators into ``torch.ops.spherenet_fast``."""
 
+import ctypes
 import hashlib
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ _OLDEST_TORCH = (2, 11)
 _PACKAGE = Path(__file__).parent
 NAMESPACE = "spherenet_fast"  # the operators are torch.ops.spherenet_fast.*
 SOURCES_RECORD = "_C.sources"  # beside the library: `sources_digest` of what it was built from
+CUDA_RECORD = "_C.cuda"  # beside the library: the architectures of its CUDA kernels and why these, in a line
 
 
 def load() -> None:
@@ -19,7 +21,12 @@ def load() -> None:
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _OLDEST_TORCH:
         raise ImportError(f"spherenet_fast: needs torch 2.11 or newer, found {torch.__version__}")
-    torch.ops.load_library(str(find_library(_PACKAGE, sys.path)))
+    torch.ops.load_library(str(loaded_path()))
+
+
+def loaded_path() -> Path:
+    """The file that `load` loads."""
+    return find_library(_PACKAGE, sys.path)
 
 
 def find_library(package: Path, search: list[str]) -> Path:
@@ -73,3 +80,18 @@ def sources_digest(folder: Path) -> str:
 def has_cuda_kernels() -> bool:
     """Whether the library was built with kernels for CUDA tensors."""
     return torch._C._dispatch_has_kernel_for_dispatch_key("spherenet_fast::gated_sum", "CUDA")
+
+
+def cuda_architectures() -> str:
+    """The CUDA kernels in the library, as its build recorded them: their architectures and why these, in a line."""
+    record = loaded_path().with_name(CUDA_RECORD)
+    if record.is_file():
+        return record.read_text().strip()
+    return "for architectures that are not recorded" if has_cuda_kernels() else "none"
+
+
+def cpu_instruction_set() -> str:
+    """What the loaded library's CPU kernels run on: "baseline", "avx2" or "avx512"; see SPHERENET_FAST_CPU."""
+    function = ctypes.CDLL(str(loaded_path())).spherenet_fast_cpu_instruction_set
+    function.restype = ctypes.c_char_p
+    return function().decode()

@@ -7,6 +7,7 @@ import typer
 from .. import __version__
 from .._freed_memory import keep_freed_memory
 from .evaluate import evaluate
+from .info import info
 from .md import md
 from .pictures import filters, geometry
 from .predict import predict
@@ -34,5 +35,5 @@ def main(
     keep_freed_memory()
 
 
-for command in (train, evaluate, predict, relax, md, filters, geometry):
+for command in (train, evaluate, predict, relax, md, filters, geometry, info):
     app.command()(command)
