@@ -8,17 +8,16 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, _library
+from . import _library
 
 
 def facts() -> dict[str, str]:
     """What a report of a bug needs apart from the library, each as a line of text under its name."""
     cuda = torch.version.cuda
     return {
-        "spherenet_fast": f"{__version__}, {Path(__file__).parent}",
         "torch": f"{torch.__version__}, {f'CUDA {cuda}' if cuda else 'not a CUDA build'}",
         "Python": platform.python_version(),
-        "packages": ", ".join(f"{name} {version}" for name, version in packages(_requirements()).items()),
+        "packages": ", ".join(f"{name} {version}" for name, version in packages(_requirements()).items()) or "unknown",
         "platform": platform.platform(),
         "processor": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use",
         "devices": "; ".join(map(device_text, devices())),
@@ -74,7 +73,7 @@ def packages(requirements: list[str]) -> dict[str, str]:
 
 
 def _requirements() -> list[str]:
-    """Those of this package with all its extras; none in a clone that is not installed."""
+    """Those of this package and of its extras; none known in a clone that is not installed."""
     try:
         return metadata.requires("spherenet_fast") or []
     except metadata.PackageNotFoundError:

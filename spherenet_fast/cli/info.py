@@ -1,5 +1,7 @@
 """spherenet-fast info."""
 
+from pathlib import Path
+
 import typer
 
 
@@ -8,9 +10,10 @@ def info():
 
     Exit code 1 if the library does not load or a number is wrong.
     """
+    from .. import __version__
     from .._environment import device_text, devices, facts, library_facts
 
-    lines(facts())
+    lines({"spherenet_fast": f"{__version__}, {Path(__file__).parents[1]}"} | facts())
     try:
         found = library_facts()
     except (ImportError, OSError) as error:  # torch raises the latter
@@ -24,8 +27,9 @@ def info():
 
 
 def lines(facts: dict[str, str]) -> None:
+    """Print each in a line of its own."""
     for name, text in facts.items():
-        print(f"{name + ':':16} {text}", flush=True)
+        print(f"{name + ':':16} {' '.join(text.split())}", flush=True)
 
 
 def self_test(device) -> str:
