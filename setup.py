@@ -123,12 +123,12 @@ class BuildWithRecord(cpp_extension.BuildExtension):
         library.with_name(loader["CUDA_RECORD"]).write_text(CUDA_KERNELS + "\n")
 
 
-HOME, ARCHITECTURES, REASON = cuda_plan()
-if HOME is not None:
+TOOLKIT, ARCHITECTURES, REASON = cuda_plan()
+if TOOLKIT is not None:
     os.environ["TORCH_CUDA_ARCH_LIST"] = ARCHITECTURES
 CUDA_KERNELS = f"{ARCHITECTURES or 'none'} ({REASON})"
 setup(
-    ext_modules=[extension(HOME)],
+    ext_modules=[extension(TOOLKIT)],
     cmdclass={"build_ext": BuildWithRecord},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

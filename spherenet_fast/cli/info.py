@@ -16,8 +16,8 @@ def info():
     lines({"spherenet_fast": f"{__version__}, {Path(__file__).parents[1]}"} | facts())
     try:
         found = library_facts()
-    except (ImportError, OSError) as error:  # torch raises the latter
-        lines({"library": f"FAILED to load: {error}"})
+    except (ImportError, OSError) as error:  # torch raises the latter, whose cause says what was wrong
+        lines({"library": f"FAILED to load: {error.__cause__ or error}"})
         raise typer.Exit(1) from error
     lines(found)
     results = {device_text(device): self_test(device) for device in devices()}

@@ -69,7 +69,10 @@ def test_a_kernel_that_raises_is_named(monkeypatch):
 
 def test_a_library_that_does_not_load(monkeypatch):
     def load():
-        raise OSError("_C.abi3.so: undefined symbol: aoti_torch_dtype\nTraceback")
+        try:
+            raise OSError("_C.abi3.so: undefined symbol: aoti_torch_dtype\nTraceback")
+        except OSError as error:
+            raise OSError("Could not load this library") from error  # as torch.ops.load_library does
 
     monkeypatch.setattr(_library, "load", load)
     facts = shown(1)
