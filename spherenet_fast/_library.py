@@ -91,7 +91,14 @@ def cuda_architectures() -> str:
 
 
 def cpu_instruction_set() -> str:
-    """What the loaded library's CPU kernels run on: "baseline", "avx2" or "avx512"; see SPHERENET_FAST_CPU."""
-    function = ctypes.CDLL(str(loaded_path())).spherenet_fast_cpu_instruction_set
+    """What the loaded library's CPU kernels run on: "baseline", "avx2" or "avx512"; see SPHERENET_FAST_CPU.
+
+    Raises ImportError if the library was built from sources without this function.
+    """
+    try:
+        function = ctypes.CDLL(str(loaded_path())).spherenet_fast_cpu_instruction_set
+    except AttributeError as error:
+        build = "build it again: python setup.py build_ext --inplace"
+        raise ImportError(f"spherenet_fast: {loaded_path()} was built from other sources; {build}") from error
     function.restype = ctypes.c_char_p
     return function().decode()

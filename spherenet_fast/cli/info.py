@@ -16,8 +16,9 @@ def info():
     lines({"spherenet_fast": f"{__version__}, {Path(__file__).parents[1]}"} | facts())
     try:
         found = library_facts()
-    except (ImportError, OSError) as error:  # torch raises the latter, whose cause says what was wrong
-        lines({"library": f"FAILED to load: {error.__cause__ or error}"})
+    except (ImportError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, OSError) else None  # torch's own text does not say what was wrong
+        lines({"library": f"FAILED to load: {cause or error}"})
         raise typer.Exit(1) from error
     lines(found)
     results = {device_text(device): self_test(device) for device in devices()}

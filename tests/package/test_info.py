@@ -80,6 +80,13 @@ def test_a_library_that_does_not_load(monkeypatch):
     assert list(facts)[-1] == "library" and "devices" in facts
 
 
+def test_a_library_of_other_sources(monkeypatch):
+    library = torch.__path__[0] + "/lib/libtorch_global_deps.so"  # any library without our function
+    monkeypatch.setattr(_library, "loaded_path", lambda: library)
+    facts = shown(1)
+    assert facts["library"].startswith(f"FAILED to load: spherenet_fast: {library} was built from other sources; build")
+
+
 def test_a_gpu_without_kernels_for_it(monkeypatch):
     monkeypatch.setattr(_library, "has_cuda_kernels", lambda: False)
     assert self_test(torch.device("cuda", 0)) == "no CUDA kernels in this library"
