@@ -27,7 +27,7 @@ def centered(pos, n_atoms: Tensor, cell, pbc, dtype: torch.dtype) -> Tensor:
     """
     pos, count = torch.as_tensor(pos), len(n_atoms)
     cell = None if cell is None else torch.as_tensor(cell)
-    pbc = torch.ones(count, 3, dtype=torch.bool) if pbc is None else torch.as_tensor(pbc).bool()
+    pbc = torch.ones(count, 3, dtype=torch.bool, device=pos.device) if pbc is None else torch.as_tensor(pbc).bool()
     if torch.promote_types(pos.dtype, dtype) == dtype:
         return pos.to(dtype)
     right = pos.shape == (int(n_atoms.sum()), 3) and pbc.shape in ((3,), (count, 3))
@@ -36,7 +36,7 @@ def centered(pos, n_atoms: Tensor, cell, pbc, dtype: torch.dtype) -> Tensor:
         return pos.to(dtype)  # `Molecules` says what is wrong; a sum of large counts may have wrapped around
     pbc = pbc.expand(count, 3)
     offset = torch.nn.functional.pad(n_atoms.cumsum(0), (1, 0)).tolist()
-    out = torch.empty(pos.shape, dtype=dtype)
+    out = torch.empty(pos.shape, dtype=dtype, device=pos.device)
     for start in range(0, count, STRUCTURES):
         some = slice(start, start + STRUCTURES)
         atoms = slice(offset[start], offset[min(start + STRUCTURES, count)])
@@ -47,7 +47,7 @@ def centered(pos, n_atoms: Tensor, cell, pbc, dtype: torch.dtype) -> Tensor:
 
 def _moved(pos: Tensor, n_atoms: Tensor, cell: Tensor | None, pbc: Tensor) -> Tensor:
     """`centered` in float64."""
-    structure = torch.repeat_interleave(torch.arange(len(n_atoms)), n_atoms)
+    structure = torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms)
     pos = pos - pos[n_atoms.cumsum(0) - n_atoms][structure]
     if cell is None:
         return pos - _mean(pos, structure, n_atoms)
