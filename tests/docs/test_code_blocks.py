@@ -6,6 +6,7 @@ The blocks of a page run in order, in an empty folder, Python in one namespace. 
     <!-- not run: needs a GPU -->            directly above a block that no test runs
     <!-- long: two trainings -->             directly above one that runs with --all-blocks only
     <!-- file: mine.yaml -->                 directly above one that is the contents of this file, too
+    <!-- needs: openmm -->                   directly above one that runs where this module is installed
     <!-- after: spherenet-fast train ... --> at the top of a page that starts where this command has run
 """
 
@@ -14,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ PYTHON, SHELL = ("python",), ("sh", "bash", "console", "shell")
 # Blocks that nothing runs, all pages together: a new one has to be counted here.
 NOT_RUN = 11
 COMMAND = "spherenet-fast"
-MARK = re.compile(r"<!-- (not run|long|file): ?(.*?) ?-->$")
+MARK = re.compile(r"<!-- (not run|long|file|needs): ?(.*?) ?-->$")
 REDUCED = {
     "training.max_steps": 2, "training.max_time": "null", "training.max_epochs": "null", "training.val_every": 2,
     "training.batch_size": 2, "training.eval_batch_size": 4, "training.threads": 1, "training.device": "cpu",
@@ -40,8 +42,8 @@ class Block(NamedTuple):
     language: str
     code: str
     line: int  # where its fence is, from 1
-    mark: str  # "not run", "long", "file" or ""
-    text: str  # of the mark: the reason, or the name of the file
+    mark: str  # "not run", "long", "file", "needs" or ""
+    text: str  # of the mark: the reason, or the name of the file or module
 
 
 def blocks(page: str) -> list[Block]:
@@ -79,6 +81,12 @@ def reduced(words: list[str]) -> list[str]:
     if words[0] != "train" or "--help" in words:
         return words
     return [*words, *(part for key, value in REDUCED.items() for part in ("--set", f"{key}={value}"))]
+
+
+def installed(module: str) -> bool:
+    """Whether there is a module, of a package or in it."""
+    package = module.partition(".")[0]
+    return find_spec(package) is not None and find_spec(module) is not None
 
 
 def run_shell(code: str, folder: Path) -> None:
@@ -123,6 +131,7 @@ def prepared(runs, tmp_path, monkeypatch):
 def test_blocks(page, prepared, pytestconfig):
     text = page.read_text()
     chosen = [block for block in blocks(text) if block.mark != "not run"]
+    chosen = [block for block in chosen if block.mark != "needs" or installed(block.text)]
     if not pytestconfig.getoption("--all-blocks"):
         chosen = [block for block in chosen if block.mark != "long"]
     folder = prepared(text) if chosen else None
@@ -170,6 +179,14 @@ e: 1
 def test_marks_say_something_about_a_block(page):
     with pytest.raises(ValueError, match="line 1: expected a text, and a block directly below"):
         blocks(page)
+
+
+def test_blocks_of_an_engine_run_where_it_is_installed():
+    [block] = blocks("<!-- needs: openmm -->\n```python\nimport openmm\n```")
+    assert (block.mark, block.text) == ("needs", "openmm")
+    assert (
+        installed("torch") and installed("torch.nn") and not installed("no_such.engine") and not installed("torch.no")
+    )
 
 
 def test_plain_commands():
