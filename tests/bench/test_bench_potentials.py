@@ -5,6 +5,7 @@ import csv
 import importlib
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
+from ase.build import molecule
 from ase.calculators.lj import LennardJones
 from molecules import EXACT
 from training_runs import tiny_config
@@ -272,6 +274,19 @@ def test_structures_to_start_from(tmp_path):
     ethanol = read_molecules("ethanol", dtype=torch.float64)
     lowest = ethanol[int(ethanol.y[:, 0].argmin())]
     assert np.array_equal(read_structure("ethanol")[0].positions, lowest.pos)
+
+
+# ---- replicas --------------------------------------------------------------------------------------------------------
+
+
+def test_copies_in_a_batch_and_one_by_one(run, checkpoints, tmp_path):
+    pytest.importorskip("torch_sim", reason="torch-sim-atomistic is for Python 3.11 and newer: the extra `engines`")
+    molecule("CH3CH2OH").write(tmp_path / "ethanol.xyz")
+    options = ["--copies", 2, "--repeats", 2, "--threads", 1]
+    output = run("potentials.replicas", checkpoints["smooth"], tmp_path / "ethanol.xyz", *options)
+    [times] = re.findall(r"2 copies, 1 threads: batch (\S+) ms, one by one (\S+) ms\nratio (\S+)\n", output)
+    batch, apart, ratio = map(float, times)
+    assert ratio == pytest.approx(batch / apart, rel=0.2)  # times are printed to 0.1 ms
 
 
 # ---- the queue of trainings ------------------------------------------------------------------------------------------
