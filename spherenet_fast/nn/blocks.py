@@ -248,22 +248,22 @@ class Interaction(EdgeUpdate):
         # K is small: one product with lin_rbf2 lin_rbf1 is cheaper than two over all edges
         weight = operators.linear(self.lin_rbf2.weight, self.lin_rbf1.weight.t())
 
-        def before(e1, bessel):  # [E, H], [E, K] -> [E, H], [E, C]
-            x_ji = self.lin_ji.silu(e1, operators)
+        def before(e1, bessel):  # [E, H], [E, K] -> [E, C]
             x_kj = operators.radial_filter(self.lin_kj.silu(e1, operators), bessel, weight)
-            return x_ji, self.lin_down.silu(x_kj, operators)
+            return (self.lin_down.silu(x_kj, operators),)
 
-        def after(e1, bessel, x_ji, message):  # [E, H], [E, K], [E, H], [E, C] -> the next e1, e2
+        def after(e1, bessel, message):  # [E, H], [E, K], [E, C] -> the next e1, e2
+            x_ji = self.lin_ji.silu(e1, operators)
             return self.end(x_ji + self.lin_up.silu(message, operators), e1, bessel, operators)
 
-        x_ji, x_kj = operators.row_chain(before, e1, geometry.bessel, recompute=geometry.recompute)
+        (x_kj,) = operators.row_chain(before, e1, geometry.bessel, recompute=geometry.recompute)
         weights = [layer and layer.weight for layer in (self.lin_sbf1, self.lin_sbf2, self.lin_t1, self.lin_t2)]
         if self.even is not None:
             weights[2] = weights[2] * self.even
         message = operators.gated_sum(
             x_kj, geometry.radial, geometry.direction, geometry.torsion, geometry.graph, *weights, self.basis
         )
-        return operators.row_chain(after, e1, geometry.bessel, x_ji, message, recompute=geometry.recompute)
+        return operators.row_chain(after, e1, geometry.bessel, message, recompute=geometry.recompute)
 
 
 class AtomOutput(nn.Module):

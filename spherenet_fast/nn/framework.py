@@ -36,7 +36,7 @@ from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
 from .ranges import Cutoff, Layers
 
-MANY_EDGES = 250_000  # from here on forces store the messages between blocks alone, and compute the rest again
+MANY_EDGES = 100_000  # from here on forces find again, rather than store, what layers make for all edges
 
 
 class System(NamedTuple):
@@ -338,17 +338,16 @@ class SphericalMessagePassing(GraphNetwork3D):
         return Geometry(system.graph, bessel, radial, direction, torsion, recompute)
 
     def embed(self, system: System, p_e: Geometry) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        e = self._on_edges(self.init_e, system.z, p_e, system.operators)
+        given = system.z, p_e, system.operators
+        if p_e.recompute:
+            e = checkpoint(self.init_e, *given, use_reentrant=False, preserve_rng_state=False)
+        else:
+            e = self.init_e(*given)
         # under autocast, too, the sums are not rounded
         return self.init_v(self.rho_ev(e, system), system.operators).to(system.dtype), e
 
     def phi_e(self, layer: int, e: tuple[Tensor, Tensor], v: Tensor, p_e: Geometry, system: System):
-        return self._on_edges(self.update_es[layer], e[0], p_e, system.operators)
-
-    def _on_edges(self, block: nn.Module, x: Tensor, p_e: Geometry, operators: Any) -> tuple[Tensor, Tensor]:
-        if not p_e.recompute:
-            return block(x, p_e, operators)
-        return checkpoint(block, x, p_e, operators, use_reentrant=False, preserve_rng_state=False)
+        return self.update_es[layer](e[0], p_e, system.operators)
 
     def rho_ev(self, e: tuple[Tensor, Tensor], system: System) -> Tensor:
         return system.sum_of_edges(e[1])
