@@ -187,6 +187,19 @@ def _searched(edge_index: Tensor, shift: Tensor | None) -> Tensor:
     Raises:
         ValueError: an edge occurs twice.
     """
+    rank, reversed_rank = ranks(edge_index, shift)
+    twice = (torch.bincount(rank) > 1).nonzero()[:, 0]
+    if len(twice):
+        first, second = (rank == twice[0]).nonzero()[:2, 0].tolist()
+        raise ValueError(f"edge_index: expected every edge once, got the same edge at {first} and {second}")
+    return opposite(rank, reversed_rank)
+
+
+def ranks(edge_index: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Numbers of edges, [E], and of the same edges reversed, [E]: equal where these are.
+
+    They rise by receiver, then sender, then shift. edge_index [2,E]; shift: None or [E, any number of columns].
+    """
     num_edges = edge_index.shape[1]
     both = torch.cat([edge_index, edge_index.flip(0)], 1)
     columns = _columns(both, None if shift is None else torch.cat([shift, -shift]))
@@ -198,10 +211,11 @@ def _searched(edge_index: Tensor, shift: Tensor | None) -> Tensor:
         new[1:] |= column[order].diff() != 0
     rank = torch.empty_like(order)
     rank[order] = new.cumsum(0)
-    edge_of_rank = torch.full_like(order, -1)
-    edge_of_rank[rank[:num_edges]] = torch.arange(num_edges, device=order.device)
-    twice = (torch.bincount(rank[:num_edges]) > 1).nonzero()[:, 0]
-    if len(twice):
-        first, second = (rank[:num_edges] == twice[0]).nonzero()[:2, 0].tolist()
-        raise ValueError(f"edge_index: expected every edge once, got the same edge at {first} and {second}")
-    return edge_of_rank[rank[num_edges:]]
+    return rank[:num_edges], rank[num_edges:]
+
+
+def opposite(rank: Tensor, reversed_rank: Tensor) -> Tensor:
+    """The opposite of every edge [E], -1 where there is none, of what `ranks` returns."""
+    edge_of_rank = rank.new_full((2 * rank.shape[0],), -1)
+    edge_of_rank[rank] = torch.arange(rank.shape[0], device=rank.device)
+    return edge_of_rank[reversed_rank]

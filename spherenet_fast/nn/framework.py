@@ -278,13 +278,19 @@ class GraphNetwork3D(Recorded, nn.Module):
             graph = Graph(*map(outside_inference, graph))
             if checks_are_on(pos):
                 check_graph(graph, pos, batch, self.cutoff, cell, pbc, self.hparams.get("max_num_neighbors"))
-        operators = ops if self.hparams.get("kernels", True) else reference
-        first_atom = first_atoms(batch, num_graphs)
         with torch.autocast(pos.device.type, enabled=False):  # positions and what is made of them keep their precision
             # In float64 until there are unit vectors: along a line the energy is steep in their last digits.
             vec = edge_vectors(pos.double(), graph, batch, None if cell is None else cell.double())
+        return self._of_edges(z, batch, num_graphs, graph, vec, pos.dtype)
+
+    def _of_edges(
+        self, z: Tensor, batch: Tensor, num_graphs: int, graph: Graph, vec: Tensor, dtype: torch.dtype
+    ) -> tuple[System, Any, Any, Any]:
+        """The same of the edges of a graph. vec [E, 3] float64, along them; dtype: of the model."""
+        operators = ops if self.hparams.get("kernels", True) else reference
+        with torch.autocast(vec.device.type, enabled=False):
             distance = vec.square().sum(-1).sqrt()
-            system = System(z, batch, first_atom, graph, vec, distance, pos.dtype, operators)
+            system = System(z, batch, first_atoms(batch, num_graphs), graph, vec, distance, dtype, operators)
             p_e, p_v, p_u = self.rho_pe(system), self.rho_pv(system), self.rho_pu(system)
 
         v, e = self.embed(system, p_e)

@@ -1,6 +1,7 @@
 """The operators of a prediction with its derivatives, written down once, for any number of edges and triplets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,7 +192,22 @@ def _traced(
 ) -> tuple[fx.GraphModule, list[str], _Guards]:
     """The operators of `function`, the names of its arguments there, and the sizes that it serves.
 
-    Raises ValueError for a model with random numbers, or with buffers that change, which are put back.
+    Raises ValueError, see `written_down`.
+    """
+    traced, fakes, env = written_down(function, arguments, model, _EDGES)
+    edges, triplets = (fakes[name].shape[0].node.expr for name in ("rev", "triplets"))
+    names = [node.name for node in traced.graph.find_nodes(op="placeholder")]
+    return traced, names, _Guards(env, edges, triplets)
+
+
+def written_down(
+    function: Callable, arguments: dict[str, Tensor], model: nn.Module, any_size: Mapping[str, int], keep_layers=True
+) -> tuple[fx.GraphModule, dict[str, Tensor], Any]:
+    """The operators of `function`, its arguments without values, and the environment of their symbols.
+
+    any_size: of the arguments that have one, the dimension of any size from 2 on; those of equal sizes stay equal.
+    keep_layers: whether layers stay operators of this package. Operators run below autograd, and `function` may take
+    derivatives. Raises ValueError for a model with random numbers, or with buffers that change, which are put back.
     """
     from torch._dynamo.source import ConstantSource
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -201,7 +217,7 @@ def _traced(
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
 
     def fake(name: str, tensor: Tensor) -> Tensor:
-        dynamic = [DimDynamic.DUCK if d == _EDGES.get(name) else DimDynamic.STATIC for d in range(tensor.dim())]
+        dynamic = [DimDynamic.DUCK if d == any_size.get(name) else DimDynamic.STATIC for d in range(tensor.dim())]
         context = StatelessSymbolicContext(dynamic_sizes=dynamic)
         return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(name))
 
@@ -212,7 +228,7 @@ def _traced(
             return function(*given)
 
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    with torch.no_grad(), layers_kept():
+    with torch.no_grad(), layers_kept() if keep_layers else nullcontext():
         traced = make_fx(differentiated, tracing_mode="fake", _allow_non_fake_inputs=True)(*fakes.values())
         changed = [buffer.copy_(before) for buffer, version, before in buffers if buffer._version != version]
     graph = traced.graph
@@ -228,9 +244,7 @@ def _traced(
                 nothing = graph.call_function(torch.empty, (node.args[1],), {"dtype": node.meta["val"].dtype})
             node.replace_all_uses_with(nothing)
     graph.eliminate_dead_code()
-    edges, triplets = (fakes[name].shape[0].node.expr for name in ("rev", "triplets"))
-    names = [node.name for node in graph.find_nodes(op="placeholder")]
-    return traced, names, _Guards(env, edges, triplets)
+    return traced, fakes, env
 
 
 def _changes(node: fx.Node) -> bool:

@@ -1,0 +1,144 @@
+"""Energies, and their slopes along the vectors between neighbors, as operators on tensors for systems of any size."""
+
+import copy
+
+import torch
+from torch import Tensor, fx
+
+from ..training.results import energy_factor
+from ..graph import Graph
+from ..graph.graph import first_atoms, opposite, ranks
+from ..nn.ranges import MAX_ATOMIC_NUMBER
+from ..nn.recording import written_down
+from ..training.potential import Potential
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_IMAGES = 2**21  # numbers of images of one direction, from -2^20 on, of which three fit into an int64
+SIZES = {"z": 0, "pos": 0, "batch": 0, "cell": 0, "weight": 0, "vec": 0, "edge_index": 1, "shift": 0}  # of any size
+
+
+class Energies:
+    """Energies of atoms, and the slopes of their sum, for any list of neighbors; traced by `written_down`.
+
+    Args:
+        potential: left as it is.
+        dtype: "float32", "float64", or None: that of the potential.
+        unit: of the energy where the potential does not know its own.
+
+    Attributes:
+        model: a copy in that dtype.
+        cutoff: Å.
+        shift: eV, what a structure's energy is more than the sum over its atoms.
+        known: atomic numbers that it was trained on, ascending.
+
+    Raises:
+        ValueError: it predicts something else than one energy, its unit is unknown, or its model has not all operators
+            that are needed.
+    """
+
+    def __init__(self, potential: Potential, dtype: str | None = None, unit: str | None = None):
+        factor = energy_factor(potential, unit)
+        for name, expected in (("kernels", True), ("max_num_neighbors", None)):
+            found = potential.model.hparams.get(name, expected)
+            if found != expected:
+                raise ValueError(f"model: expected {name}={expected}, to be exported, got {found}")
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype: expected {' or '.join(DTYPES)}, got {dtype!r}")
+        weight = potential.model.parameter_like()
+        self.dtype = weight.dtype if dtype is None else DTYPES[dtype]
+        self.model = copy.deepcopy(potential.model).to(self.dtype).eval().requires_grad_(False)
+        self.cutoff, self.shift = self.model.cutoff, factor * potential.shift.item()
+        self.known = list(range(1, MAX_ATOMIC_NUMBER + 1) if potential.elements is None else sorted(potential.elements))
+        self.atomic = factor * potential.atomic_energies[0]  # [95] eV
+        self.scale = torch.full_like(self.atomic, torch.nan)  # [95] eV; none for elements that it never saw
+        self.scale[self.known] = factor * potential.scale.item()
+
+    def __call__(
+        self, z: Tensor, vec: Tensor, edge_index: Tensor, shift: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energies in eV without `self.shift`, and the slopes by vec of their sum with weights, in eV/Å.
+
+        Args:
+            z: [N] int64. An element that was not in the training set makes the numbers around it NaN.
+            vec: [E, 3] float64, Å, from sender to receiver. Pairs that are not closer than the cutoff do not count.
+            edge_index: [2, E] int64, senders and receivers, in any order; both directions of each pair.
+            shift: [E, 3] int64, the periodic image of each pair, below 2^20.
+            weight: [N] float64.
+
+        Returns:
+            [N] float64 and [E, 3] float64.
+        """
+        num_atoms = z.shape[0]
+        near = vec.square().sum(-1).sqrt() < self.cutoff
+        order, graph = graph_of_pairs(edge_index, shift, near, num_atoms)
+        vec = torch.where(graph.present[:, None], vec[order], 1.0).detach().requires_grad_()
+        alone = torch.arange(num_atoms, device=z.device)  # in the sum over its atoms each is a molecule of its own
+        predicted = self.model._of_edges(z, alone, num_atoms, graph, vec, self.dtype)
+        scaled = self.scale[z] * predicted[:, 0].double()
+        (slopes,) = torch.autograd.grad((scaled * weight).sum(), vec)
+        return self.atomic[z] + scaled.detach(), torch.empty_like(slopes).index_copy(0, order, slopes)
+
+    def check(self, result: Tensor, system: dict[str, Tensor]) -> None:
+        """ValueError if energies of atoms [N] are not the model's for `example`: its prediction is no sum over them."""
+        data = {name: system[name] for name in ("z", "batch")} | {"pos": system["pos"].to(self.dtype)}
+        with torch.no_grad():
+            expected = self.scale[self.known[0]] * self.model(data)[:, 0].double()
+        found = torch.zeros_like(expected).index_add(0, data["batch"], result - self.atomic[data["z"]])
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+            raise ValueError(
+                f"model: expected a prediction that is a sum over atoms, to be exported, got a "
+                f"{type(self.model).__name__} with another one"
+            )
+
+
+def graph_of_pairs(edge_index: Tensor, shift: Tensor, near: Tensor, num_atoms: int) -> tuple[Tensor, Graph]:
+    """The graph of pairs in any order, and the order [E] in which it has them; those that are not near are padding.
+
+    edge_index [2, E]; shift [E, 3]; near [E] bool. Stable sorts alone, so that it can be written down.
+    """
+    edge_index = torch.where(near, edge_index, num_atoms)  # behind all atoms
+    image = (shift[:, 0] * _IMAGES + shift[:, 1]) * _IMAGES + shift[:, 2]
+    rank, reversed_rank = ranks(edge_index, torch.where(near, image, 0)[:, None])
+    order = torch.argsort(rank, stable=True)
+    sender, receiver = edge_index[0][order], edge_index[1][order]
+    out_edge = torch.argsort(sender, stable=True)
+    in_ptr, out_ptr = first_atoms(receiver, num_atoms), first_atoms(sender[out_edge], num_atoms)
+    pairs = in_ptr.diff() * out_ptr.diff()
+    triplet_ptr = torch.cat([pairs.new_zeros(1), pairs.cumsum(0)])
+    num_triplets = triplet_ptr[-1].item()
+    torch._check(num_triplets >= 0)
+    present = near[order]
+    rev = torch.where(present, opposite(rank[order], reversed_rank[order]), -1)
+    edge_index = torch.where(present, torch.stack([sender, receiver]), -1)
+    return order, Graph(edge_index, None, in_ptr, out_ptr, out_edge, rev, triplet_ptr, num_triplets, present)
+
+
+def example(energies: Energies, device: torch.device) -> dict[str, Tensor]:
+    """A system of two molecules, of whose sizes no two are equal: what operators are written down with."""
+    sizes = torch.tensor([5, 4])
+    batch = torch.repeat_interleave(torch.arange(2), sizes)
+    turn = torch.arange(9) + 3.0 * batch
+    pos = torch.stack([turn.mul(2).cos(), turn.mul(2).sin(), (turn % 5) / 2], 1).double() * energies.cutoff / 3
+    receiver, sender = torch.where((batch[:, None] == batch) & ~torch.eye(9, dtype=torch.bool))
+    system = {
+        "z": torch.tensor(energies.known)[torch.arange(9) % len(energies.known)],
+        "pos": pos,
+        "batch": batch,
+        "cell": torch.zeros(2, 3, 3, dtype=torch.float64),
+        "edge_index": torch.stack([sender, receiver]),
+        "shift": torch.zeros(len(sender), 3, dtype=torch.int64),
+        "vec": pos[receiver] - pos[sender],
+        "weight": torch.ones(9, dtype=torch.float64),
+    }
+    return {name: tensor.to(device) for name, tensor in system.items()}
+
+
+def operators(energies: Energies, function, arguments: dict[str, Tensor]) -> fx.GraphModule:
+    """`function`, of arguments by names in SIZES, as operators. Raises ValueError for a model that has no such."""
+    try:
+        traced, _, _ = written_down(function, arguments, energies.model, SIZES, keep_layers=False)
+    except Exception as error:  # whatever a model does that cannot be written down
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"model: expected one of tensor operators alone, to be exported: {reason}") from error
+    traced.recompile()
+    return traced

@@ -1,0 +1,136 @@
+"""PyTorch 2: one file of compiled code and weights that C++ and Python load without the model's classes."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from .._files import write_file
+from ..graph.graph import first_atoms
+from ..training.potential import Potential
+from .operators import SIZES, Energies, example, operators
+
+INPUTS = ("z", "pos", "batch", "cell", "edge_index", "shift")
+
+
+def export_pt2(potential: Potential, path, dtype: str | None = None, unit: str | None = None) -> None:
+    """Write energies, forces and virials of a potential as a package of AOTInductor, all or nothing.
+
+    It has the inputs and results of `Pt2Model.__call__`, and runs where the potential is (a CPU with the same
+    instruction sets, or a GPU), once the operators' library is loaded. Takes a minute or two, and a C++ compiler.
+
+    Args:
+        potential: predicts one energy.
+        path: file to write, best ending in .pt2.
+        dtype: "float32" or "float64", in which the network computes; None: that of the potential.
+        unit: of the energy where the potential does not know its own.
+
+    Raises:
+        ValueError: it predicts something else than one energy, or its model cannot be written down.
+        OSError: the file cannot be written.
+    """
+    energies = Energies(potential, dtype, unit)
+    system = example(energies, potential.scale.device)
+    arguments = {name: system[name] for name in INPUTS}
+
+    def function(z, pos, batch, cell, edge_index, shift):
+        return _energy_forces_virial(energies, z, pos, batch, cell, edge_index, shift)
+
+    traced = operators(energies, function, arguments)
+    energies.check(_of_atoms(energies, **arguments)[0], system)
+    shapes = tuple({SIZES[name]: torch.export.Dim.DYNAMIC} for name in INPUTS)
+    metadata = {
+        "spherenet_fast": __version__,
+        "cutoff": str(energies.cutoff),
+        "elements": json.dumps(energies.known),
+        "device": str(potential.scale.device),
+    }
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        program = torch.export.export(traced, tuple(arguments.values()), dynamic_shapes=shapes, strict=False)
+        package = torch._inductor.aoti_compile_and_package(
+            program,
+            package_path=str(Path(folder) / "model.pt2"),
+            inductor_configs={"aot_inductor.metadata": metadata},
+        )
+        write_file(path, Path(package).read_bytes())
+
+
+class Pt2Model:
+    """A package of `export_pt2`, as Python calls it. `cutoff`: Å; `elements`: atomic numbers that it knows."""
+
+    def __init__(self, path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            self._run = torch._inductor.aoti_load_package(str(path))
+            metadata = self._run.get_metadata()
+            self.cutoff, self.elements = float(metadata["cutoff"]), tuple(json.loads(metadata["elements"]))
+            self.device = torch.device(metadata["device"])
+        except (RuntimeError, KeyError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path}: expected what `spherenet-fast export --to pt2` wrote: {reason}") from error
+
+    def __call__(
+        self, z: Tensor, pos: Tensor, batch: Tensor, cell: Tensor, edge_index: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies, forces and virials of a batch of molecules or cells.
+
+        Args:
+            z: [N] int64, atomic numbers.
+            pos: [N, 3] float64, Å.
+            batch: [N] int64, the molecule of each atom, ascending.
+            cell: [B, 3, 3] float64, Å, a vector in each row; zeros for molecules.
+            edge_index: [2, E] int64, sender and receiver of every pair that is closer than the cutoff, both directions,
+                in any order. Pairs farther apart change nothing.
+            shift: [E, 3] int64: the vector of a pair is pos[receiver] - pos[sender] + shift @ cell; zeros for molecules.
+
+        Returns:
+            energy [B] in eV, forces [N, 3] in eV/Å, and virial [B, 3, 3] in eV, the derivative of the energy by strain:
+            the stress is virial / volume. All float64.
+
+        Raises:
+            ValueError, TypeError: an input has another dtype, shape or device, or an unknown element.
+        """
+        given = dict(zip(INPUTS, (z, pos, batch, cell, edge_index, shift), strict=True))
+        shapes = ([len(z)], [len(z), 3], [len(z)], [len(cell), 3, 3], [2, len(shift)], [len(shift), 3])
+        for (name, value), shape in zip(given.items(), shapes, strict=True):
+            dtype = torch.float64 if name in ("pos", "cell") else torch.int64
+            if value.dtype != dtype:
+                raise TypeError(f"{name}: expected {dtype}, got {value.dtype}")
+            if list(value.shape) != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {list(value.shape)}")
+            if value.device.type != self.device.type:
+                raise ValueError(f"{name}: expected device {self.device}, of the package, got {value.device}")
+        if unknown := sorted({*z.tolist()} - {*self.elements}):
+            raise ValueError(f"z: expected atomic numbers {list(self.elements)}, of the training set, got {unknown}")
+        return tuple(self._run(*(value.contiguous() for value in given.values())))
+
+
+def load_pt2(path) -> Pt2Model:
+    """Load what `export_pt2` wrote, after the operators that it needs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is another file, or its code does not run here.
+    """
+    return Pt2Model(path)
+
+
+def _of_atoms(energies: Energies, z, pos, batch, cell, edge_index, shift) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies of atoms [N], vectors of pairs [E, 3] and slopes by these [E, 3]."""
+    sender, receiver = edge_index[0], edge_index[1]
+    moved = (shift.to(pos.dtype)[:, :, None] * cell[batch[receiver]]).sum(1)
+    vec = pos[receiver] - pos[sender] + moved
+    of_atoms, slopes = energies(z, vec, edge_index, shift, torch.ones_like(pos[:, 0]))
+    return of_atoms, vec, slopes
+
+
+def _energy_forces_virial(energies: Energies, z, pos, batch, cell, edge_index, shift) -> tuple[Tensor, Tensor, Tensor]:
+    of_atoms, vec, slopes = _of_atoms(energies, z, pos, batch, cell, edge_index, shift)
+    energy = torch.full_like(cell[:, 0, 0], energies.shift).index_add(0, batch, of_atoms)
+    forces = torch.zeros_like(pos).index_add(0, edge_index[0], slopes).index_add(0, edge_index[1], -slopes)
+    virial = torch.zeros_like(cell).index_add(0, batch[edge_index[1]], vec[:, :, None] * slopes[:, None])
+    return energy, forces, (virial + virial.mT) / 2
