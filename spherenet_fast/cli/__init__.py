@@ -7,6 +7,7 @@ import typer
 from .. import __version__
 from .._freed_memory import keep_freed_memory
 from .evaluate import evaluate
+from .export import export
 from .info import info
 from .md import md
 from .pictures import filters, geometry
@@ -15,7 +16,7 @@ from .relax import relax
 from .train import train
 
 app = typer.Typer(
-    help="SphereNet: train on molecules, evaluate, predict, relax, move, draw.", no_args_is_help=True,
+    help="SphereNet: train on molecules, evaluate, predict, relax, move, export, draw.", no_args_is_help=True,
     add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 
@@ -35,5 +36,5 @@ def main(
     keep_freed_memory()
 
 
-for command in (train, evaluate, predict, relax, md, filters, geometry, info):
+for command in (train, evaluate, predict, relax, md, export, filters, geometry, info):
     app.command()(command)

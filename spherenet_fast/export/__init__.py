@@ -9,6 +9,4 @@ if TYPE_CHECKING:
     from .pt2 import export_pt2, load_pt2
 
 __all__ = ["export_metatomic", "export_pt2", "load_pt2"]
-__getattr__, __dir__ = lazy_names(
-    __name__, {"export_metatomic": "metatomic", "export_pt2": "pt2", "load_pt2": "pt2"}
-)
+__getattr__, __dir__ = lazy_names(__name__, {"export_metatomic": "metatomic", "export_pt2": "pt2", "load_pt2": "pt2"})

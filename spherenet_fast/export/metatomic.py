@@ -15,14 +15,16 @@ from torch import fx
 from .. import _library
 from .._files import write_file
 from ..training.potential import Potential
-from .operators import Energies, example, operators
+from .operators import PAIRS, Energies, operators
 
 try:
     from metatensor.torch import Labels, TensorBlock, TensorMap
     from metatomic import torch as metatomic
     from metatomic.torch import ModelOutput, NeighborListOptions, System
 except ImportError as error:
-    raise ImportError("metatomic: pip install 'spherenet_fast[engines]' (metatomic-torch) for this export") from error
+    raise ImportError(
+        "expected the package metatomic-torch (pip install 'spherenet_fast[engines]'), got none"
+    ) from error
 
 EXTENSION = "spherenet_fast"  # by which metatomic finds the operators' library among those that are loaded
 
@@ -34,7 +36,8 @@ def export_metatomic(
 
     The model asks for positions and neighbors in float64, whatever the network computes in, and gives the energy, of
     structures or of atoms, in eV. Its derivatives by positions and cells, which engines take, are exact for the energy
-    of a structure, or of the selected atoms; of the energies of atoms those of their sum alone are.
+    of a structure, or of the selected atoms; of the energies of atoms those of their sum alone are. What an energy has
+    besides a sum over atoms, as a potential with a mean for its reference, is shared among the atoms of a structure.
 
     Args:
         potential: predicts one energy; the model runs on its kind of device.
@@ -50,14 +53,7 @@ def export_metatomic(
     """
     energies = Energies(potential, dtype, unit)
     device = potential.scale.device
-    system = example(energies, device)
-    arguments = {name: system[name] for name in ("z", "vec", "edge_index", "shift", "weight")}
-
-    def function(z, vec, edge_index, shift, weight):
-        return energies(z, vec, edge_index, shift, weight)
-
-    traced = operators(energies, function, arguments)
-    energies.check(traced(*arguments.values())[0], system)
+    traced = operators(energies, energies, PAIRS, device)
     capabilities = metatomic.ModelCapabilities(
         outputs={"energy": ModelOutput(unit="eV", sample_kind="atom", description="potential energy")},
         atomic_types=energies.known,
@@ -71,26 +67,26 @@ def export_metatomic(
         description=f"{type(energies.model).__name__}, trained and exported with spherenet_fast",
         references={"architecture": ["https://arxiv.org/abs/2102.05013"]},
     )
-    model = metatomic.AtomisticModel(_Model(energies, _scripted(traced)).eval(), metadata, capabilities)
-    library = _library.library_path()
-    copy = Path(f"lib{EXTENSION}{library.suffix}")
-    content = library.read_bytes()
-    extension = {"name": EXTENSION, "path": str(copy), "sha256": hashlib.sha256(content).hexdigest()}
+    model = metatomic.AtomisticModel(_Model(energies, _scriptable(traced)).eval(), metadata, capabilities)
+    copy, library = library_copy(extensions), _library.library_path().read_bytes()
+    extension = {"name": EXTENSION, "path": copy.name, "sha256": hashlib.sha256(library).hexdigest()}
     written = _serialized(model, extension)
-    write_file(Path(extensions) / copy, content)
+    write_file(copy, library)
     write_file(path, written)
+
+
+def library_copy(extensions) -> Path:
+    """The operators' library in an extensions directory."""
+    return Path(extensions) / f"lib{EXTENSION}{_library.library_path().suffix}"
 
 
 def _serialized(model: torch.nn.Module, extension: dict[str, str]) -> bytes:
     """As `AtomisticModel.save`, which would also name all other libraries that this process has loaded."""
-    with warnings.catch_warnings():
+    exported = {"date": datetime.now(timezone.utc).isoformat(), "platform": f"{platform.machine()}-{platform.system()}"}
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # TorchScript, which metatomic builds on
         warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
-        scripted = torch.jit.script(model)
-        exported = {
-            "date": datetime.now(timezone.utc).isoformat(),
-            "platform": f"{platform.machine()}-{platform.system()}",
-        }
+        scripted, path = torch.jit.script(model), Path(folder) / "model.pt"
         files = {
             "torch-version": torch.__version__,
             "metatomic-version": metatomic.__version__,
@@ -99,14 +95,12 @@ def _serialized(model: torch.nn.Module, extension: dict[str, str]) -> bytes:
             "export-metadata": json.dumps(exported),
             "model-metadata": scripted.metadata().__getstate__()[0],
         }
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.pt"
-            torch.jit.save(scripted.to("cpu"), str(path), _extra_files=files)
-            return path.read_bytes()
+        torch.jit.save(scripted.to("cpu"), str(path), _extra_files=files)  # loaded without devices
+        return path.read_bytes()
 
 
-def _scripted(traced: fx.GraphModule) -> torch.jit.ScriptModule:
-    """The operators as TorchScript, which chooses overloads itself and takes devices from an argument."""
+def _scriptable(traced: fx.GraphModule) -> fx.GraphModule:
+    """The operators for TorchScript, which chooses overloads itself; on the device of the first argument."""
     graph = traced.graph
     first = next(node for node in graph.nodes if node.op == "placeholder")
     with graph.inserting_after(list(graph.find_nodes(op="placeholder"))[-1]):
@@ -119,21 +113,17 @@ def _scripted(traced: fx.GraphModule) -> torch.jit.ScriptModule:
         elif isinstance(node.target, torch._ops.OpOverload):
             node.target = node.target.overloadpacket
         kwargs = {name: value for name, value in node.kwargs.items() if name not in ("pin_memory", "layout")}
-        node.kwargs = kwargs | ({"device": device} if "device" in kwargs or node.target is torch.empty else {})
-    graph.lint()
+        node.kwargs = kwargs | ({"device": device} if "device" in kwargs else {})
     traced.recompile()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
-        return torch.jit.script(traced)
+    return traced
 
 
 class _Model(torch.nn.Module):
     """What metatomic calls: its systems as one system, and the results as its tensors."""
 
-    def __init__(self, energies: Energies, scripted: torch.jit.ScriptModule):
+    def __init__(self, energies: Energies, operators: fx.GraphModule):
         super().__init__()
-        self.operators = scripted
+        self.operators = operators
         self.shift = energies.shift
         self.neighbors = NeighborListOptions(cutoff=energies.cutoff, full_list=True, strict=True)
 

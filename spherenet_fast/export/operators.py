@@ -1,6 +1,7 @@
 """Energies, and their slopes along the vectors between neighbors, as operators on tensors for systems of any size."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx
@@ -14,6 +15,7 @@ from ..training.potential import Potential
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _IMAGES = 2**21  # numbers of images of one direction, from -2^20 on, of which three fit into an int64
+PAIRS = ("z", "vec", "edge_index", "shift", "weight")  # what `Energies` is called with
 SIZES = {"z": 0, "pos": 0, "batch": 0, "cell": 0, "weight": 0, "vec": 0, "edge_index": 1, "shift": 0}  # of any size
 
 
@@ -78,18 +80,6 @@ class Energies:
         (slopes,) = torch.autograd.grad((scaled * weight).sum(), vec)
         return self.atomic[z] + scaled.detach(), torch.empty_like(slopes).index_copy(0, order, slopes)
 
-    def check(self, result: Tensor, system: dict[str, Tensor]) -> None:
-        """ValueError if energies of atoms [N] are not the model's for `example`: its prediction is no sum over them."""
-        data = {name: system[name] for name in ("z", "batch")} | {"pos": system["pos"].to(self.dtype)}
-        with torch.no_grad():
-            expected = self.scale[self.known[0]] * self.model(data)[:, 0].double()
-        found = torch.zeros_like(expected).index_add(0, data["batch"], result - self.atomic[data["z"]])
-        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
-            raise ValueError(
-                f"model: expected a prediction that is a sum over atoms, to be exported, got a "
-                f"{type(self.model).__name__} with another one"
-            )
-
 
 def graph_of_pairs(edge_index: Tensor, shift: Tensor, near: Tensor, num_atoms: int) -> tuple[Tensor, Graph]:
     """The graph of pairs in any order, and the order [E] in which it has them; those that are not near are padding.
@@ -133,12 +123,31 @@ def example(energies: Energies, device: torch.device) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in system.items()}
 
 
-def operators(energies: Energies, function, arguments: dict[str, Tensor]) -> fx.GraphModule:
-    """`function`, of arguments by names in SIZES, as operators. Raises ValueError for a model that has no such."""
+def operators(energies: Energies, function: Callable, inputs: tuple[str, ...], device: torch.device) -> fx.GraphModule:
+    """`function` of some entries of `example` as operators on tensors, for systems of any size.
+
+    Raises ValueError for a model that has no such operators, or whose prediction is no sum over atoms.
+    """
+    system = example(energies, device)
+    check_sum(energies, system)
     try:
-        traced, _, _ = written_down(function, arguments, energies.model, SIZES, keep_layers=False)
+        traced, _, _ = written_down(
+            function, {name: system[name] for name in inputs}, energies.model, SIZES, keep_layers=False
+        )
     except Exception as error:  # whatever a model does that cannot be written down
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"model: expected one of tensor operators alone, to be exported: {reason}") from error
+        raise ValueError(f"model: expected operators on tensors alone, to be exported: {reason}") from error
     traced.recompile()
     return traced
+
+
+def check_sum(energies: Energies, system: dict[str, Tensor]) -> None:
+    """ValueError for a model whose prediction is no sum over atoms. system: `example`."""
+    of_atoms, _ = energies(*(system[name] for name in PAIRS))
+    data = {name: system[name] for name in ("z", "batch")} | {"pos": system["pos"].to(energies.dtype)}
+    with torch.no_grad():
+        expected = energies.scale[energies.known[0]] * energies.model(data)[:, 0].double()
+    found = torch.zeros_like(expected).index_add(0, data["batch"], of_atoms - energies.atomic[data["z"]])
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):  # float32's rounding
+        name = type(energies.model).__name__
+        raise ValueError(f"model: expected a prediction that is a sum over atoms, to be exported, got another {name}")

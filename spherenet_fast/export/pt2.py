@@ -2,17 +2,17 @@
 
 import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .. import __version__
 from .._files import write_file
-from ..graph.graph import first_atoms
 from ..training.potential import Potential
 from .operators import SIZES, Energies, example, operators
 
+FORMAT = "spherenet_fast pt2 1"
 INPUTS = ("z", "pos", "batch", "cell", "edge_index", "shift")
 
 
@@ -29,27 +29,29 @@ def export_pt2(potential: Potential, path, dtype: str | None = None, unit: str |
         unit: of the energy where the potential does not know its own.
 
     Raises:
-        ValueError: it predicts something else than one energy, or its model cannot be written down.
+        ValueError: it predicts something else than one energy, its model cannot be written down, or there is no C++
+            compiler.
         OSError: the file cannot be written.
     """
-    energies = Energies(potential, dtype, unit)
-    system = example(energies, potential.scale.device)
-    arguments = {name: system[name] for name in INPUTS}
+    _check_compiler()
+    energies, device = Energies(potential, dtype, unit), potential.scale.device
 
     def function(z, pos, batch, cell, edge_index, shift):
         return _energy_forces_virial(energies, z, pos, batch, cell, edge_index, shift)
 
-    traced = operators(energies, function, arguments)
-    energies.check(_of_atoms(energies, **arguments)[0], system)
+    traced = operators(energies, function, INPUTS, device)
+    system = example(energies, device)
     shapes = tuple({SIZES[name]: torch.export.Dim.DYNAMIC} for name in INPUTS)
     metadata = {
-        "spherenet_fast": __version__,
+        "format": FORMAT,
         "cutoff": str(energies.cutoff),
         "elements": json.dumps(energies.known),
-        "device": str(potential.scale.device),
+        "device": str(device),
     }
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        program = torch.export.export(traced, tuple(arguments.values()), dynamic_shapes=shapes, strict=False)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of torch to torch
+        given = tuple(system[name] for name in INPUTS)
+        program = torch.export.export(traced, given, dynamic_shapes=shapes, strict=False)
         package = torch._inductor.aoti_compile_and_package(
             program,
             package_path=str(Path(folder) / "model.pt2"),
@@ -85,14 +87,14 @@ class Pt2Model:
             cell: [B, 3, 3] float64, Å, a vector in each row; zeros for molecules.
             edge_index: [2, E] int64, sender and receiver of every pair that is closer than the cutoff, both directions,
                 in any order. Pairs farther apart change nothing.
-            shift: [E, 3] int64: the vector of a pair is pos[receiver] - pos[sender] + shift @ cell; zeros for molecules.
+            shift: [E, 3] int64: the vector of a pair is pos[receiver] - pos[sender] + shift @ cell.
 
         Returns:
             energy [B] in eV, forces [N, 3] in eV/Å, and virial [B, 3, 3] in eV, the derivative of the energy by strain:
             the stress is virial / volume. All float64.
 
         Raises:
-            ValueError, TypeError: an input has another dtype, shape or device, or an unknown element.
+            TypeError, ValueError: an input has another dtype, shape or device, or numbers out of range.
         """
         given = dict(zip(INPUTS, (z, pos, batch, cell, edge_index, shift), strict=True))
         shapes = ([len(z)], [len(z), 3], [len(z)], [len(cell), 3, 3], [2, len(shift)], [len(shift), 3])
@@ -104,6 +106,10 @@ class Pt2Model:
                 raise ValueError(f"{name}: expected shape {shape}, got {list(value.shape)}")
             if value.device.type != self.device.type:
                 raise ValueError(f"{name}: expected device {self.device}, of the package, got {value.device}")
+        for name, values, count in (("batch", batch, len(cell)), ("edge_index", edge_index, len(z))):
+            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < count:
+                found = f"{int(values.min())} to {int(values.max())}"
+                raise ValueError(f"{name}: expected numbers from 0 to {count - 1}, got {found}")
         if unknown := sorted({*z.tolist()} - {*self.elements}):
             raise ValueError(f"z: expected atomic numbers {list(self.elements)}, of the training set, got {unknown}")
         return tuple(self._run(*(value.contiguous() for value in given.values())))
@@ -119,18 +125,22 @@ def load_pt2(path) -> Pt2Model:
     return Pt2Model(path)
 
 
-def _of_atoms(energies: Energies, z, pos, batch, cell, edge_index, shift) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies of atoms [N], vectors of pairs [E, 3] and slopes by these [E, 3]."""
-    sender, receiver = edge_index[0], edge_index[1]
-    moved = (shift.to(pos.dtype)[:, :, None] * cell[batch[receiver]]).sum(1)
-    vec = pos[receiver] - pos[sender] + moved
-    of_atoms, slopes = energies(z, vec, edge_index, shift, torch.ones_like(pos[:, 0]))
-    return of_atoms, vec, slopes
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise ValueError("pt2: expected a C++ compiler, g++ or the one that CXX names, got none that runs") from error
 
 
 def _energy_forces_virial(energies: Energies, z, pos, batch, cell, edge_index, shift) -> tuple[Tensor, Tensor, Tensor]:
-    of_atoms, vec, slopes = _of_atoms(energies, z, pos, batch, cell, edge_index, shift)
+    """As `Pt2Model.__call__`."""
+    sender, receiver = edge_index[0], edge_index[1]
+    of_pair = batch[receiver]
+    vec = pos[receiver] - pos[sender] + (shift.to(pos.dtype)[:, :, None] * cell[of_pair]).sum(1)
+    of_atoms, slopes = energies(z, vec, edge_index, shift, torch.ones_like(pos[:, 0]))
     energy = torch.full_like(cell[:, 0, 0], energies.shift).index_add(0, batch, of_atoms)
-    forces = torch.zeros_like(pos).index_add(0, edge_index[0], slopes).index_add(0, edge_index[1], -slopes)
-    virial = torch.zeros_like(cell).index_add(0, batch[edge_index[1]], vec[:, :, None] * slopes[:, None])
+    forces = torch.zeros_like(pos).index_add(0, sender, slopes).index_add(0, receiver, -slopes)
+    virial = torch.zeros_like(cell).index_add(0, of_pair, vec[:, :, None] * slopes[:, None])
     return energy, forces, (virial + virial.mT) / 2

@@ -241,7 +241,9 @@ def written_down(
             node.replace_all_uses_with(node.args[0])
         elif node.target is torch.ops.aten.new_empty.default and 0 in node.args[1]:  # what stands for nothing
             with graph.inserting_before(node):
-                nothing = graph.call_function(torch.empty, (node.args[1],), {"dtype": node.meta["val"].dtype})
+                like = node.meta["val"]
+                form = {"dtype": like.dtype, "device": like.device}
+                nothing = graph.call_function(torch.empty, (node.args[1],), form)
             node.replace_all_uses_with(nothing)
     graph.eliminate_dead_code()
     return traced, fakes, env

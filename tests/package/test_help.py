@@ -36,6 +36,7 @@ def printed(program, folder):
             ["langevin", "(300)", "0.5", "(1)", "(0.01)", "(0)", "0", "(the only one)", "10", "10", "10"]
             + ["(the checkpoint's)", "cpu"],
         ),
+        ("export", ["(extensions, beside --out)", "(the checkpoint's)", "cpu"]),
         ("filters", ["0", "(six)"]),
         ("geometry", ["(the shortest without hydrogen)", "0", "(1.3 times the bond)"]),
     ],

@@ -1,0 +1,65 @@
+"""spherenet-fast export."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._common import Checkpoint, Device, Overwrite, Unit, errors_in_one_line, loaded
+
+
+class Format(str, Enum):
+    pt2 = "pt2"
+    metatomic = "metatomic"
+
+
+class Precision(str, Enum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+def export(
+    checkpoint: Checkpoint,
+    to: Annotated[
+        Format, typer.Option("--to", help="pt2: PyTorch 2, for C++ and Python; metatomic: for engines that speak it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, model.pt2 or model.pt.")],
+    extensions: Annotated[
+        Path | None,
+        typer.Option(help="Folder for metatomic's library of operators.", show_default="extensions, beside --out"),
+    ] = None,
+    dtype: Annotated[
+        Precision | None, typer.Option(help="Precision of the network.", show_default="the checkpoint's")
+    ] = None,
+    device: Device = "cpu",
+    unit: Unit = None,
+    overwrite: Overwrite = False,
+):
+    """Write a trained model as a file that runs without this package: energies (eV), forces and stress."""
+    from .._files import check_output
+    from .._library import library_path
+
+    with errors_in_one_line():
+        check_output(out, overwrite)
+        if to is Format.pt2 and extensions is not None:
+            raise ValueError("--extensions: expected it with --to metatomic alone, got it with --to pt2")
+        potential = loaded(checkpoint, device, unit)
+        precision = None if dtype is None else dtype.value
+        if to is Format.pt2:
+            from ..export.pt2 import export_pt2
+
+            export_pt2(potential, out, precision, unit)
+            print(f"{out}, to be loaded after the operators in {library_path()}")
+            return
+        try:
+            from ..export.metatomic import export_metatomic, library_copy
+        except ImportError as error:
+            raise ValueError(f"--to metatomic: {error}") from error
+        folder = out.parent / "extensions" if extensions is None else extensions
+        folder.mkdir(exist_ok=True)
+        copy = library_copy(folder)
+        if not (copy.is_file() and copy.read_bytes() == library_path().read_bytes()):
+            check_output(copy, overwrite)
+        export_metatomic(potential, out, folder, precision, unit)
+        print(f"{out}, to be loaded with the extensions directory {folder}")
