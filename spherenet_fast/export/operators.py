@@ -131,9 +131,10 @@ def operators(energies: Energies, function: Callable, inputs: tuple[str, ...], d
     system = example(energies, device)
     check_sum(energies, system)
     try:
-        traced, _, _ = written_down(
-            function, {name: system[name] for name in inputs}, energies.model, SIZES, keep_layers=False
-        )
+        arguments = {name: system[name] for name in inputs}
+        traced, fakes, _ = written_down(function, arguments, energies.model, SIZES, keep_layers=False)
+        if not all(fakes[name].shape[SIZES[name]].node.expr.is_Symbol for name in inputs):
+            raise ValueError("it takes the number of atoms, pairs or molecules as a constant, as by len()")
     except Exception as error:  # whatever a model does that cannot be written down
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"model: expected operators on tensors alone, to be exported: {reason}") from error

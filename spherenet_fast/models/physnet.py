@@ -137,7 +137,7 @@ class PhysNet(GraphNetwork3D):
 
     def embed(self, system: System, p_e: Distances) -> tuple[tuple[Tensor, Tensor], None]:
         x = self.emb(system.z)
-        return (x, x.new_zeros(len(x), self.hparams["out_channels"])), None
+        return (x, x.new_zeros(x.shape[0], self.hparams["out_channels"])), None
 
     def phi_e(self, layer: int, e: Tensor | None, v: tuple, p_e: Distances, system: System) -> Tensor:
         block, operators = self.blocks[layer], system.operators

@@ -5,10 +5,10 @@ import pytest
 import torch
 from crystals import CRYSTALS, CUTOFF
 from molecules import rattled_batch
-from small_models import small_model
+from small_models import NAMES, small_model
 from training_runs import untrained
 
-from spherenet_fast.export.operators import Energies, check_sum, example, graph_of_pairs
+from spherenet_fast.export.operators import PAIRS, Energies, check_sum, example, graph_of_pairs, operators
 from spherenet_fast.graph import build_graph, edge_vectors, radius_graph
 from spherenet_fast.models import SphereNet
 from spherenet_fast.training import Potential
@@ -77,11 +77,28 @@ def test_slopes_are_derivatives(potential, weights):
         assert float(slopes[edge, axis]) == pytest.approx(float(up - down) / 2e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_serve_other_sizes(name):
+    """Written down with two molecules, of all models, with the numbers of the model for three."""
+    energies, data = Energies(Potential.wrap(small_model(name))), rattled_batch((6, 3, 1))
+    traced = operators(energies, energies, PAIRS, torch.device("cpu"))
+    graph = radius_graph(data.pos, data.batch, energies.cutoff)
+    order = shuffled(len(graph.rev))
+    edge_index, vec = graph.edge_index[:, order], edge_vectors(data.pos, graph)[order]
+    shift, weight = torch.zeros(len(order), 3, dtype=torch.int64), torch.ones(10).double()
+    of_atoms, slopes = traced(data.z, vec, edge_index, shift, weight)
+    energy, forces = energies.model.energy_and_forces(data)
+    # float64, sums in another order
+    total = torch.zeros(3).double().index_add(0, data.batch, of_atoms)
+    torch.testing.assert_close(total, energy[:, 0], atol=1e-10, rtol=1e-9)
+    found = torch.zeros_like(forces).index_add(0, edge_index[0], slopes).index_add(0, edge_index[1], -slopes)
+    torch.testing.assert_close(found, forces, atol=1e-10, rtol=1e-9)
+
+
 def test_an_unknown_element_gives_no_number(potential):
     system = example(Energies(potential), torch.device("cpu"))
     system["z"][8] = 7
-    given = (system[name] for name in ("z", "vec", "edge_index", "shift", "weight"))
-    energies, slopes = Energies(potential)(*given)
+    energies, slopes = Energies(potential)(*(system[name] for name in PAIRS))
     assert energies[8].isnan() and not energies[:8].isnan().any()
     assert slopes.isnan().any()
 
@@ -94,6 +111,11 @@ class _Mean(SphereNet):
 class _Squared(SphereNet):
     def phi_u(self, e_u, v_u, p_u):
         return v_u**2
+
+
+class _Constant(SphereNet):
+    def rho_vu(self, v, system):
+        return super().rho_vu(v, system) + 0 * len(v)
 
 
 def _small(kind, **changes):
@@ -127,6 +149,12 @@ def test_models_that_cannot_be_exported(make, message):
     with pytest.raises(ValueError, match=message):
         energies = Energies(make())
         check_sum(energies, example(energies, torch.device("cpu")))
+
+
+def test_a_model_that_takes_a_size_as_a_constant():
+    with pytest.raises(ValueError, match="model: expected operators .* as a constant, as by len()"):
+        energies = Energies(_small(_Constant))
+        operators(energies, energies, PAIRS, torch.device("cpu"))
 
 
 def test_the_potential_is_left_as_it_is(potential):
