@@ -29,9 +29,7 @@ except ImportError as error:
 EXTENSION = "spherenet_fast"  # by which metatomic finds the operators' library among those that are loaded
 
 
-def export_metatomic(
-    potential: Potential, path, extensions, dtype: str | None = None, unit: str | None = None, name: str = "SphereNet"
-) -> None:
+def export_metatomic(potential: Potential, path, extensions, unit: str | None = None, name: str = "SphereNet") -> None:
     """Write a potential as a metatomic model, and the library of its operators; each of both files all or nothing.
 
     The model asks for positions and neighbors in float64, whatever the network computes in, and gives the energy, of
@@ -40,10 +38,9 @@ def export_metatomic(
     besides a sum over atoms, as a potential with a mean for its reference, is shared among the atoms of a structure.
 
     Args:
-        potential: predicts one energy; the model runs on its kind of device.
+        potential: predicts one energy; its network computes in its own dtype, on its kind of device.
         path: file to write, best ending in .pt.
         extensions: folder for the library, which is to be there; what engines call the extensions directory.
-        dtype: "float32" or "float64", in which the network computes; None: that of the potential.
         unit: of the energy where the potential does not know its own.
         name: of the model, in its metadata.
 
@@ -51,7 +48,7 @@ def export_metatomic(
         ValueError: it predicts something else than one energy, or its model cannot be written down.
         OSError: a file cannot be written.
     """
-    energies = Energies(potential, dtype, unit)
+    energies = Energies(potential, unit)
     device = potential.scale.device
     traced = operators(energies, energies, PAIRS, device)
     capabilities = metatomic.ModelCapabilities(
@@ -68,7 +65,7 @@ def export_metatomic(
         references={"architecture": ["https://arxiv.org/abs/2102.05013"]},
     )
     model = metatomic.AtomisticModel(_Model(energies, _scriptable(traced)).eval(), metadata, capabilities)
-    copy, library = library_copy(extensions), _library.library_path().read_bytes()
+    copy, library = library_copy(extensions), _library.loaded_path().read_bytes()
     extension = {"name": EXTENSION, "path": copy.name, "sha256": hashlib.sha256(library).hexdigest()}
     written = _serialized(model, extension)
     write_file(copy, library)
@@ -77,7 +74,7 @@ def export_metatomic(
 
 def library_copy(extensions) -> Path:
     """The operators' library in an extensions directory."""
-    return Path(extensions) / f"lib{EXTENSION}{_library.library_path().suffix}"
+    return Path(extensions) / f"lib{EXTENSION}{_library.loaded_path().suffix}"
 
 
 def _serialized(model: torch.nn.Module, extension: dict[str, str]) -> bytes:

@@ -6,14 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from ..training.results import energy_factor
 from ..graph import Graph
 from ..graph.graph import first_atoms, opposite, ranks
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 from ..nn.recording import written_down
 from ..training.potential import Potential
+from ..training.results import energy_factor
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _IMAGES = 2**21  # numbers of images of one direction, from -2^20 on, of which three fit into an int64
 PAIRS = ("z", "vec", "edge_index", "shift", "weight")  # what `Energies` is called with
 SIZES = {"z": 0, "pos": 0, "batch": 0, "cell": 0, "weight": 0, "vec": 0, "edge_index": 1, "shift": 0}  # of any size
@@ -24,11 +23,10 @@ class Energies:
 
     Args:
         potential: left as it is.
-        dtype: "float32", "float64", or None: that of the potential.
         unit: of the energy where the potential does not know its own.
 
     Attributes:
-        model: a copy in that dtype.
+        model: a copy that wants no gradients.
         cutoff: Å.
         shift: eV, what a structure's energy is more than the sum over its atoms.
         known: atomic numbers that it was trained on, ascending.
@@ -38,17 +36,16 @@ class Energies:
             that are needed.
     """
 
-    def __init__(self, potential: Potential, dtype: str | None = None, unit: str | None = None):
+    def __init__(self, potential: Potential, unit: str | None = None):
         factor = energy_factor(potential, unit)
+        if not potential.model.is_sum_over_atoms:
+            name = type(potential.model).__name__
+            raise ValueError(f"model: expected a sum over atoms, to be exported, got a {name}, which is another one")
         for name, expected in (("kernels", True), ("max_num_neighbors", None)):
             found = potential.model.hparams.get(name, expected)
             if found != expected:
                 raise ValueError(f"model: expected {name}={expected}, to be exported, got {found}")
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype: expected {' or '.join(DTYPES)}, got {dtype!r}")
-        weight = potential.model.parameter_like()
-        self.dtype = weight.dtype if dtype is None else DTYPES[dtype]
-        self.model = copy.deepcopy(potential.model).to(self.dtype).eval().requires_grad_(False)
+        self.model = copy.deepcopy(potential.model).eval().requires_grad_(False)
         self.cutoff, self.shift = self.model.cutoff, factor * potential.shift.item()
         self.known = list(range(1, MAX_ATOMIC_NUMBER + 1) if potential.elements is None else sorted(potential.elements))
         self.atomic = factor * potential.atomic_energies[0]  # [95] eV
@@ -74,9 +71,9 @@ class Energies:
         near = vec.square().sum(-1).sqrt() < self.cutoff
         order, graph = graph_of_pairs(edge_index, shift, near, num_atoms)
         vec = torch.where(graph.present[:, None], vec[order], 1.0).detach().requires_grad_()
-        alone = torch.arange(num_atoms, device=z.device)  # in the sum over its atoms each is a molecule of its own
-        predicted = self.model._of_edges(z, alone, num_atoms, graph, vec, self.dtype)
-        scaled = self.scale[z] * predicted[:, 0].double()
+        dtype = self.model.parameter_like().dtype
+        system, v, _, _ = self.model._of_edges(z, torch.zeros_like(z), 1, graph, vec, dtype)  # batches are all the same
+        scaled = self.scale[z] * self.model.atom_readout(v, system)[:, 0].double()
         (slopes,) = torch.autograd.grad((scaled * weight).sum(), vec)
         return self.atomic[z] + scaled.detach(), torch.empty_like(slopes).index_copy(0, order, slopes)
 
@@ -126,10 +123,9 @@ def example(energies: Energies, device: torch.device) -> dict[str, Tensor]:
 def operators(energies: Energies, function: Callable, inputs: tuple[str, ...], device: torch.device) -> fx.GraphModule:
     """`function` of some entries of `example` as operators on tensors, for systems of any size.
 
-    Raises ValueError for a model that has no such operators, or whose prediction is no sum over atoms.
+    Raises ValueError for a model that has no such operators.
     """
     system = example(energies, device)
-    check_sum(energies, system)
     try:
         arguments = {name: system[name] for name in inputs}
         traced, fakes, _ = written_down(function, arguments, energies.model, SIZES, keep_layers=False)
@@ -140,15 +136,3 @@ def operators(energies: Energies, function: Callable, inputs: tuple[str, ...], d
         raise ValueError(f"model: expected operators on tensors alone, to be exported: {reason}") from error
     traced.recompile()
     return traced
-
-
-def check_sum(energies: Energies, system: dict[str, Tensor]) -> None:
-    """ValueError for a model whose prediction is no sum over atoms. system: `example`."""
-    of_atoms, _ = energies(*(system[name] for name in PAIRS))
-    data = {name: system[name] for name in ("z", "batch")} | {"pos": system["pos"].to(energies.dtype)}
-    with torch.no_grad():
-        expected = energies.scale[energies.known[0]] * energies.model(data)[:, 0].double()
-    found = torch.zeros_like(expected).index_add(0, data["batch"], of_atoms - energies.atomic[data["z"]])
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):  # float32's rounding
-        name = type(energies.model).__name__
-        raise ValueError(f"model: expected a prediction that is a sum over atoms, to be exported, got another {name}")

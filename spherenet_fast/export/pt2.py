@@ -16,16 +16,15 @@ FORMAT = "spherenet_fast pt2 1"
 INPUTS = ("z", "pos", "batch", "cell", "edge_index", "shift")
 
 
-def export_pt2(potential: Potential, path, dtype: str | None = None, unit: str | None = None) -> None:
+def export_pt2(potential: Potential, path, unit: str | None = None) -> None:
     """Write energies, forces and virials of a potential as a package of AOTInductor, all or nothing.
 
     It has the inputs and results of `Pt2Model.__call__`, and runs where the potential is (a CPU with the same
     instruction sets, or a GPU), once the operators' library is loaded. Takes a minute or two, and a C++ compiler.
 
     Args:
-        potential: predicts one energy.
+        potential: predicts one energy; its network computes in its own dtype and on its device.
         path: file to write, best ending in .pt2.
-        dtype: "float32" or "float64", in which the network computes; None: that of the potential.
         unit: of the energy where the potential does not know its own.
 
     Raises:
@@ -34,7 +33,7 @@ def export_pt2(potential: Potential, path, dtype: str | None = None, unit: str |
         OSError: the file cannot be written.
     """
     _check_compiler()
-    energies, device = Energies(potential, dtype, unit), potential.scale.device
+    energies, device = Energies(potential, unit), potential.scale.device
 
     def function(z, pos, batch, cell, edge_index, shift):
         return _energy_forces_virial(energies, z, pos, batch, cell, edge_index, shift)

@@ -40,9 +40,12 @@ def test_a_model_without_kernels(checkpoint, tmp_path):
 
 
 def test_options(checkpoint, tmp_path):
-    arguments = checkpoint, "--to", "pt2", "-o", tmp_path / "a.pt2"
+    out = "-o", tmp_path / "a.pt2"
+    assert refused(checkpoint, "--to", "onnx", *out) == "error: --to: expected pt2 or metatomic, got 'onnx'\n"
+    arguments = checkpoint, "--to", "pt2", *out
     assert "--extensions: expected it with --to metatomic alone" in refused(*arguments, "--extensions", tmp_path)
     assert "--device: expected a device that PyTorch can compute on here" in refused(*arguments, "--device", "nowhere")
+    assert "--dtype: expected" in refused(*arguments, "--dtype", "float16")
 
 
 def test_without_metatomic(checkpoint, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import molecule
 from training_runs import untrained
 
-from spherenet_fast._library import library_path
+from spherenet_fast._library import loaded_path
 from spherenet_fast.calculators import SphereNetCalculator
 from spherenet_fast.export import export_pt2, load_pt2
 from spherenet_fast.graph import radius_graph
@@ -117,7 +117,7 @@ def test_the_program_of_the_docs(exported, tmp_path):
          f"-Wl,-rpath,{folder}/lib", "-ltorch", "-ltorch_cpu", "-lc10", "-ldl"],
         cwd=tmp_path, check=True,
     )  # fmt: skip
-    result = subprocess.run([tmp_path / "energy", library_path(), path], capture_output=True, text=True, check=True)
+    result = subprocess.run([tmp_path / "energy", loaded_path(), path], capture_output=True, text=True, check=True)
     energy, *forces = [[float(word) for word in line.split()] for line in result.stdout.splitlines()]
     water = Atoms("OH2", [[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]])
     water.calc = SphereNetCalculator(potential)
