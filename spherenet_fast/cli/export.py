@@ -47,7 +47,7 @@ def export(
         folder = out.parent / "extensions" if extensions is None else extensions
         folder.mkdir(exist_ok=True)
         copy = library_copy(folder)
-        if not (copy.is_file() and copy.read_bytes() == loaded_path().read_bytes()):
+        if copy.is_file() and copy.read_bytes() != loaded_path().read_bytes():
             check_output(copy, overwrite)
         export_metatomic(potential, out, folder, unit)
         print(f"{out}, to be loaded with the extensions directory {folder}")

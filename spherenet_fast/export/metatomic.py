@@ -26,8 +26,6 @@ except ImportError as error:
         "expected the package metatomic-torch (pip install 'spherenet_fast[engines]'), got none"
     ) from error
 
-EXTENSION = "spherenet_fast"  # by which metatomic finds the operators' library among those that are loaded
-
 
 def export_metatomic(potential: Potential, path, extensions, unit: str | None = None, name: str = "SphereNet") -> None:
     """Write a potential as a metatomic model, and the library of its operators; each of both files all or nothing.
@@ -66,15 +64,20 @@ def export_metatomic(potential: Potential, path, extensions, unit: str | None = 
     )
     model = metatomic.AtomisticModel(_Model(energies, _scriptable(traced)).eval(), metadata, capabilities)
     copy, library = library_copy(extensions), _library.loaded_path().read_bytes()
-    extension = {"name": EXTENSION, "path": copy.name, "sha256": hashlib.sha256(library).hexdigest()}
+    extension = {
+        "name": copy.stem,  # metatomic looks for it in the names of loaded files, among them that of this package
+        "path": copy.relative_to(extensions).as_posix(),
+        "sha256": hashlib.sha256(library).hexdigest(),
+    }
     written = _serialized(model, extension)
+    copy.parent.mkdir(exist_ok=True)
     write_file(copy, library)
     write_file(path, written)
 
 
 def library_copy(extensions) -> Path:
     """The operators' library in an extensions directory."""
-    return Path(extensions) / f"lib{EXTENSION}{_library.loaded_path().suffix}"
+    return Path(extensions) / _library.NAMESPACE / _library.loaded_path().name
 
 
 def _serialized(model: torch.nn.Module, extension: dict[str, str]) -> bytes:
