@@ -13,6 +13,7 @@ from .md import md
 from .pictures import filters, geometry
 from .predict import predict
 from .relax import relax
+from .sample import sample
 from .train import train
 
 app = typer.Typer(
@@ -36,5 +37,5 @@ def main(
     keep_freed_memory()
 
 
-for command in (train, evaluate, predict, relax, md, export, filters, geometry, info):
+for command in (sample, train, evaluate, predict, relax, md, export, filters, geometry, info):
     app.command()(command)

@@ -9,11 +9,11 @@ import numpy as np
 from ase import Atoms, units
 
 from .._files import FolderLock, remove_partial_files
-from ..calculators.ase import SphereNetCalculator
 from ..plots.energies import draw_energies, drift
 from ..plots.files import save
 from ..training.callbacks.signals import Interrupted, StopSignals
 from ..training.potential import Potential
+from .forces import Forces
 from .integrators import draw_velocities, make_integrator
 from .progress import Progress
 from .records import Log, Trajectory, read_log
@@ -36,7 +36,7 @@ class Ended(NamedTuple):
 
 
 def run_dynamics(
-    potential: Potential, atoms: Atoms, settings: Settings, out, resume: bool = False, overwrite: bool = False
+    potential: Potential | Forces, atoms: Atoms, settings: Settings, out, resume: bool = False, overwrite: bool = False
 ) -> Ended:
     """Move `atoms`, from where they are, as `settings` say, and write what happens into the folder `out`.
 
@@ -44,10 +44,11 @@ def run_dynamics(
     one is where the run stopped), log.csv, energy.png, and state.npz, from which `resume` goes on.
 
     Args:
-        potential: of an energy whose unit is known.
+        potential: of an energy whose unit is known; or other `Forces`.
         atoms: one structure. Its calculator is set.
         out: a folder that does not exist or is empty, unless one of the next two.
-        resume: go on with the run in `out`. On a CPU it ends with the same bits as without the interruption.
+        resume: go on with the run in `out`. On a CPU it ends with the same bits as without the interruption, unless
+            the results of a calculator depend on those before, as where the charges of a step begin the next one's.
         overwrite: replace the files of a run that is there.
 
     Raises:
@@ -60,14 +61,17 @@ def run_dynamics(
     """
     settings.check_structure(atoms)
     out = Path(out)
-    calculator = SphereNetCalculator(potential)
-    identity = settings.of_the_run() | _digests(potential, atoms)
+    source = potential if isinstance(potential, Forces) else Forces.of_potential(potential)
+    pressed = has_volume(atoms) and "stress" in source.calculator.implemented_properties
+    if settings.ensemble == "npt" and not pressed:
+        raise ValueError(f"--ensemble npt: expected a calculator that gives a stress, got {source.name}")
+    identity = settings.of_the_run() | source.identity | {"structure": _digest(atoms)}
     with FolderLock() as lock:
         state = _state_to_resume(out, identity) if resume else None
         check_folder(out, resume, overwrite)
-        atoms.calc = CheckedCalculator(calculator, stress=has_volume(atoms))
+        atoms.calc = CheckedCalculator(source.calculator, pressed, source.name)
         rng = np.random.default_rng(settings.seed)
-        neighborhoods = Neighborhoods(atoms, potential.model.cutoff)
+        neighborhoods = Neighborhoods(atoms, source.reach)
         if state is None and not settings.keep_velocities:
             draw_velocities(atoms, settings.temperature, rng)
         integrator = make_integrator(atoms, settings, rng)
@@ -177,14 +181,14 @@ class _Run:
         self.atoms.info = {"step": self.step, "time_ps": self._time()}
 
     def _columns(self) -> list[str]:
-        cell = CELL_COLUMNS if has_volume(self.atoms) else ()
+        cell = CELL_COLUMNS if self.atoms.calc.stress else ()
         return [*COLUMNS, *cell, *(["conserved_eV"] if self.settings.ensemble == "npt" else [])]
 
     def _row(self) -> list:
         atoms = self.atoms
         potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
         numbers = [self._time(), potential, kinetic, potential + kinetic, atoms.get_temperature()]
-        if has_volume(atoms):
+        if atoms.calc.stress:
             stress = atoms.get_stress(include_ideal_gas=True)
             numbers += [-stress[:3].mean() / units.GPa, atoms.get_volume()]
         if self.settings.ensemble == "npt":
@@ -205,16 +209,15 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _digests(potential: Potential, atoms: Atoms) -> dict:
-    """What tells potential and starting structure from others."""
+def _digest(atoms: Atoms) -> str:
+    """What tells a starting structure from others."""
     structure = hashlib.sha256(atoms.numbers.astype("<i8").tobytes())
     arrays = [atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()]
     arrays += [atoms.get_momenta()] if atoms.has("momenta") else []
     for array in arrays:
         structure.update(np.asarray(array, dtype="<f8").tobytes())
     structure.update(repr([constraint.todict() for constraint in atoms.constraints]).encode())
-    dtype = str(next(potential.parameters()).dtype).removeprefix("torch.")
-    return {"dtype": dtype, "checkpoint": potential.state()["digest"], "structure": structure.hexdigest()}
+    return structure.hexdigest()
 
 
 def _state_to_resume(out: Path, identity: dict) -> State | None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 
 from ..graph import edge_vectors, radius_graph
 from .settings import HOTTEST
@@ -22,16 +22,22 @@ class CheckedCalculator(Calculator):
     At once, because forces that come with a stress are rounded otherwise than those without: what is asked for, and in
     which order, then changes no bit of a run.
 
+    Args:
+        stress: whether the stress is wanted.
+        name: of the calculator in trajectories.
+
     Raises:
-        NotPhysical: in `calculate`.
+        NotPhysical: in `calculate`; there, too, if the calculator fails.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]
-    name = "spherenet_fast"
-
-    def __init__(self, calculator: Calculator, stress: bool):
+    def __init__(self, calculator: Calculator, stress: bool, name: str = "spherenet_fast"):
         super().__init__()
-        self.calculator, self.stress = calculator, stress
+        self.calculator, self.stress, self._name = calculator, stress, name
+        wanted = ["energy", "free_energy", "forces", *(["stress"] if stress else [])]
+        self.implemented_properties = [name for name in wanted if name in calculator.implemented_properties]
+
+    def _get_name(self) -> str:
+        return self._name
 
     def calculate(
         self,
@@ -42,9 +48,11 @@ class CheckedCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         if not np.isfinite(self.atoms.positions).all():
             raise NotPhysical("positions are not finite")
-        wanted = ["energy", "free_energy", "forces", *(["stress"] if self.stress else [])]
-        self.calculator.calculate(self.atoms, wanted, system_changes)
-        results = {name: self.calculator.results[name] for name in wanted}
+        try:
+            self.calculator.calculate(self.atoms, self.implemented_properties, system_changes)
+        except CalculatorError as error:
+            raise NotPhysical(f"the calculator failed: {' '.join(str(error).split())}") from error
+        results = {name: self.calculator.results[name] for name in self.implemented_properties}
         for name, value in results.items():
             if not np.isfinite(value).all():
                 raise NotPhysical(f"{name} {'are' if name == 'forces' else 'is'} not finite")
@@ -72,7 +80,7 @@ class Good(NamedTuple):
 
 
 class Neighborhoods:
-    """Whether every atom that had a neighbor within the model's cutoff at the start has one.
+    """Whether every atom that had a neighbor within a cutoff, that of the model, at the start has one.
 
     Args:
         atoms: as they are at the start.
@@ -95,8 +103,7 @@ class Neighborhoods:
         if len(lost):
             atom = int(lost[0])
             raise NotPhysical(
-                f"atom {atom} ({atoms.symbols[atom]}) has flown apart: nobody is within {self.cutoff:g} Å of it, "
-                "the model's cutoff"
+                f"atom {atom} ({atoms.symbols[atom]}) has flown apart: nobody is within {self.cutoff:g} Å of it"
             )
         self._slack = float(self.cutoff - nearest[self._bound].max()) if self._bound.any() else np.inf
         self._positions, self._cell = atoms.get_positions(), atoms.cell.array.copy()

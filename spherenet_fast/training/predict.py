@@ -1,7 +1,9 @@
 """Predictions for files of structures."""
 
+import re
 from io import StringIO
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -94,3 +96,25 @@ def write_structures(path, structures: list[Atoms]) -> None:
     text = StringIO()
     ase.io.write(text, structures, format="extxyz")
     write_file(path, text.getvalue().encode())
+
+
+def extended_xyz(structures: list[Atoms]) -> str:
+    """Extended XYZ as ASE writes it, but with every digit of positions, forces and other columns of numbers."""
+    return "".join(map(_in_full, structures))
+
+
+def _in_full(atoms: Atoms) -> str:
+    import ase.io
+
+    text = StringIO()
+    ase.io.write(text, atoms, format="extxyz")
+    count, head, *lines = text.getvalue().splitlines()
+    columns = re.search(r"Properties=(\S+)", head)[1].split(":")  # name, kind and width of each
+    values = dict(atoms.arrays) | (atoms.calc.results if atoms.calc else {}) | {"pos": atoms.positions}
+    rows, first = [line.split() for line in lines], 0
+    for name, kind, width in zip(columns[::3], columns[1::3], map(int, columns[2::3]), strict=True):
+        if kind == "R" and name in values:
+            for row, numbers in zip(rows, np.reshape(values[name], (len(atoms), width)).tolist(), strict=True):
+                row[first : first + width] = map(repr, numbers)
+        first += width
+    return "\n".join([count, head, *map(" ".join, rows), ""])
