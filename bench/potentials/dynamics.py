@@ -15,9 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms, units
-from ase.md.velocitydistribution import Stationary, ZeroRotation
-from ase.md.verlet import VelocityVerlet
+from ase import Atoms
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
@@ -25,6 +23,7 @@ from bench.potentials import trained_models
 from bench.tables import Row, append
 from spherenet_fast import keep_freed_memory
 from spherenet_fast.calculators.ase import SphereNetCalculator
+from spherenet_fast.checks.energy import constant_energy, drift
 from spherenet_fast.data import SAMPLES, read_molecules, read_structures
 
 RELAXED = "structure atoms fmax relax_steps converged".split()
@@ -107,7 +106,7 @@ def measure(dtype: str, arguments: argparse.Namespace) -> Row:
     row |= dict(zip(RELAXED, [*map(str, values), "yes" if converged else "no"]))
     row |= dict(zip(FREQUENCIES, frequencies_of(vibrations(atoms), reference)))
     spans = [arguments.timestep, arguments.picoseconds, arguments.temperature]
-    energies = constant_energy(atoms, *spans, arguments.seed)
+    energies, _ = constant_energy(atoms, *spans, arguments.seed)
     kept = drift(energies, arguments.timestep, len(atoms))
     return row | dict(zip(NVE, [*map(str, spans), *(f"{value:.4g}" for value in kept)]))
 
@@ -132,37 +131,6 @@ def frequencies_of(found: np.ndarray, reference: np.ndarray | None) -> list[str]
 def _parted(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(np.abs(frequencies))
     return frequencies[order[:RIGID]], np.sort(frequencies[order[RIGID:]])
-
-
-def constant_energy(atoms: Atoms, timestep: float, picoseconds: float, temperature: float, seed: int) -> np.ndarray:
-    """Total energies [steps + 1] in eV from velocities without momentum and rotation; `atoms` move along."""
-    generator = np.random.default_rng(seed)
-    spread = np.sqrt(atoms.get_masses() * units.kB * temperature)
-    atoms.set_momenta(generator.standard_normal((len(atoms), 3)) * spread[:, None])
-    Stationary(atoms)
-    with np.errstate(invalid="ignore"):  # a linear molecule has no moment of inertia about its axis
-        ZeroRotation(atoms)
-    dynamics = VelocityVerlet(atoms, timestep * units.fs)
-    energies = []
-    dynamics.attach(lambda: energies.append(atoms.get_total_energy()))
-    dynamics.run(round(1000 * picoseconds / timestep))
-    return np.array(energies)
-
-
-def drift(energies: np.ndarray, timestep: float, atoms: int) -> tuple[float, float, float, float]:
-    """Of total energies in eV: drift in meV per atom and ps, start to end, largest change in a step, fluctuation, meV.
-
-    All are nan for a single energy.
-    """
-    if len(energies) < 2:
-        return (float("nan"),) * 4
-    meV = 1e3 * (energies - energies[0])
-    picoseconds = 1e-3 * timestep * np.arange(len(meV))
-    slope, start = np.polyfit(picoseconds, meV, 1)
-    return (
-        float(slope) / atoms, float(meV[-1]), float(np.abs(np.diff(meV)).max()),
-        float((meV - slope * picoseconds - start).std()),
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

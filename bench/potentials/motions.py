@@ -1,65 +1,12 @@
-"""Straight paths through geometries: bonds that stretch, random segments, and a neighbor that overtakes another."""
+"""Straight paths through geometries: random segments, and a neighbor that overtakes another."""
 
-from typing import NamedTuple
-
-import numpy as np
 import torch
-from ase.data import covalent_radii
-from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 
-from spherenet_fast.data import Batch
+from spherenet_fast.checks.lines import Line, bonds
 
 CLOSEST = 0.5  # Å, of two atoms on a random segment
 KINDS = ("all atoms move", "an atom crosses a line of two others", "an atom leaves")
-
-
-class Line(NamedTuple):
-    """Positions start + t * move, t from 0 to 1: z [N], start [N, 3] and move [N, 3] in Å."""
-
-    z: Tensor
-    start: Tensor
-    move: Tensor
-
-    def frames(self, t: Tensor, dtype: torch.dtype) -> Batch:
-        """The geometries at t [F] as one batch."""
-        count, atoms = len(t), len(self.z)
-        pos = (self.start + t[:, None, None] * self.move).reshape(-1, 3).to(dtype)
-        return Batch(self.z.repeat(count), pos, torch.arange(count).repeat_interleave(atoms), count)
-
-    def length(self) -> float:
-        """Of the longest way of an atom, Å."""
-        return float(self.move.norm(dim=1).max())
-
-    def closest(self) -> float:
-        """The shortest distance of two atoms on the way, Å; infinite for one atom."""
-        frames = self.frames(torch.linspace(0, 1, 41, dtype=torch.float64), torch.float64).pos.reshape(41, -1, 3)
-        distances = torch.cdist(frames, frames) + torch.diag(torch.full((len(self.z),), torch.inf))
-        return float(distances.min())
-
-
-def bonds(z: Tensor, pos: Tensor) -> Tensor:
-    """[B, 2]: the pairs of atoms closer than 1.25 times the sum of their covalent radii."""
-    radii = torch.from_numpy(covalent_radii)[z]
-    bonded = torch.cdist(pos, pos) < 1.25 * (radii[:, None] + radii)
-    return bonded.triu(1).nonzero()
-
-
-def stretches(z: Tensor, pos: Tensor, shortest: float = 0.7, longest: float = 1.6) -> list[Line]:
-    """Each bond from `shortest` to `longest` times its length.
-
-    The atoms that are fewer bonds away from one end than from the other move with it, both parts rigid: what hangs on
-    the bond, of a ring one half.
-    """
-    pairs = bonds(z, pos)
-    adjacency = np.zeros((len(z), len(z)))
-    adjacency[pairs[:, 0], pairs[:, 1]] = 1
-    steps = torch.from_numpy(shortest_path(adjacency, directed=False, unweighted=True))
-    lines = []
-    for a, b in pairs.tolist():
-        moves = (steps[b] < steps[a]).to(pos.dtype)[:, None] * (pos[b] - pos[a])
-        lines.append(Line(z, pos + (shortest - 1) * moves, (longest - shortest) * moves))
-    return lines
 
 
 def segment(z: Tensor, pos: Tensor, kind: str, cutoff: float, generator: torch.Generator) -> Line:

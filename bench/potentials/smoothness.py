@@ -9,15 +9,14 @@ two neighboring points when their distance goes to almost nothing.
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from scipy.signal import find_peaks
-from torch import Tensor
 
 from bench.potentials import motions, trained_models
 from bench.tables import Row, append
 from spherenet_fast import keep_freed_memory
+from spherenet_fast.checks.continuity import Found, Surface, follow, minima
+from spherenet_fast.checks.lines import stretches
 from spherenet_fast.training import Potential
 
 STRETCH = ("bonds stretch_points artificial_minima stretch_energy_jump_meV stretch_force_jump_eV_per_Ang").split()
@@ -27,8 +26,6 @@ SEGMENTS = (
 ).split()
 COLUMNS = [*trained_models.MODEL, "data", *STRETCH, *SEGMENTS, *trained_models.MEASURED]
 KEY = ("checkpoint", "dtype", "data", "stretch_points", "segments", "points")
-DEPTH = 1e-3  # eV: shallower minima are not counted
-PARTS = 8  # of an interval, at each step of its refinement
 
 
 def main() -> None:
@@ -63,104 +60,6 @@ def main() -> None:
         parser.error(str(error))
 
 
-class Surface:
-    """Energies in eV and forces in eV/Å of a potential on lines."""
-
-    def __init__(self, potential: Potential, factor: float, batch: int = 64):
-        self.potential, self.batch = potential, batch
-        self.scale = factor * float(potential.scale)  # eV
-        self.dtype = next(potential.model.parameters()).dtype
-        self.device = potential.scale.device
-
-    def __call__(self, line: motions.Line, t: Tensor) -> tuple[Tensor, Tensor]:
-        """At t [F] energies [F], less the constants of the atoms, and forces [F, N, 3], float64."""
-        energies, forces = [], []
-        for part in t.split(self.batch):
-            data = line.frames(part, self.dtype).to(self.device)
-            energy, force = self.potential.model.energy_and_forces(data)
-            energies.append(self.scale * energy[:, 0].detach().cpu().double())
-            forces.append(self.scale * force.detach().cpu().double().reshape(len(part), -1, 3))
-        return torch.cat(energies), torch.cat(forces)
-
-    def energies(self, line: motions.Line, t: Tensor) -> Tensor:
-        """The energies [F] alone, of a few points."""
-        with torch.no_grad():
-            energy = self.potential.model(line.frames(t, self.dtype).to(self.device))
-        return self.scale * energy[:, 0].cpu().double()
-
-
-class Found(NamedTuple):
-    """Of one line: energies [F], differences that exceed what is explained, and what is left of the largest changes."""
-
-    energy: Tensor
-    exceeding: int
-    energy_jump: float  # eV
-    force_jump: float  # eV/Å
-    force_jumps: bool
-
-
-def jumps(energy: Tensor, slope: Tensor, step: float, noise: float = 0.0) -> Tensor:
-    """Which differences of energies [F - 1] exceed five times what slopes and their change nearby explain.
-
-    Args:
-        energy, slope: [F] along a path, slope by the same length as `step`, F at least 12.
-        noise: rounding of an energy.
-    """
-    unexplained = (energy.diff() - step * (slope[1:] + slope[:-1]) / 2).abs()
-    bend = torch.nn.functional.max_pool1d(slope.diff().abs()[None], 11, 1, 5)[0]
-    return unexplained > 5 * step / 2 * bend + noise
-
-
-def follow(surface: Surface, line: motions.Line, points: int) -> Found:
-    """Measure one line at `points` points."""
-    t = torch.linspace(0, 1, points, dtype=torch.float64)
-    energy, forces = surface(line, t)
-    slope = -(forces * line.move).sum((1, 2))
-    precision = torch.finfo(surface.dtype).eps
-    rounding = 64 * precision
-    noise = rounding * (float(energy.abs().max()) + surface.scale)
-    exceeding = int(jumps(energy, slope, float(t[1]), noise).sum())
-    shortest = precision**0.5 / line.length()
-    number = int(sudden(energy[:, None]).argmax())
-    energy_jump = remaining(lambda at: surface.energies(line, at)[:, None], t[number], t[number + 1], shortest)[1]
-    number = int(sudden(forces.flatten(1)).argmax())
-    before, force_jump, ratio = remaining(
-        lambda at: surface(line, at)[1].flatten(1), t[number], t[number + 1], shortest
-    )
-    # a force with a slope changes in proportion to the distance; twenty times more is allowed where the slope varies
-    allowed = min(0.5, 20 * ratio) * before + rounding * float(forces.abs().max())
-    return Found(energy, exceeding, energy_jump, force_jump, force_jump > allowed)
-
-
-def sudden(values: Tensor) -> Tensor:
-    """[F - 1]: how far a change of any of `values` [F, V] is from the mean of those before and after; 0 at the ends."""
-    change = values.diff(dim=0)
-    inner = (change[1:-1] - (change[:-2] + change[2:]) / 2).abs().amax(1)
-    return torch.nn.functional.pad(inner, (1, 1))
-
-
-def remaining(values, start: Tensor, end: Tensor, shortest: float) -> tuple[float, float, float]:
-    """What is left of a change between start and end where `values(t [F])` [F, V] change most suddenly.
-
-    Looked at ever closer, until the interval is no longer than `shortest`.
-    Returns the change from start to end, that over the last interval, and the length of that over the first.
-    """
-    first, before = float(end - start), None
-    while True:
-        t = start + (end - start) * torch.arange(-1, PARTS + 2, dtype=torch.float64) / PARTS
-        found = values(t)
-        before = float((found[-2] - found[1]).abs().max()) if before is None else before
-        number = 1 + int(sudden(found)[1:-1].argmax())
-        start, end = t[number], t[number + 1]
-        if float(end - start) <= shortest:
-            return before, float((found[number + 1] - found[number]).abs().max()), float(end - start) / first
-
-
-def minima(energy: Tensor) -> int:
-    """How many minima of a curve [F] in eV are deeper than DEPTH on both sides, ends not counted."""
-    return len(find_peaks(-energy.numpy(), prominence=DEPTH)[0])
-
-
 def measure(checkpoint: Path, dtype: str, arguments: argparse.Namespace) -> Row:
     """One row of COLUMNS."""
     potential, factor = trained_models.load(checkpoint, dtype, arguments.device)
@@ -169,7 +68,7 @@ def measure(checkpoint: Path, dtype: str, arguments: argparse.Namespace) -> Row:
     molecules = trained_models.geometries(source, potential)
     row = trained_models.describe(checkpoint, potential) | {"data": trained_models.title(source)}
     frame = molecules[trained_models.lowest(molecules)]
-    found = [follow(surface, line, arguments.steps + 1) for line in motions.stretches(frame.z, frame.pos)]
+    found = [follow(surface, line, arguments.steps + 1) for line in stretches(frame.z, frame.pos)]
     values = [len(found), arguments.steps + 1, sum(max(0, minima(one.energy) - 1) for one in found)]
     row |= dict(zip(STRETCH, [*map(str, values), *_largest(found)]))
     sources = [molecules]

@@ -6,6 +6,7 @@ import typer
 
 from .. import __version__
 from .._freed_memory import keep_freed_memory
+from .check import check
 from .evaluate import evaluate
 from .export import export
 from .info import info
@@ -15,6 +16,7 @@ from .predict import predict
 from .relax import relax
 from .sample import sample
 from .train import train
+from .vib import vib
 
 app = typer.Typer(
     help="SphereNet: train on molecules, evaluate, predict, relax, move, export, draw.", no_args_is_help=True,
@@ -37,5 +39,5 @@ def main(
     keep_freed_memory()
 
 
-for command in (sample, train, evaluate, predict, relax, md, export, filters, geometry, info):
+for command in (sample, train, evaluate, predict, relax, check, vib, md, export, filters, geometry, info):
     app.command()(command)

@@ -21,8 +21,9 @@ AllowUnseen = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there already.")]
 
 # Exit codes: 2 the input is wrong or a file cannot be read or written (the message says what); 130 stopped by Ctrl-C,
-# 143 by SIGTERM, 128 + its number by another signal, as shells have it; NOT_CONVERGED a relaxation did not converge.
-NOT_CONVERGED = 3
+# 143 by SIGTERM, 128 + its number by another signal, as shells have it; NOT_CONVERGED a relaxation did not converge;
+# CHECK_FAILED a check found a number above its limit.
+NOT_CONVERGED, CHECK_FAILED = 3, 4
 
 
 @contextmanager
