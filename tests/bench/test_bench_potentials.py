@@ -20,6 +20,7 @@ from ase.calculators.lj import LennardJones
 from molecules import EXACT
 from training_runs import tiny_config
 
+from spherenet_fast.checks.lines import bonds
 from spherenet_fast.data import read_molecules, sample_path
 from spherenet_fast.training import load_config, train
 
@@ -104,55 +105,6 @@ def test_wrong_words_are_one_line(run, checkpoints, tmp_path):
     assert "none.ckpt: no such checkpoint" in output and "Traceback" not in output
 
 
-def test_jumps_of_energies():
-    from spherenet_fast.checks.continuity import jumps
-
-    x = torch.linspace(0, 6, 400, dtype=torch.float64)
-    assert not jumps(torch.sin(5 * x), 5 * torch.cos(5 * x), float(x[1])).any()
-    broken = torch.sin(5 * x) + 0.05 * (x > 3)
-    assert jumps(broken, 5 * torch.cos(5 * x), float(x[1])).nonzero().tolist() == [[int((x <= 3).sum()) - 1]]
-    flat = torch.ones(400, dtype=torch.float64) + 1e-15 * (x > 3)  # rounding
-    assert not jumps(flat, torch.zeros(400, dtype=torch.float64), float(x[1]), 1e-14).any()
-
-
-def test_what_remains_of_a_change():
-    from spherenet_fast.checks.continuity import remaining
-
-    start, end = torch.tensor(0.0).double(), torch.tensor(1.0).double()
-    before, smooth, ratio = remaining(lambda t: torch.sin(3 * t)[:, None], start, end, 1e-8)
-    assert before == pytest.approx(math.sin(3)) and 0 < smooth <= 3e-8 and ratio <= 1e-8
-    _, step, _ = remaining(lambda t: (torch.sin(3 * t) + 0.1 * (t > 0.7))[:, None], start, end, 1e-8)
-    assert step == pytest.approx(0.1, abs=1e-7)  # less than a part of the interval changes
-
-
-def test_minima_that_count():
-    from spherenet_fast.checks.continuity import minima
-
-    x = torch.linspace(-2, 2, 201, dtype=torch.float64)
-    assert minima(x**2) == 1 and minima((x**2 - 1) ** 2) == 2 and minima(x) == 0
-    assert minima(x**2 + 4e-4 * torch.cos(60 * x)) == 1  # ripples of less than a meV
-
-
-def test_bonds_stretch():
-    from bench.potentials import motions
-
-    ethanol = read_molecules("ethanol", dtype=torch.float64)[0]
-    lines = motions.stretches(ethanol.z, ethanol.pos)
-    pairs = motions.bonds(ethanol.z, ethanol.pos).tolist()
-    assert len(lines) == len(pairs) == 8
-    ends = torch.tensor([0.0, 1.0]).double()
-    for line, (a, b) in zip(lines, pairs, strict=True):
-        length = (ethanol.pos[a] - ethanol.pos[b]).norm()
-        found = line.frames(ends, torch.float64).pos.reshape(2, -1, 3)
-        torch.testing.assert_close((found[:, a] - found[:, b]).norm(dim=1), torch.tensor([0.7, 1.6]).double() * length)
-        moved = line.move.norm(dim=1) > 0
-        for part in (moved, ~moved):  # each is rigid
-            torch.testing.assert_close(torch.pdist(found[0, part]), torch.pdist(found[1, part]), rtol=0, atol=1e-12)
-    z, pos = EXACT["benzene"]
-    carbons = [int((line.move[:6].norm(dim=1) > 0).sum()) for line in motions.stretches(z, pos)]
-    assert sorted(carbons) == [0] * 6 + [3] * 6  # a hydrogen alone, or half of the ring
-
-
 def test_random_segments():
     from bench.potentials import motions
 
@@ -188,7 +140,7 @@ def test_a_neighbor_is_overtaken_halfway():
         turned = torch.atan2(torch.linalg.cross(across[atom].expand_as(across), across) @ axis, across @ across[atom])
         return [abs(float(turned[n])) for n in range(len(pos)) if n not in (a, b, atom) and across[n].norm() > 0.4]
 
-    pairs = [(a, b) for a, b in motions.bonds(frame.z, frame.pos).tolist() if atom not in (a, b)]
+    pairs = [(a, b) for a, b in bonds(frame.z, frame.pos).tolist() if atom not in (a, b)]
     assert min(min(azimuths(a, b)) for a, b in pairs) < 1e-9
     with pytest.raises(ValueError, match="can overtake"):
         motions.overtaking(*EXACT["carbon dioxide"])
@@ -248,9 +200,8 @@ def test_energy_that_drifts():
     assert np.isnan(drift(energies[:1], 1.0, 3)).all()
     atoms, _ = argon(1.02)
     found, seconds = constant_energy(atoms, timestep=2.0, picoseconds=1.0, temperature=50.0, seed=0)
-    assert (
-        seconds > 0 and len(found) == 501 and found[0] > -0.0103 and np.ptp(found) < 1e-5
-    )  # of a minimum 0.0103 eV deep
+    assert seconds > 0 and len(found) == 501
+    assert found[0] > -0.0103 and np.ptp(found) < 1e-5  # of a minimum 0.0103 eV deep
     assert np.abs(atoms.get_momenta().sum(0)).max() < 1e-10
 
 
