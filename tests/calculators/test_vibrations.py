@@ -98,7 +98,8 @@ def test_modes_of_small_molecules():
     assert three.geometry == "nonlinear"
     # of a triangle with bonds k: sqrt(3/4), twice, and sqrt(3/2) times the frequency of the pair
     assert three.frequencies() == pytest.approx(np.sqrt([0.75, 0.75, 1.5]) * expected, rel=1e-4)
-    assert np.abs(three.data.get_energies()[three.rigid]).max() < 1e-7  # projected out
+    # projected out, to the square root of rounding
+    assert np.abs(three.data.get_energies()[three.rigid]).max() < 1e-6
     found = thermochemistry(three, 100.0, 5e4, symmetry_number=6)
     gas = IdealGasThermo(
         three.energies(), "nonlinear", three.energy, three.atoms, symmetrynumber=6, spin=0,
