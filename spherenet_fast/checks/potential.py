@@ -20,7 +20,6 @@ from .lines import Line, out_of_plane, stretches
 
 STEP = 1e-4  # Å, of differences: their own error is some 1e-6 eV/Å
 STRETCH = (0.8, 1.4)  # times the length of a bond: dynamics at 1,000 K does not go beyond
-MOST_LINES = 30  # of each kind, spread evenly over the structure
 CLOSER = 3  # lines of each kind on which the most sudden change is looked at ever closer
 
 
@@ -85,7 +84,8 @@ def check_potential(
     atoms: Atoms,
     limits: Limits | None = None,
     *,
-    points: int = 61,
+    lines: int = 30,
+    points: int = 41,
     picoseconds: float = 1.0,
     timestep: float = 0.5,
     temperature: float = 300.0,
@@ -98,6 +98,7 @@ def check_potential(
 
     Args:
         potential: of an energy whose unit is known.
+        lines: at most so many bonds and so many atoms, spread evenly over the structure, are moved.
         points: of a line, at least 12. picoseconds: of dynamics; 0: none. timestep: fs. temperature: K, at its start.
         report: told what is being done.
 
@@ -114,9 +115,9 @@ def check_potential(
     rows = [_largest_force(calculator, atoms), _force_error(calculator, atoms, limits)]
     rows.append(_mirror_image(calculator, atoms, limits))
     surface, curves = Surface(potential, energy_factor(potential)), {}
-    for name, axis, lines in _lines(atoms):
-        report(f"{name}, {len(lines)}")
-        found, curves[axis] = _continuity(surface, name, lines, points, limits)
+    for name, axis, group in _lines(atoms, lines):
+        report(f"{name}, {len(group)}")
+        found, curves[axis] = _continuity(surface, name, group, points, limits)
         rows += found
     return Checked(rows + moved[0], curves | moved[1])
 
@@ -154,7 +155,7 @@ def _mirror_image(calculator: SphereNetCalculator, atoms: Atoms, limits: Limits)
     return Row("mirror image", 1000 * abs(other - one), "meV", limits.mirror)
 
 
-def _lines(atoms: Atoms) -> list[tuple[str, str, list[Line]]]:
+def _lines(atoms: Atoms, most: int) -> list[tuple[str, str, list[Line]]]:
     """What is looked at, what a picture has on its x axis, and the lines; of cells bonds are not stretched."""
     z, pos = torch.from_numpy(atoms.numbers).long(), torch.from_numpy(atoms.get_positions())
     found = [("out of plane", "out of plane (Å)", out_of_plane(z, pos))]
@@ -163,7 +164,7 @@ def _lines(atoms: Atoms) -> list[tuple[str, str, list[Line]]]:
         found = [(*names, [line._replace(cell=cell, pbc=pbc) for line in lines]) for *names, lines in found]
     else:
         found = [("bonds", "length of a bond less its own (Å)", stretches(z, pos, *STRETCH)), *found]
-    spread = [np.unique(np.linspace(0, len(lines) - 1, MOST_LINES).round().astype(int)) for *_, lines in found]
+    spread = [np.unique(np.linspace(0, len(lines) - 1, most).round().astype(int)) for *_, lines in found]
     return [
         (name, axis, [lines[number] for number in numbers])
         for (name, axis, lines), numbers in zip(found, spread, strict=True)

@@ -23,7 +23,8 @@ def check(
     max_force_jump: Annotated[float, typer.Option(help="eV/Ang, of a force there.")] = 1e-3,
     max_mirror: Annotated[float, typer.Option(help="meV, of the mirror image against the structure.")] = 5.0,
     max_drift: Annotated[float, typer.Option(help="meV/atom/ps, of the energy in dynamics.")] = 0.1,
-    points: Annotated[int, typer.Option(min=12, help="On each line.")] = 61,
+    lines: Annotated[int, typer.Option(min=1, help="At most so many bonds, and so many atoms, are moved.")] = 30,
+    points: Annotated[int, typer.Option(min=12, help="On each line.")] = 41,
     picoseconds: Annotated[float, typer.Option(help="Of dynamics at constant energy; 0: none.")] = 1.0,
     timestep: Annotated[float, typer.Option(help="fs.")] = 0.5,
     temperature: Annotated[float, typer.Option(help="K, of the velocities at the start.")] = 300.0,
@@ -48,7 +49,7 @@ def check(
         limits = Limits(max_force_error, max_jump, max_force_jump, max_mirror, max_drift)
         atoms = starting_structure(structure, frame)
         found = check_potential(
-            loaded(checkpoint, device, unit, dtype), atoms, limits, points=points, picoseconds=picoseconds,
+            loaded(checkpoint, device, unit, dtype), atoms, limits, lines=lines, points=points, picoseconds=picoseconds,
             timestep=timestep, temperature=temperature, seed=seed,
             report=lambda text: print(f"{text} ...", file=sys.stderr, flush=True),
         )  # fmt: skip

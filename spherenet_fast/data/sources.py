@@ -9,12 +9,12 @@ from .formats import ase_files, lmdb, npz, pyg
 from .molecules import Molecules, Origin
 from .reading import ReadOptions
 
-SAMPLES = ("ethanol", "qm9", "fcc111")
+SAMPLES = ("ethanol", "qm9", "fcc111", "paracetamol")
 FORMATS = (pyg, lmdb, npz, ase_files)  # the first that holds a source reads it; see `formats`
 
 
 def sample_path(name: str) -> Path:
-    """Where the shipped sample `name` ("ethanol", "qm9" or "fcc111") lies."""
+    """Where the shipped sample `name`, one of SAMPLES, lies."""
     return Path(str(files("spherenet_fast") / "samples" / f"{name}.npz"))
 
 
@@ -22,9 +22,9 @@ def read_molecules(source, **options: Any) -> Molecules:
     """Read molecules with all labels that the source has.
 
     Args:
-        source: "ethanol", "qm9" or "fcc111" (shipped samples), a path to an ``.npz`` archive (layouts in `npz` and
-            `relaxations`), to an LMDB of OC20 or a folder of them, to any other file or a folder of files (read with
-            ASE), or "pyg:QM9", "pyg:MD17/<molecule>".
+        source: "ethanol", "qm9", "fcc111" or "paracetamol" (shipped samples), a path to an ``.npz`` archive (layouts in
+            `npz` and `relaxations`), to an LMDB of OC20 or a folder of them, to any other file or a folder of files
+            (read with ASE), or "pyg:QM9", "pyg:MD17/<molecule>".
         options: see `ReadOptions`: root, labels, dtype, relaxations, file_units, keys, forces.
 
     Raises:

@@ -1,7 +1,8 @@
 """Every Python and shell block of docs/ and of README.md does what the page says.
 
 The blocks of a page run in order, in an empty folder, Python in one namespace. Trainings get a budget of two steps
-(REDUCED). HTML comments in a page, each with its reason, say otherwise:
+(REDUCED), other commands that would take long some options (QUICK). HTML comments in a page, each with its reason, say
+otherwise:
 
     <!-- not run: needs a GPU -->            directly above a block that no test runs
     <!-- long: two trainings -->             directly above one that runs with --all-blocks only
@@ -34,6 +35,11 @@ REDUCED = {
     "training.batch_size": 2, "training.eval_batch_size": 4, "training.threads": 1, "training.device": "cpu",
     "training.tensorboard": "false", "data.val": 2, "data.test": 2,
 }  # fmt: skip
+QUICK = {
+    "sample": "--frames 10 --every 0.5fs --equilibrate 1fs --calculator ase.calculators.emt:EMT --candidates 2",
+    "vib": "--atoms 0,1",
+    "check": "--lines 2 --points 12 --picoseconds 0.01",
+}
 
 
 class Block(NamedTuple):
@@ -77,7 +83,9 @@ def commands(code: str) -> list[list[str]] | None:
 
 
 def reduced(words: list[str]) -> list[str]:
-    """The words of a command, with a budget of two steps if it trains."""
+    """The words of a command, with a budget of two steps if it trains, and what makes others quick."""
+    if words[0] in QUICK:
+        return [*words, *QUICK[words[0]].split()]
     if words[0] != "train" or "--help" in words:
         return words
     return [*words, *(part for key, value in REDUCED.items() for part in ("--set", f"{key}={value}"))]
