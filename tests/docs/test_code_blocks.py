@@ -38,7 +38,7 @@ REDUCED = {
 QUICK = {
     "sample": "--frames 10 --every 0.5fs --equilibrate 1fs --calculator ase.calculators.emt:EMT --candidates 2",
     "vib": "--atoms 0,1",
-    "check": "--lines 2 --points 12 --picoseconds 0.01",
+    "check": "--lines 1 --points 12 --picoseconds 0.01",
 }
 
 

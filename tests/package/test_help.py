@@ -37,6 +37,21 @@ def printed(program, folder):
             + ["(the checkpoint's)", "cpu"],
         ),
         ("export", ["(extensions, beside --out)", "(the checkpoint's)", "cpu"]),
+        (
+            "sample",
+            ["tblite:GFN2-xTB", "(500)", "1200", "5fs", "0.5ps", "0.5", "0.02", "0", "(the only one)"]
+            + ["(move by the calculator)", "10", "10", "cpu"],
+        ),
+        (
+            "check",
+            ["(none)", "(the only one)", "0.0001", "0.1", "0.001", "5.0", "0.1", "30", "41", "1.0", "0.5", "300.0", "0"]
+            + ["(the checkpoint's)", "cpu"],
+        ),
+        (
+            "vib",
+            ["(none)", "(none)", "0.001", "500", "(all that are not fixed)", "(the only one)", "298.15", "100000", "1"]
+            + ["0", "float64", "cpu"],
+        ),
         ("filters", ["0", "(six)"]),
         ("geometry", ["(the shortest without hydrogen)", "0", "(1.3 times the bond)"]),
     ],
