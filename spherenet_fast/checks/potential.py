@@ -112,7 +112,7 @@ def check_potential(
     moved = _dynamics(calculator, atoms.copy(), limits, picoseconds, timestep, temperature, seed, report)
     potential.model.double()
     report("forces and differences of energies")
-    rows = [_largest_force(calculator, atoms), _force_error(calculator, atoms, limits)]
+    rows = [_largest_force(calculator, atoms), _force_error(calculator, atoms, limits, lines)]
     rows.append(_mirror_image(calculator, atoms, limits))
     surface, curves = Surface(potential, energy_factor(potential)), {}
     for name, axis, group in _lines(atoms, lines):
@@ -135,16 +135,17 @@ def _largest_force(calculator: SphereNetCalculator, atoms: Atoms) -> Row:
     return Row("largest force of the structure", _largest(calculator.evaluate([atoms])[0].get_forces()), "eV/Å")
 
 
-def _force_error(calculator: SphereNetCalculator, atoms: Atoms, limits: Limits) -> Row:
-    moved = []
-    for coordinate in range(3 * len(atoms)):
-        for sign in (1, -1):
-            moved.append(atoms.copy())
-            moved[-1].positions.reshape(-1)[coordinate] += sign * STEP
+def _force_error(calculator: SphereNetCalculator, atoms: Atoms, limits: Limits, most: int) -> Row:
+    moved, numbers = [], _spread(len(atoms), most)
+    for atom in numbers:
+        for axis in range(3):
+            for sign in (1, -1):
+                moved.append(atoms.copy())
+                moved[-1].positions[atom, axis] += sign * STEP
     energies = np.array([one.get_potential_energy() for one in calculator.evaluate(moved, ["energy"])])
     slopes = (energies[::2] - energies[1::2]) / (2 * STEP)
-    free = calculator.evaluate([atoms])[0].get_forces(apply_constraint=False)
-    return Row("forces against differences", float(np.abs(slopes + free.ravel()).max()), "eV/Å", limits.force_error)
+    forces = calculator.evaluate([atoms])[0].get_forces(apply_constraint=False)[numbers]
+    return Row("forces against differences", float(np.abs(slopes + forces.ravel()).max()), "eV/Å", limits.force_error)
 
 
 def _mirror_image(calculator: SphereNetCalculator, atoms: Atoms, limits: Limits) -> Row:
@@ -164,12 +165,14 @@ def _lines(atoms: Atoms, most: int) -> list[tuple[str, str, list[Line]]]:
         found = [(*names, [line._replace(cell=cell, pbc=pbc) for line in lines]) for *names, lines in found]
     else:
         found = [("bonds", "length of a bond less its own (Å)", stretches(z, pos, *STRETCH)), *found]
-    spread = [np.unique(np.linspace(0, len(lines) - 1, most).round().astype(int)) for *_, lines in found]
     return [
-        (name, axis, [lines[number] for number in numbers])
-        for (name, axis, lines), numbers in zip(found, spread, strict=True)
-        if lines
+        (name, axis, [lines[number] for number in _spread(len(lines), most)]) for name, axis, lines in found if lines
     ]
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers 0 to count - 1, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def _continuity(

@@ -149,7 +149,10 @@ def sample_where_unsure(
             _move(committee, atoms, moves, number, out, resume, overwrite)
         except NotPhysical as error:
             report(f"{plan.temperatures[number]:g} K: {' '.join(str(error).split())}")
-        found += _wanted(moves, number, out)
+        if (_folder(moves, number, out) / TRAJECTORY).exists():
+            found += _wanted(moves, number, out)
+    if not found:
+        raise ValueError("--checkpoint: expected dynamics that goes beyond --equilibrate, got no frame")
     spread = disagreement(committee.calculator, found)
     order = np.argsort(-spread, kind="stable")[: plan.frames]
     report(f"{len(found)} frames, disagreement {np.median(spread):.3g} eV/Å (median), {spread.max():.3g} (largest)")

@@ -120,7 +120,7 @@ def thermochemistry(
     if (energies < 0).any():
         raise ValueError(f"thermochemistry: expected a minimum, got {int((energies < 0).sum())} imaginary modes")
     if modes.geometry is None:
-        thermo = HarmonicThermo(energies, modes.energy)
+        thermo = HarmonicThermo(energies, potentialenergy=modes.energy)
         return {
             "internal energy U": thermo.get_internal_energy(temperature, verbose=False),
             "entropy S": thermo.get_entropy(temperature, verbose=False),

@@ -89,6 +89,8 @@ def argon(count):
 def test_modes_of_small_molecules():
     one = vibrations(Argon(), Atoms("Ar"))
     assert one.geometry == "monatomic" and len(one.energies()) == 0 and one.zero_point_energy() == 0
+    # of a monatomic gas at rest: H = 5/2 k T
+    assert thermochemistry(one, 300.0)["enthalpy H"] == pytest.approx(2.5 * units.kB * 300)
     pair, expected = argon(2)
     pair.rotate(33, (1, 2, 3))
     two = vibrations(Argon(), pair)
