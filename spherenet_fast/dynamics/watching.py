@@ -8,6 +8,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 
+from ..calculators.ase import SphereNetCalculator
+from ..calculators.committee import Committee
 from ..graph import edge_vectors, radius_graph
 from .settings import HOTTEST
 
@@ -27,12 +29,15 @@ class CheckedCalculator(Calculator):
         name: of the calculator in trajectories.
 
     Raises:
-        NotPhysical: in `calculate`; there, too, if the calculator fails.
+        NotPhysical: in `calculate`; also where the calculator fails, by an error that says so.
     """
 
     def __init__(self, calculator: Calculator, stress: bool, name: str = "spherenet_fast"):
         super().__init__()
         self.calculator, self.stress, self._name = calculator, stress, name
+        # of other packages, as a step without convergence; in our own calculators an error is a bug
+        own = isinstance(calculator, SphereNetCalculator | Committee)
+        self._failures: tuple[type[Exception], ...] = (CalculatorError,) if own else (RuntimeError,)
         wanted = ["energy", "free_energy", "forces", *(["stress"] if stress else [])]
         self.implemented_properties = [name for name in wanted if name in calculator.implemented_properties]
 
@@ -50,7 +55,7 @@ class CheckedCalculator(Calculator):
             raise NotPhysical("positions are not finite")
         try:
             self.calculator.calculate(self.atoms, self.implemented_properties, system_changes)
-        except CalculatorError as error:
+        except self._failures as error:
             raise NotPhysical(f"the calculator failed: {' '.join(str(error).split())}") from error
         results = {name: self.calculator.results[name] for name in self.implemented_properties}
         for name, value in results.items():
