@@ -19,13 +19,13 @@ RESULTS = BENCH / "results"
 
 def write(folder: Path) -> None:
     """Write all parts to `folder`, which is made if it is not there."""
-    import options
+    from spherenet_fast.training.config import reference
 
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))  # of the package `bench`
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
-        "configuration": options.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(folder),
+        "configuration": reference.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(folder),
         "minutes": minutes(RESULTS / "training" / "md17.csv"),
         "experiments": _without_title(RESULTS / "experiments.md"), "changelog": changelog(),
     }  # fmt: skip

@@ -7,6 +7,7 @@ import typer
 from .. import __version__
 from .._freed_memory import keep_freed_memory
 from .check import check
+from .configs import init, options
 from .evaluate import evaluate
 from .export import export
 from .info import info
@@ -39,5 +40,7 @@ def main(
     keep_freed_memory()
 
 
-for command in (sample, train, evaluate, predict, relax, check, vib, md, export, filters, geometry, info):
+for command in (
+    sample, init, options, train, evaluate, predict, relax, check, vib, md, export, filters, geometry, info
+):  # fmt: skip
     app.command()(command)

@@ -10,7 +10,7 @@ from ._common import KEYS, errors_in_one_line
 
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, or a shipped config: ethanol, qm9, slabs, paper_md17:toluene, ...")
+        str, typer.Argument(help="Your data, a YAML file, or a shipped config: ethanol, qm9, slabs, paper_qm9:U0, ...")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="runs/<config's name>")
@@ -23,16 +23,25 @@ def train(
         bool, typer.Option("--resume", help="Continue the run in the folder; its own config.yaml will do as CONFIG.")
     ] = False,
 ):
-    """Train a model; Ctrl-C saves (so do SIGTERM and SIGUSR1), and --resume continues to the same result."""
+    """Train a model; Ctrl-C saves (so do SIGTERM and SIGUSR1), and --resume continues to the same result.
+
+    Data alone is trained on with settings that suit it, which `spherenet-fast init` writes to a file.
+    """
     from ..data.labels import parse_keys
     from ..training import load_config
     from ..training.callbacks.signals import Interrupted
-    from ..training.config.files import run_name
+    from ..training.config.files import is_data, run_name
+    from ..training.config.own_data import config_of_data
     from ..training.run import train_to_the_end
 
     with errors_in_one_line():
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
-        settings = load_config(config, [*(set_ or []), *named])
+        changes = [*(set_ or []), *named]
+        if is_data(config):
+            settings, text = config_of_data(config, changes)
+            print(text, flush=True)
+        else:
+            settings = load_config(config, changes)
         of_run = Path(config).parent  # a run is resumed by its own config, too
         if resume and out is None and Path(config).name == "config.yaml" and (of_run / "split.npz").is_file():
             out = of_run

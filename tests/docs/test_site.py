@@ -11,13 +11,12 @@ import pytest
 
 from spherenet_fast.models import MODELS
 from spherenet_fast.nn.ranges import Range
-from spherenet_fast.training.config import Config
+from spherenet_fast.training.config import Config, reference
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "docs"))
 import docstrings  # noqa: E402
 import generate  # noqa: E402
-import options  # noqa: E402
 
 SECTIONS = {name: section for name, section in get_type_hints(Config).items() if name != "model"}
 
@@ -38,20 +37,25 @@ def test_every_key_of_a_section_has_a_line(parts, name, section):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_argument_of_a_model_has_a_line_with_an_explanation(name):
-    lines = options.model_table(MODELS[name]).splitlines()[2:]
+    keys = reference.model_keys(MODELS[name])
     arguments = [argument for argument in inspect.signature(MODELS[name]).parameters if argument != "out_channels"]
-    assert [re.match(r"\| `model\.(\w+)`", line)[1] for line in lines] == arguments
-    assert all(len(line.rsplit(" | ", 1)[1].strip(" |")) > 3 for line in lines)
+    assert [key.name for key in keys] == arguments
+    assert all(len(key.note) > 3 for key in keys)
+
+
+@pytest.mark.parametrize(("name", "section"), SECTIONS.items())
+def test_every_key_of_a_section_has_an_explanation(name, section):
+    assert [key.name for key in reference.section_keys(name, section) if len(key.note) < 4] == []
 
 
 def test_types_and_limits_of_annotations():
-    assert options.stated(int | None) == ("int or null", {})
-    assert options.stated(Annotated[int, Range(1, 8)] | None) == ("int or null", {"low": 1, "high": 8})
-    assert options.stated(Literal["a", "b"]) == ("str", {"choices": ("a", "b")})
-    assert options.limits({"low": 1, "high": 8}) == "1 to 8"
-    assert options.limits({"low": 1, "high": 2**31 - 1}) == "at least 1"
-    assert options.limits({"above": 0, "high": 1}) == "above 0, at most 1"
-    assert options.limits({"choices": ("a", "b")}) == "`a`, `b`"
+    assert reference.stated(int | None) == ("int or null", {})
+    assert reference.stated(Annotated[int, Range(1, 8)] | None) == ("int or null", {"low": 1, "high": 8})
+    assert reference.stated(Literal["a", "b"]) == ("str", {"choices": ("a", "b")})
+    assert reference.limits({"low": 1, "high": 8}) == "1 to 8"
+    assert reference.limits({"low": 1, "high": 2**31 - 1}) == "at least 1"
+    assert reference.limits({"above": 0, "high": 1}) == "above 0, at most 1"
+    assert reference.limits({"choices": ("a", "b")}) == "`a`, `b`"
 
 
 def test_comments_above_and_beside_a_field():
@@ -63,7 +67,7 @@ def test_comments_above_and_beside_a_field():
         beside: float = 1.0  # a note
         none: bool = True
 
-    assert options.comments(Section) == {"above": "first line second line", "beside": "a note", "none": ""}
+    assert reference.comments(Section) == {"above": "first line second line", "beside": "a note", "none": ""}
 
 
 def test_results_are_shown(parts):

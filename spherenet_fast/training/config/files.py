@@ -14,9 +14,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from ...data.units import unit_name
 from ...models import find_model
 from .models import model_section
-from .old_names import renamed_config, renamed_keys
+from .old_names import OLD_CONFIGS, renamed_config, renamed_keys
 from .sections import Config
 
+YAML = (".yaml", ".yml")
 CONFIGS = ("ethanol", "qm9", "slabs", "oc20", "paper_qm9", "paper_md17", "ablation")
 
 
@@ -40,23 +41,38 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        data = f"; data goes into --set data.source={path}" if path.suffix not in (".yaml", ".yml") else ""
+        data = f"; data goes into --set data.source={path}" if path.suffix not in YAML else ""
         raise ValueError(f"{path}: expected a YAML file{data}, got {' '.join(str(error).split())}") from error
     if not isinstance(given, DictConfig):
         raise ValueError(
             f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
         )
     sections = given, _variant(path, given.pop("variants", None), variant)
-    changes = [_override(text) for text in overrides or []]
+    changes = [overriding(text) for text in overrides or []]
     name = _model_name([*sections, *changes])
     for number, part in enumerate(sections, 1):
         if _model_name(sections[:number]) != name:
             part.pop("model", None)
-    return _checked(*sections, *changes, tell=True)
+    return checked(*sections, *changes, tell=True)
+
+
+def is_data(source) -> bool:
+    """Whether `source` is data and no config: a data set's name, a folder, or a file that is no YAML file."""
+    source = str(source)
+    if source in CONFIGS or source in OLD_CONFIGS:
+        return False
+    path = Path(source).expanduser()
+    return source.startswith("pyg:") or (path.exists() and path.suffix.lower() not in YAML)
 
 
 def run_name(source) -> str:
-    """What a run of the config `source` is called: "ethanol", "paper_md17-toluene". Raises FileNotFoundError."""
+    """What a run of `source`, a config or data, is called: "ethanol", "paper_md17-toluene", "frames" of frames.xyz.
+
+    Raises FileNotFoundError.
+    """
+    if is_data(source):
+        name = str(source).removeprefix("pyg:").rstrip("/")
+        return name.replace("/", "-") if str(source).startswith("pyg:") else Path(name).absolute().stem
     path, variant = _find(str(source))
     return path.stem if variant is None else f"{path.stem}-{variant}"
 
@@ -93,7 +109,7 @@ def _variant(path: Path, known: DictConfig | None, name: str | None) -> DictConf
 
 def config_from_dict(values: dict) -> Config:
     """The config that `config_to_dict` made `values` of. Raises like `load_config`."""
-    return _checked(OmegaConf.create(values))
+    return checked(OmegaConf.create(values))
 
 
 def config_to_dict(config: Config) -> dict:
@@ -101,7 +117,7 @@ def config_to_dict(config: Config) -> dict:
     return dataclasses.asdict(config)
 
 
-def _override(text: str) -> DictConfig:
+def overriding(text: str) -> DictConfig:
     """ "section.key=value" as a config."""
     try:
         if "=" in text:
@@ -118,7 +134,8 @@ def _model_name(parts) -> Any:
     return names[-1] if names else Config().model.name
 
 
-def _checked(*parts, tell: bool = False) -> Config:
+def checked(*parts, tell: bool = False) -> Config:
+    """The config of sections, later ones before earlier ones. Raises ValueError as `load_config`."""
     plain = [renamed_keys(OmegaConf.to_container(part, resolve=False), tell) for part in parts]
     name = _model_name(plain)
     try:

@@ -10,7 +10,7 @@ LARGEST_SEED = 2**64 - 1  # of torch.manual_seed
 def option(default: Any, **limits: Any) -> Any:
     """A field with limits (None always passes): choices=(...), or both ends of a range.
 
-    Inclusive ends are low=... and high=..., exclusive ones above=... and below=...
+    Inclusive ends are low=... and high=..., exclusive ones above=... and below=... unit="minutes" is for readers.
     """
     return field(default=default, metadata=limits)
 

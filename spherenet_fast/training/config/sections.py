@@ -18,9 +18,9 @@ class DataConfig:
 
     source: str = MISSING  # ethanol, qm9, fcc111 (shipped); a file, folder or LMDB; pyg:QM9, pyg:MD17/<molecule>
     root: str | None = None  # folder of PyTorch Geometric's data sets
-    labels: str = option("original", choices=("original", "revised"))
-    targets: list[str] = field(default_factory=lambda: ["energy"])
-    forces: bool = False
+    labels: str = option("original", choices=("original", "revised"))  # of MD17's frames, where a file has both
+    targets: list[str] = field(default_factory=lambda: ["energy"])  # names of the labels that are learned
+    forces: bool = False  # learn the forces, too: the target is then the energy alone
     # Target or forces -> its name in the file, as {energy: REF_energy, forces: REF_forces}; the short form is --keys.
     keys: dict[str, str] = field(default_factory=dict)
     # Molecules without one of the labels: skip, leave them out of that part of loss and errors; error, refuse the data.
@@ -34,9 +34,9 @@ class DataConfig:
     # forces -> unit, as eV/Ang (else that of the energy over that of the length).
     file_units: dict[str, str] = field(default_factory=dict)
     dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
-    train: int | None = count(None)  # numbers of molecules; none: all that remain
-    val: int = count(0, low=0)
-    test: int | None = count(None, low=0)
+    train: int | None = count(None)  # number of molecules to train on; none: all that remain
+    val: int = count(0, low=0)  # number of molecules for validation, which chooses the best weights
+    test: int | None = count(None, low=0)  # number of molecules for the test at the end; none: all that remain
     seed: int = count(42, 0, LARGEST_SEED)  # of the split
     held_out: list[str] = field(default_factory=list)  # elements; all structures with one of them, and no others, test
     split: str | None = None  # an .npz file with index arrays train, val, test instead of the numbers
@@ -53,10 +53,11 @@ class LossConfig:
 
     energy: str = option("l1", choices=("l1", "mse", "huber"))  # of energies or other targets
     forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
-    energy_weight: float = option(1.0, low=0, high=1e9)
-    forces_weight: float = option(100.0, low=0, high=1e9)
+    energy_weight: float = option(1.0, low=0, high=1e9)  # of energies or other targets
+    forces_weight: float = option(100.0, low=0, high=1e9)  # of forces
     # What is subtracted from the labels before training: see `normalization.fit_normalization`.
     references: str = option("auto", choices=("auto", "elements", "mean", "none"))
+    # What labels are divided by: auto, the size of forces, else the spread of the labels; none, 1.
     scale: str = option("auto", choices=("auto", "none"))
 
 
@@ -65,11 +66,13 @@ class OptimizerConfig:
     """The optimizer, its learning rate over time, and the average of the weights that is evaluated and kept."""
 
     name: str = option("muon", choices=("muon", "adamw"))  # muon: for large weight matrices, AdamW for all else
-    lr: float = option(1e-3, above=0, high=1)
-    warmup_steps: int = count(0, low=0)  # where training.max_time is the budget, at most a tenth of that time
+    lr: float = option(1e-3, above=0, high=1)  # the highest learning rate
+    # Of a linear rise; where training.max_time is the budget, it takes at most a tenth of that time.
+    warmup_steps: int = count(0, low=0)
+    # The learning rate after that: cosine, to 0 at the end of the budget; step, see step_size; constant.
     schedule: str = option("cosine", choices=("cosine", "step", "constant"))
     step_size: int = count(10000)  # schedule step: lr is multiplied by step_factor every step_size steps
-    step_factor: float = option(0.5, above=0, high=1)
+    step_factor: float = option(0.5, above=0, high=1)  # schedule step
     beta2: float = option(0.999, low=0, below=1)  # of AdamW
     weight_decay: float = option(0.0, low=0, high=1000)  # decoupled, as in AdamW
     gradient_clip: float | None = option(None, above=0, high=1e30)  # longest gradient
@@ -80,19 +83,20 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, in what portions, and how often to look."""
 
-    batch_size: int = count(32)
+    init_from: str | None = None  # a checkpoint whose weights the training begins with (fine-tuning)
+    batch_size: int = count(32)  # molecules in a step
     eval_batch_size: int | None = count(None)  # none: four times batch_size
-    max_epochs: int | None = count(None)
-    max_steps: int | None = count(None)
-    max_time: float | None = option(None, above=0, high=1e7)  # minutes of training, over all resumed parts together
+    max_epochs: int | None = count(None)  # passes over the molecules; a run ends at the first of its limits
+    max_steps: int | None = count(None)  # steps of the optimizer, another limit
+    max_time: float | None = option(None, above=0, high=1e7, unit="minutes")  # of training, all resumed parts
     val_every: int | None = count(None)  # steps between validations; none: once an epoch
-    log_every: int = count(20)  # steps
+    log_every: int = count(20)  # steps between rows of training errors
     seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     augment_reflections: bool = False
-    device: str = option("auto", choices=("auto", "cpu", "gpu"))
+    device: str = option("auto", choices=("auto", "cpu", "gpu"))  # auto: a GPU if there is one
     threads: int | None = count(None, high=1024)  # on the CPU; none: all or one, whichever is faster
-    tensorboard: bool = True
+    tensorboard: bool = True  # write files for TensorBoard, too
 
 
 @dataclass
