@@ -57,8 +57,8 @@ def sync(path) -> None:
         raise _cannot_be_written(path, error) from error
 
 
-def check_output(path, overwrite: bool) -> None:
-    """Find out before the work whether the file of an option --out can be written.
+def check_output(path, overwrite: bool, option: str = "--out") -> None:
+    """Find out before the work whether the file that `option` has given can be written.
 
     Raises:
         OSError: it is a folder, or its own folder is missing or may not be written to, or its name is too long, or it
@@ -70,13 +70,13 @@ def check_output(path, overwrite: bool) -> None:
         if not regular:
             return
         if not folder.is_dir():
-            raise FileNotFoundError(f"--out: there is no folder {Path(path).parent}")
+            raise FileNotFoundError(f"{option}: there is no folder {Path(path).parent}")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"its folder {folder} may not be written to")
     except OSError as error:
         raise _cannot_be_written(path, error) if error.errno else error from None
     if os.path.exists(path) and not overwrite:
-        raise FileExistsError(f"--out: {path} is there already; --overwrite replaces it")
+        raise FileExistsError(f"{option}: {path} is there already; --overwrite replaces it")
 
 
 class FolderLock:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg")
 
 
-def check_picture(path, overwrite: bool = True) -> Path:
-    """`path` as a place for a picture.
+def check_picture(path, overwrite: bool = True, option: str = "--out") -> Path:
+    """`path`, which `option` has given, as a place for a picture.
 
     Raises:
         OSError: see `check_output`.
@@ -23,8 +23,8 @@ def check_picture(path, overwrite: bool = True) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--out: expected a name that ends in {' or '.join(FORMATS)}, got {path.name!r}")
-    check_output(path, overwrite)
+        raise ValueError(f"{option}: expected a name that ends in {' or '.join(FORMATS)}, got {path.name!r}")
+    check_output(path, overwrite, option)
     return path
 
 

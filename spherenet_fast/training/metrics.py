@@ -159,9 +159,23 @@ def error_table(potential: Potential, errors: Errors) -> str:
     """The errors as lines of text, one per target, with units, and what is within a limit in per cent."""
     units = {name: unit or "as in the data" for name, unit in potential.all_units().items()}
     rows = [(name, f"{mae:.5g}", f"{errors.rmse[name]:.5g}", units[name]) for name, mae in errors.mae.items()]
-    rows = [("target", "MAE", "RMSE", "unit")] + rows
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}" for row in rows]
-    for name, share in errors.within.items():
-        lines.append(f"{name}: {100 * share:.2f} % of the errors are within {potential.ewt_threshold:g} {units[name]}")
+    return "\n".join([aligned([("target", "MAE", "RMSE", "unit"), *rows]), *within_lines(potential, errors)])
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells as lines of columns: all but the first and the last one to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *middle, last in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(middle, widths[1:-1], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells, last]))
     return "\n".join(lines)
+
+
+def within_lines(potential: Potential, errors: Errors) -> list[str]:
+    """What is within a limit (EwT), a line for each target, if there is a limit."""
+    units = {name: unit or "as in the data" for name, unit in potential.all_units().items()}
+    return [
+        f"{name}: {100 * share:.2f} % of the errors are within {potential.ewt_threshold:g} {units[name]}"
+        for name, share in errors.within.items()
+    ]

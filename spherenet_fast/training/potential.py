@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ..nn.ranges import MAX_ATOMIC_NUMBER
 from ..nn.replay import Replay
 from .checkpoint import FORMAT, check_state, digest, read_checkpoint, rebuilt_model, serialized
 from .config.old_names import renamed_keys
-from .normalization import Normalization, check_normalization, fit_to_predictions
+from .normalization import Normalization, check_normalization, fit_normalization, fit_to_predictions
 
 
 class Potential(nn.Module):
@@ -319,6 +320,23 @@ class Potential(nn.Module):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return potential.to(device).eval().requires_grad_(False)
+
+
+def refit(
+    potential: Potential, molecules: Molecules, train: Tensor, references: str = "auto", batch_size: int = 64
+) -> Normalization:
+    """The potential's own normalization, with what it leaves of the labels [B, T] of `train` added to its references.
+
+    Args:
+        molecules: with the targets and units of the potential. train: [B] indices.
+        references: as for `fit_normalization`.
+    """
+    rest = molecules.y.clone()
+    with torch.no_grad():
+        for part, batch in zip(train.split(batch_size), evaluation_loader(molecules, train, batch_size), strict=True):
+            rest[part] -= potential(batch)
+    found = fit_normalization(replace(molecules, y=rest, forces=None), train, references, scale="none")
+    return Normalization(potential.atomic_energies + found.elements, potential.shift + found.shift, potential.scale)
 
 
 def _check_outputs(outputs: int, names) -> None:

@@ -8,15 +8,16 @@ from torch import Tensor
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
 from ..data.checks import check_frames, check_labels
 from ..data.targets import canonical_target, is_total_energy
+from ..data.units import conversion
 from ..graph import radius_graph
-from ..models import find_model
+from ..models import find_model, model_name
 from ..nn.framework import GraphNetwork3D
 from ..nn.hparams import arguments
 from .config import Config, DataConfig
 from .config.files import config_to_dict
 from .config.models import ModelConfig
-from .normalization import fit_normalization
-from .potential import Potential
+from .normalization import Normalization, fit_normalization
+from .potential import Potential, refit
 
 
 def prepare_molecules(config: DataConfig) -> Molecules:
@@ -59,27 +60,73 @@ def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
     return random_split(molecules, config.train, config.val, config.test, config.seed)
 
 
-def prepare_potential(config: Config, molecules: Molecules, split: Split) -> Potential:
+def prepare_potential(config: Config, molecules: Molecules, split: Split, resumed: dict | None = None) -> Potential:
     """A potential with fresh weights (by `training.seed`), normalization fitted to the training molecules.
 
+    With `training.init_from` it has the weights and the scale of that checkpoint, and what they leave of the labels is
+    added to its atomic energies (or its mean): those of elements that it had not seen begin there. The embeddings of
+    such elements are as they were initialized.
+
+    Args:
+        resumed: `Potential.state` of the run that goes on, in place of the checkpoint of training.init_from.
+
     Raises:
+        FileNotFoundError: there is no checkpoint training.init_from.
         ValueError: there are no training molecules, none of their atoms has a neighbor within the cutoff, or the model
-            does not take the hyper-parameters or predicts one number where there are several targets.
+            does not take the hyper-parameters or predicts one number where there are several targets; the checkpoint
+            is damaged, or of another model, or other hyper-parameters, targets or units.
     """
     if len(split.train) == 0:
         raise ValueError("data.train: expected at least 1 training molecule, got 0")
     torch.manual_seed(config.training.seed)
     model = untrained_model(config.model, molecules.names).to(getattr(torch, config.data.dtype))
     _check_neighbors(model, molecules, split.train)
+    elements = molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist()
+    if config.training.init_from is None:
+        normalization = fit_normalization(molecules, split.train, config.loss.references, config.loss.scale)
+    else:
+        start = _start(config, model, molecules) if resumed is None else Potential.from_state(resumed)
+        model.load_state_dict(start.model.state_dict())
+        elements = None if start.elements is None else sorted({*start.elements, *elements})
+        if resumed is None:
+            normalization = refit(start, molecules, split.train, config.loss.references)
+        else:
+            normalization = Normalization(start.atomic_energies, start.shift, start.scale)
     return Potential(
         model,
-        fit_normalization(molecules, split.train, config.loss.references, config.loss.scale),
+        normalization,
         molecules.names,
         molecules.units,
         forces=molecules.forces is not None,
-        elements=molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist(),
+        elements=elements,
         config=config_to_dict(config),
     )
+
+
+def _start(config: Config, model: GraphNetwork3D, molecules: Molecules) -> Potential:
+    """The potential of training.init_from, whose network is like `model`, in the units of `molecules`."""
+    path = config.training.init_from
+    start = Potential.load(Path(path).expanduser())
+
+    def same(what: str, expected, came) -> None:
+        if expected != came:
+            raise ValueError(f"training.init_from: expected {what} {expected} as in {path}, got {came}")
+
+    same("model.name:", model_name(type(start.model)), model_name(type(model)))
+    same("data.targets:", ", ".join(start.names), ", ".join(molecules.names))
+    for name, value in start.model.hparams.items():
+        same(f"model.{name}:", value, model.hparams.get(name))
+    factors = []
+    for name, before, unit in zip(start.names, start.units, molecules.units, strict=True):
+        if (before is None) != (unit is None):
+            same(f"the unit of {name}:", before or "unknown", unit or "unknown")
+        factors.append(1.0 if unit is None else conversion(before, unit))
+    factor = torch.tensor(factors, dtype=torch.float64)
+    start.atomic_energies *= factor[:, None]
+    start.shift *= factor
+    start.scale *= factor
+    start.model.to(getattr(torch, config.data.dtype))
+    return start
 
 
 def untrained_model(config: ModelConfig, targets: tuple[str, ...]) -> GraphNetwork3D:

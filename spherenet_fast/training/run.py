@@ -92,7 +92,7 @@ def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fres
     resumed = not fresh and checkpoint is not None and drawn.is_file()
     split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
     check_parts(molecules, split.val, split.test, config.data.forces)
-    potential = prepare_potential(config, molecules, split)
+    potential = prepare_potential(config, molecules, split, checkpoint[0]["potential"] if checkpoint else None)
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
         print(f"frames, drawn by whole relaxations: {parts}")

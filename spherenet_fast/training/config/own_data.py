@@ -46,8 +46,8 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
         overrides: as for `load_config`; what they state is not chosen here.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_config` and `read_molecules`; or there are no labels, or several of which
-            none is called an energy.
+        FileNotFoundError, ValueError: as `load_config` and `read_molecules`; or there is no label, or none of several
+            is called an energy.
     """
     changes = [overriding(text) for text in overrides or []]
     stated = OmegaConf.to_container(OmegaConf.merge(*changes)) if changes else {}

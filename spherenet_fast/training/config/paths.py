@@ -1,4 +1,4 @@
-"""Where the data of a run lies, whatever folder its commands are given in and wherever both were moved."""
+"""Where a run's data and first checkpoint lie, whatever folder its commands are given in and wherever they moved."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,12 @@ def moved_paths(config: Config, run) -> Config:
 def _with_places(config: Config, function) -> Config:
     places = {name: getattr(config.data, name) for name in ("source", "root", "split")}
     known = {name: place for name, place in places.items() if place is not None and source_path(place) is not None}
-    return replace(config, data=replace(config.data, **{name: function(place) for name, place in known.items()}))
+    start = config.training.init_from
+    return replace(
+        config,
+        data=replace(config.data, **{name: function(place) for name, place in known.items()}),
+        training=replace(config.training, init_from=None if start is None else function(start)),
+    )
 
 
 def _moved(path: str, run: Path) -> str:

@@ -1,4 +1,4 @@
-"""A config as a YAML file that explains itself: every key with its meaning, type, limits and default beside its value."""
+"""A config as a YAML file that explains itself: beside every value its meaning, type, limits and default."""
 
 import textwrap
 from typing import Any

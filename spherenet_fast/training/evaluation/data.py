@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import Molecules, read_molecules, read_split
-from ..data.checks import check_frames, check_labels
-from .config.files import config_from_dict
-from .config.paths import moved_paths
-from .potential import Potential
-from .prepare import prepare_split
+from ...data import Molecules, read_molecules, read_split
+from ...data.checks import check_frames, check_labels
+from ..config.files import config_from_dict
+from ..config.paths import moved_paths
+from ..potential import Potential
+from ..prepare import prepare_split
 
 PARTS = ("test", "val", "train", "all")
 

@@ -1,0 +1,90 @@
+"""What a potential predicts of labeled molecules, beside the labels."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...data.loader import evaluation_loader
+from ...data.molecules import Molecules
+from ...plots.errors import Compared
+from ..metrics import Errors, ErrorSum
+from ..potential import Potential
+
+
+class Predictions(NamedTuple):
+    """Predictions and labels of B molecules with ΣN atoms, in the units of the potential.
+
+    Attributes:
+        indices: [B] of the molecules in their data.
+        n_atoms: [B]. z: [ΣN] atomic numbers.
+        y, y_label: [B, T] float64; a label that is missing is NaN.
+        references: [B, T] float64, the part of y that is the sum of the energies of the elements and the mean.
+        forces, forces_label: [ΣN, 3], or None where the molecules have no forces.
+        free: [ΣN] bool, the atoms whose forces count.
+    """
+
+    indices: Tensor
+    n_atoms: Tensor
+    z: Tensor
+    y: Tensor
+    y_label: Tensor
+    references: Tensor
+    forces: Tensor | None
+    forces_label: Tensor | None
+    free: Tensor
+
+    def errors(self, potential: Potential) -> Errors:
+        """Mean errors of every target, and of the forces on free atoms."""
+        total = ErrorSum.of(potential)
+        total.add(self.y - self.y_label, self.forces_error, ~self.y_label.isnan())
+        return total.means()
+
+    @property
+    def forces_error(self) -> Tensor | None:
+        """[n, 3] float64, of the free atoms."""
+        return None if self.forces is None else (self.forces - self.forces_label).double()[self.free]
+
+    def compared(self, potential: Potential) -> list[Compared]:
+        """Every target and the forces with a label, to be drawn; targets without the potential's reference energies."""
+        units = {name: unit or "as in the data" for name, unit in potential.all_units().items()}
+        found = []
+        for column, name in enumerate(potential.names):
+            known = ~self.y_label[:, column].isnan()
+            label, prediction = ((y - self.references)[known, column].numpy() for y in (self.y_label, self.y))
+            if known.any():
+                found.append(Compared(f"{name} less references", units[name], label, prediction))
+        if self.forces is not None and self.free.any():
+            label, prediction = (part[self.free].flatten().numpy() for part in (self.forces_label, self.forces))
+            found.append(Compared("forces", units["forces"], label, prediction))
+        return found
+
+
+def predictions(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32) -> Predictions:
+    """Predict the molecules `indices` [B], which have the potential's targets and units (`Molecules.choose`).
+
+    Forces are predicted where the molecules have them.
+    """
+    device = potential.scale.device
+    rows: list[tuple[Tensor, ...]] = []
+    with torch.no_grad():
+        for batch in evaluation_loader(molecules, indices, batch_size):
+            fixed = torch.zeros_like(batch.z, dtype=torch.bool) if batch.fixed is None else batch.fixed
+            there = batch.to(device)
+            found = (potential(there),) if batch.forces is None else potential.energy_and_forces(there)
+            references = potential.offset(there, batch.num_graphs)
+            rows.append((batch.z, batch.y, ~fixed, references.cpu(), *(part.cpu() for part in found)))
+    z, y_label, free, references, y, *forces = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    label = molecules.forces[molecules.atoms_of(indices)[0]] if forces else None
+    return Predictions(
+        indices, molecules.n_atoms[indices], z, y, y_label, references, forces[0] if forces else None, label, free
+    )
+
+
+def mean(members: list[Predictions]) -> Predictions:
+    """The mean of several potentials' predictions of the same molecules."""
+    first = members[0]
+    forces = None if first.forces is None else torch.stack([member.forces for member in members]).mean(0)
+    y = torch.stack([member.y for member in members]).mean(0)
+    references = torch.stack([member.references for member in members]).mean(0)
+    return first._replace(y=y, forces=forces, references=references)
