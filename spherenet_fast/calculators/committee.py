@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,23 +23,29 @@ class Committee(Calculator):
     variance says that a structure is unlike the training data; a small one does not say that the mean is right.
 
     Args:
-        potentials: checkpoints, potentials or models, or calculators; at least one.
+        potentials: checkpoints, potentials or models, or calculators, at least one; or the folder of
+            `spherenet-fast train --seeds`.
         options: of all of them, as `SphereNetCalculator` takes them: device, dtype, unit, ...
 
     Examples::
 
+        atoms.calc = Committee("runs/mine")
         atoms.calc = Committee(["runs/seed0/best.ckpt", "runs/seed1/best.ckpt", "runs/seed2/best.ckpt"])
         atoms.get_forces()
         atoms.calc.results["forces_var"].sum(1).max() ** 0.5  # eV/Å, of the atom on which they agree the least
 
     Raises:
-        ValueError: there is no potential; or see `SphereNetCalculator`.
+        ValueError: there is no potential, or none in the folder; or see `SphereNetCalculator`.
     """
 
     def __init__(
-        self, potentials: Iterable[Potential | GraphNetwork3D | Calculator | str | PathLike], **options: Any
+        self,
+        potentials: Iterable[Potential | GraphNetwork3D | Calculator | str | PathLike] | str | PathLike,
+        **options: Any,
     ) -> None:
         super().__init__()
+        if isinstance(potentials, str | PathLike):
+            potentials = members(potentials)
         self.members = [
             potential if isinstance(potential, Calculator) else SphereNetCalculator(potential, **options)
             for potential in potentials
@@ -82,6 +89,23 @@ class Committee(Calculator):
         return found
 
 
+def members(path: str | PathLike) -> list[Path]:
+    """The checkpoints of the committee in a folder, seed0/best.ckpt, seed1/best.ckpt, ...; of a file, it alone.
+
+    Raises ValueError for a folder without.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    found = {int(folder.name[4:]): folder for folder in path.glob("seed*") if folder.name[4:].isdecimal()}
+    checkpoints = [folder / "best.ckpt" for _, folder in sorted(found.items()) if (folder / "best.ckpt").is_file()]
+    if not checkpoints:
+        raise ValueError(
+            f"{path}: expected the file of a checkpoint, or a folder with seed0/best.ckpt, ..., got a folder"
+        )
+    return checkpoints
+
+
 def _statistics(results: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Means {name: value} and variances {name_var: value} of what all `results` have."""
     means, variances = {}, {}
@@ -93,3 +117,14 @@ def _statistics(results: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str
             if name != "free_energy":  # the same number as the energy
                 variances[f"{name}_var"] = away.var(0)
     return means, variances
+
+
+def spread(structures: Sequence[Atoms]) -> str:
+    """In words, how far the potentials are apart on structures that `Committee.evaluate` returned."""
+    energies = np.sqrt([atoms.info["energy_var"] for atoms in structures])
+    worst = int(energies.argmax())
+    words = f"energy {1000 * energies.mean():.3g} meV (structure {worst}: {1000 * energies[worst]:.3g})"
+    if all("forces_var" in atoms.arrays for atoms in structures):
+        forces = np.concatenate([np.sqrt(atoms.arrays["forces_var"]).ravel() for atoms in structures])
+        words += f", forces {1000 * forces.mean():.3g} meV/Ang (at most {1000 * forces.max():.3g})"
+    return f"{words}, standard deviations"

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
-from ._common import AllowUnseen, Checkpoint, Device, Overwrite, Structures, Unit, errors_in_one_line, loaded
+from ._common import AllowUnseen, Device, Overwrite, Structures, Unit, errors_in_one_line, loaded
 
 
 def predict(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[
+        list[Path],
+        typer.Argument(help="best.ckpt of a run; several, or the folder of --seeds: their mean and variance."),
+    ],
     structures: Structures,
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ file to write.")],
     forces: Annotated[
@@ -27,18 +30,30 @@ def predict(
 ):
     """Write predictions for the structures of a file.
 
-    Energies of structures and atoms in eV, forces in eV/Ang, stress in eV/Ang^3; other targets in their own units.
+    Energies of structures and atoms in eV, forces in eV/Ang, stress in eV/Ang^3; other targets in their own units. Of
+    several checkpoints the means, and as energy_var, forces_var, ... the variances over them (eV^2, ...).
     """
     from .._files import check_output
+    from ..calculators.committee import Committee, members, spread
     from ..data import read_structures
     from ..data.labels import parse_keys
     from ..training.predict import predict, write_structures
 
     with errors_in_one_line():
         check_output(out, overwrite)
-        potential = loaded(checkpoint, device, unit)
-        found = read_structures(structures)
         names = parse_keys(keys)
-        predicted = predict(potential, found, batch_size, forces, names, str(structures), allow_unseen_elements)
+        checkpoints = [member for path in checkpoint for member in members(path)]
+        if len(checkpoints) > 1 and names:
+            raise ValueError(f"--keys: expected none with several checkpoints, got {' '.join(keys)}")
+        potentials = [loaded(path, device, unit) for path in checkpoints]
+        found = read_structures(structures)
+        if len(potentials) > 1:
+            committee = Committee(potentials, allow_unseen_elements=allow_unseen_elements)
+            wanted = {"energy", "energies", *(("forces", "stress") if forces else ())}
+            predicted = committee.evaluate(found, wanted & set(committee.implemented_properties), batch_size)
+        else:
+            predicted = predict(potentials[0], found, batch_size, forces, names, str(structures), allow_unseen_elements)
         write_structures(out, predicted)
         print(f"{len(predicted)} structures in {out}")
+        if len(potentials) > 1:
+            print(f"spread over {len(potentials)} models: {spread(predicted)}")

@@ -19,6 +19,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as training.max_time=20.")
     ] = None,
     keys: Annotated[list[str] | None, KEYS] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Train so many models, in seed0, seed1, ... of the folder.", show_default="one"
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder; its own config.yaml will do as CONFIG.")
     ] = False,
@@ -33,6 +39,7 @@ def train(
     from ..training.config.files import is_data, run_name
     from ..training.config.own_data import config_of_data
     from ..training.run import train_to_the_end
+    from ..training.seeds import train_seeds
 
     with errors_in_one_line():
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
@@ -47,9 +54,13 @@ def train(
             out = of_run
         out = out or Path("runs") / run_name(config)
         try:
-            results = train_to_the_end(settings, out, resume)
+            if seeds is None:
+                results = train_to_the_end(settings, out, resume)
+            else:
+                results = train_seeds(settings, seeds, out, resume)
         except Interrupted as stop:
             raise typer.Exit(128 + stop.signum) from stop
         print(f"results in {out}")
-        if results["note"]:
-            print(f"warning: {results['note']}")
+        for note in dict.fromkeys(one["note"] for one in results.get("seeds", [results])):
+            if note:
+                print(f"warning: {note}")

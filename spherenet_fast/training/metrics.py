@@ -168,7 +168,7 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
     lines = []
     for first, *middle, last in rows:
         cells = [f"{cell:>{width}}" for cell, width in zip(middle, widths[1:-1], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells, last]))
+        lines.append("  ".join([f"{first:<{widths[0]}}", *cells, last]).rstrip())
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: expected a folder, got the file {out}")
     if not resume and out.is_dir() and any(out.iterdir()):
-        raise _in_use(out)
+        raise in_use(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.training.threads or threads)
     try:
@@ -147,7 +147,7 @@ def _claim(
         try:
             (out / "config.yaml").touch(exist_ok=False)  # of several processes that come at once one succeeds
         except FileExistsError:
-            raise _in_use(out) from None
+            raise in_use(out) from None
     remove_partial_files(out)
     if checkpoint is not None:
         make_last(checkpoint[1], out)
@@ -167,7 +167,8 @@ def _known(results):
     return None if isinstance(results, float) and math.isnan(results) else results
 
 
-def _in_use(out: Path) -> ValueError:
+def in_use(out: Path) -> ValueError:
+    """What to raise for the folder `out` of a new run where something is already."""
     return ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue a run there")
 
 

@@ -1,5 +1,6 @@
 """The command line, end to end."""
 
+import json
 import os
 import re
 import signal
@@ -42,7 +43,12 @@ def test_evaluate_repeats_the_table_of_the_training(ethanol_run):
     assert code == 0
     lines = output.splitlines()
     assert lines[0] == "4 molecules" and lines[1].split() == ["target", "MAE", "RMSE", "unit"]
-    assert lines[2].split()[0::3] == ["energy", "kcal/mol"] and lines[3].split()[0::3] == ["forces", "kcal/mol/Ang"]
+    trained = json.loads((ethanol_run / "results.json").read_text())["mae"]
+    table = {words[0]: words[1:] for words in map(str.split, lines[2:])}
+    assert table["energy"][2] == "kcal/mol" and table["forces"][2] == "kcal/mol/Ang"
+    # five digits are shown, of sums in another order
+    assert float(table["energy"][0]) == pytest.approx(trained["energy"], rel=2e-5)
+    assert float(table["forces"][0]) == pytest.approx(trained["forces"], rel=2e-5)
     assert call("evaluate", ethanol_run / "last.ckpt", "--part", "val")[1].startswith("3 molecules")
 
 
@@ -65,7 +71,7 @@ def test_evaluate_on_other_data_and_splits(ethanol_run, tmp_path):
 def test_evaluate_sums_up_several_targets(qm9_run):
     code, output, _ = call("evaluate", qm9_run / "best.ckpt")
     assert code == 0 and "std. MAE" in output and "logMAE" in output
-    assert [line.split()[3] for line in output.splitlines()[2:4]] == ["meV", "D"]
+    assert [line.split()[-1] for line in output.splitlines()[2:5]] == ["meV", "kcal/mol", "D"]
 
 
 def test_predict_writes_energies_and_forces_in_electronvolt(ethanol_run, tmp_path):

@@ -27,7 +27,9 @@ def printed(program, folder):
 @pytest.mark.parametrize(
     ("command", "defaults"),
     [
-        ("train", ["(runs/<config's name>)"]),
+        ("init", ["(<data's name>.yaml)"]),
+        ("options", ["(all)"]),
+        ("train", ["(runs/<config's name>)", "(one)"]),
         ("evaluate", ["(those of the training run)", "test", "32", "cpu"]),
         ("predict", ["forces", "32", "cpu"]),
         ("relax", ["bfgs", "0.01", "500", "(the checkpoint's)", "cpu"]),

@@ -1,0 +1,77 @@
+"""A committee: the same training from several seeds, one after the other."""
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .._files import write_file
+from .config import Config
+from .evaluation import evaluation_data, predictions
+from .evaluation.predictions import mean
+from .metrics import aligned
+from .potential import Potential
+from .run import in_use, train_to_the_end
+from .trainer import eval_batch_size
+
+
+def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
+    """Train `count` models as `config` says, with training.seed, training.seed + 1, ...; see `train_to_the_end`.
+
+    The runs are in the folders seed0, seed1, ... of `out`; all have the same split. A table of their errors on the test
+    set is printed: of each, their mean and standard deviation, and of the mean of their predictions (the committee);
+    results.json holds it.
+
+    Args:
+        out: a folder that does not exist or is empty, unless `resume`.
+        resume: go on with the run that was interrupted, and those after it.
+
+    Returns:
+        {"seeds": [{"mae": {name: error}, "rmse": {...}, ...} of each], "mean": {name: MAE}, "spread": {...},
+        "committee": {"mae": {...}, "rmse": {...}}, "units": {...}}; without test molecules the errors are empty.
+
+    Raises what `train_to_the_end` raises.
+    """
+    out = Path(out)
+    if resume and not out.is_dir():
+        raise FileNotFoundError(f"--resume: expected the folder of a run, there is no {out}")
+    if not resume and out.is_dir() and any(out.iterdir()):
+        raise in_use(out)
+    folders, found = [out / f"seed{number}" for number in range(count)], []
+    for number, folder in enumerate(folders):
+        seed = config.training.seed + number
+        print(f"model {number + 1} of {count}: seed {seed}, in {folder}", flush=True)
+        one = replace(config, training=replace(config.training, seed=seed))
+        found.append(train_to_the_end(one, folder, resume and folder.is_dir()))
+    names = list(found[0]["mae"])
+    results = {
+        "seeds": found,
+        "mean": {name: statistics.fmean(one["mae"][name] for one in found) for name in names},
+        "spread": {name: statistics.pstdev([one["mae"][name] for one in found]) for name in names},
+        "committee": _committee_errors(config, folders) if names else {"mae": {}, "rmse": {}},
+        "units": found[0]["units"],
+    }
+    write_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    if names:
+        print(f"MAE on the test set\n{_table(results)}")
+    return results
+
+
+def _committee_errors(config: Config, folders: list[Path]) -> dict[str, dict[str, float]]:
+    """Errors of the mean of the predictions of all models on the test set."""
+    device = "cuda" if config.training.device != "cpu" and torch.cuda.is_available() else "cpu"
+    potentials = [Potential.load(folder / "best.ckpt", device) for folder in folders]
+    molecules, test = evaluation_data(potentials[0], run=folders[0])
+    found = [predictions(potential, molecules, test, eval_batch_size(config)) for potential in potentials]
+    errors = mean(found).errors(potentials[0])
+    return {"mae": errors.mae, "rmse": errors.rmse}
+
+
+def _table(results: dict) -> str:
+    rows = {f"seed{number}": one["mae"] for number, one in enumerate(results["seeds"])}
+    rows |= {"mean": results["mean"], "standard deviation": results["spread"], "committee": results["committee"]["mae"]}
+    names = list(results["mean"])
+    head = ("", *(f"{name} ({results['units'][name] or 'as in the data'})" for name in names), "")
+    return aligned([head, *((label, *(f"{row[name]:.5g}" for name in names), "") for label, row in rows.items())])
