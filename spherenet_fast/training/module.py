@@ -69,14 +69,17 @@ class TrainingModule(pl.LightningModule):
         energy, forces = potential.recorded.energy_and_forces(batch)
         return energy - label, batch.of_free_atoms(forces - batch.forces / potential.scale.to(dtype))
 
-    def _mirrored(self, batch: Batch) -> Batch:
-        """Mirror images of some of the molecules, drawn from (seed, step) so that a resumed run draws the same."""
-        draw = np.random.default_rng((self.config.training.seed, self.global_step))
+    def _mirrored(self, batch: Batch, number: int) -> Batch:
+        """Mirror images of some of the molecules, drawn from (seed, step) so that a resumed run draws the same.
+
+        number: of the batch in its step, from 0.
+        """
+        draw = np.random.default_rng((self.config.training.seed, self.global_step, *([number] if number else [])))
         return batch.mirrored(torch.from_numpy(draw.random(batch.num_graphs) < 0.5).to(batch.pos.device))
 
     def training_step(self, batch: Batch, batch_idx: int):
         if self.config.training.augment_reflections:
-            batch = self._mirrored(batch)
+            batch = self._mirrored(batch, batch_idx % self.config.training.accumulate)
         error, forces_error = self._errors(batch)
         loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
         self.train_errors.add(error, forces_error, batch.known)

@@ -1,6 +1,7 @@
 """The Lightning trainer of a run."""
 
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class Loaders(pl.LightningDataModule):
         self.eval_batch_size, self.pin = eval_batch_size, pin
 
     def train_dataloader(self):
-        self.batches.start = self.trainer.global_step
+        self.batches.start = self.trainer.global_step * self.trainer.accumulate_grad_batches
         return training_loader(self.molecules, self.batches, self.pin)
 
     def val_dataloader(self):
@@ -64,10 +65,10 @@ def fit(
     """
     options = config.training
     batches = ShuffledBatches(split.train, options.batch_size, options.seed)
-    per_epoch = batches.steps_per_epoch
-    limits = [options.max_steps, None if options.max_epochs is None else options.max_epochs * per_epoch]
+    accumulate, per_epoch = options.accumulate, batches.steps_per_epoch / options.accumulate
+    limits = [options.max_steps, None if options.max_epochs is None else math.ceil(options.max_epochs * per_epoch)]
     max_steps = min((limit for limit in limits if limit is not None), default=None)
-    val_every = options.val_every or per_epoch
+    val_every = options.val_every or max(1, math.floor(per_epoch))
 
     module = TrainingModule(potential, config, max_steps)
     units = potential.all_units()
@@ -85,7 +86,8 @@ def fit(
         trainer = pl.Trainer(
             accelerator=device, devices=1, num_nodes=1, strategy="auto", plugins=[_one_process(), WholeCheckpoints()],
             max_steps=-1, max_epochs=-1,
-            val_check_interval=val_every, check_val_every_n_epoch=None, num_sanity_val_steps=0,
+            val_check_interval=val_every * accumulate, check_val_every_n_epoch=None, num_sanity_val_steps=0,
+            accumulate_grad_batches=accumulate,
             limit_val_batches=1.0 if len(split.val) else 0, gradient_clip_val=config.optimizer.gradient_clip,
             logger=False, log_every_n_steps=sys.maxsize, callbacks=callbacks, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, inference_mode=False,

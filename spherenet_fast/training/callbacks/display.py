@@ -33,7 +33,7 @@ class Display(pl.Callback):
         self._first_step, self._minutes_before = trainer.global_step, module.minutes()
 
     def on_train_batch_end(self, trainer, module: TrainingModule, outputs, batch, batch_idx):
-        if self._announced:
+        if self._announced or trainer.global_step == self._first_step:
             return
         self._announced = True
         seconds = 60 * (module.minutes() - self._minutes_before)

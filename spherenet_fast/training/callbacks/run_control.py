@@ -30,7 +30,9 @@ class RunControl(pl.Callback):
         report: called with (metrics, module) after every row of metrics, to show progress.
     """
 
-    def __init__(self, out: Path, val_every: int, validates: bool, steps_per_epoch: int, signals: StopSignals, report):
+    def __init__(
+        self, out: Path, val_every: int, validates: bool, steps_per_epoch: float, signals: StopSignals, report
+    ):
         self.out, self.val_every, self.validates = out, val_every, validates
         self.steps_per_epoch = steps_per_epoch
         self.signals = signals
@@ -40,6 +42,7 @@ class RunControl(pl.Callback):
         self._best_state: dict | None = None
         self._window_began = 0.0
         self._window_graphs = 0
+        self._step = 0
 
     def state_dict(self):
         return {"best": self.best, "best_state": self._best_state}
@@ -57,10 +60,14 @@ class RunControl(pl.Callback):
             self._write_best()
         trainer.should_stop = module.progress() >= 1  # a finished run was resumed
         self._window_began = time.monotonic()
+        self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer, module: TrainingModule, outputs, batch, batch_idx):
         step = trainer.global_step
         self._window_graphs += batch.num_graphs
+        if step == self._step:  # gradients are accumulated; what is saved has none pending
+            return
+        self._step = step
         if step % module.config.training.log_every == 0:
             self._log_training(trainer, module)
         finished = module.progress() >= 1

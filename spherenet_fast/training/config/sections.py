@@ -84,7 +84,8 @@ class TrainingConfig:
     """How long, in what portions, and how often to look."""
 
     init_from: str | None = None  # a checkpoint whose weights the training begins with (fine-tuning)
-    batch_size: int = count(32)  # molecules in a step
+    batch_size: int = count(32)  # molecules in a batch
+    accumulate: int = count(1)  # batches in a step, whose gradients are averaged: large steps in little memory
     eval_batch_size: int | None = count(None)  # none: four times batch_size
     max_epochs: int | None = count(None)  # passes over the molecules; a run ends at the first of its limits
     max_steps: int | None = count(None)  # steps of the optimizer, another limit
