@@ -1,24 +1,37 @@
 """One look at a whole data set before it is used: frames that no model can take, labels that are missing."""
 
 import numpy as np
+import torch
 
-from ..graph.periodic import COINCIDENT, FLAT
+from ..graph.periodic import COINCIDENT, FLAT, is_flat
 from .molecules import Molecules
 
 
-def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "skip") -> None:
-    """Print what was chosen in reading `molecules` and how many lack a label of `targets` or forces.
+def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "skip", stress: bool = False) -> None:
+    """Print what was chosen in reading `molecules` and how many lack a label of `targets`, forces or stress.
 
     Raises:
         ValueError: one lacks a label and `missing` is "error".
     """
     for note in molecules.notes:
         print(note)
-    for name, which in molecules.missing(targets, forces).items():
+    for name, which in molecules.missing(targets, forces, stress).items():
         first = molecules.name(int(which[0]))
         if missing == "error":
             raise ValueError(f"data.missing: expected a label {name!r} in every molecule, got none in {first}")
         print(f"{name}: {len(which)} of {len(molecules)} molecules have no label and do not count ({first}, ...)")
+
+
+def check_volumes(molecules: Molecules) -> None:
+    """Raise ValueError that names the first molecule without a cell that repeats and has a volume: it has no stress."""
+    wrong = torch.ones(len(molecules), dtype=torch.bool)
+    if molecules.cell is not None:
+        wrong = ~molecules.pbc.any(1) | is_flat(molecules.cell)
+    if wrong.any():
+        name = molecules.name(int(wrong.nonzero()[0]))
+        raise ValueError(
+            f"{name}: expected a cell with a volume that repeats, as loss.stress_weight is not 0, got none"
+        )
 
 
 def check_parts(molecules: Molecules, val, test, forces: bool) -> None:

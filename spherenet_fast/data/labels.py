@@ -11,6 +11,7 @@ from .targets import QM9_TARGETS, canonical_target
 if TYPE_CHECKING:
     from ase import Atoms
 
+_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where ASE's six numbers of a stress are in its matrix
 QM9_MARK = "gdb"  # begins the comment of every molecule in QM9's own files
 
 
@@ -21,6 +22,7 @@ class Labels(NamedTuple):
         columns: {target: [M] float64}.
         units: {target: unit}, of those that have a known one.
         forces: [ΣN, 3] float64, or None where no structure has any.
+        stress: [M, 3, 3] float64, or None where no structure has any.
         vectors: names of vectors on atoms that could be forces.
         notes: what was chosen where there was a choice, a sentence each.
     """
@@ -28,6 +30,7 @@ class Labels(NamedTuple):
     columns: dict[str, np.ndarray]
     units: dict[str, str]
     forces: np.ndarray | None
+    stress: np.ndarray | None
     vectors: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -52,9 +55,12 @@ def find_labels(
 
     The energy is the result "energy" of a calculator, in eV. Where `forces` are wanted it is "free_energy" if there is
     one, whose derivatives forces are; and where there is no other. Every number in ``atoms.info`` is a target, too.
+    Stress is a result, or in ``atoms.info``: [6] as ASE has it (xx, yy, zz, yz, xz, xy), [9] or [3, 3], in eV/Å^3, and
+    positive under tension.
 
     Args:
-        keys: {"energy", "forces" or a target: the name under which the file has it}; energies and forces are in eV.
+        keys: {"energy", "forces", "stress" or a target: the name under which the file has it}; energies and forces are
+            in eV.
         forces: whether forces are wanted.
         name: names a structure in messages, by its number.
 
@@ -78,7 +84,7 @@ def find_labels(
         if not np.isnan(energy).all():
             columns["energy"], units["energy"] = energy, "eV"
     for target, label in keys.items():
-        if target == "forces":
+        if target in ("forces", "stress"):
             continue
         columns[target] = column(label)
         if np.isnan(columns[target]).all():
@@ -103,7 +109,14 @@ def find_labels(
     if found:
         missing = [np.full((len(atoms), 3), np.nan) for atoms in structures]
         rows = [absent if row is None else row for row, absent in zip(rows, missing, strict=True)]
-    return Labels(columns, units, np.concatenate(rows) if found else None, vectors, tuple(notes))
+    stress = [_stress(atoms, keys.get("stress", "stress"), name, number) for number, atoms in enumerate(structures)]
+    if all(matrix is None for matrix in stress):
+        if "stress" in keys:
+            raise ValueError(f"data.keys.stress: expected structures with {keys['stress']!r}, got none")
+        stress = None
+    else:
+        stress = np.stack([np.full((3, 3), np.nan) if matrix is None else matrix for matrix in stress])
+    return Labels(columns, units, np.concatenate(rows) if found else None, stress, vectors, tuple(notes))
 
 
 def missing_label(where: str, wanted: str, scalars, vectors, forces: bool = False) -> str:
@@ -181,6 +194,19 @@ def _vectors(atoms: Atoms, label: str, name, number: int) -> np.ndarray | None:
         found = "others" if array is None else list(array.shape)
         raise ValueError(f"{name(number)}: {label}: expected [{len(atoms)}, 3] numbers, got {found}")
     return array.astype(np.float64)
+
+
+def _stress(atoms: Atoms, label: str, name, number: int) -> np.ndarray | None:
+    """The stress [3, 3] of this name; None: there is none."""
+    value = _value(atoms, label)
+    if value is None:
+        return None
+    array = as_numbers(value)
+    if array is None or array.shape not in ((6,), (9,), (3, 3)):
+        found = "others" if array is None else list(array.shape)
+        raise ValueError(f"{name(number)}: {label}: expected [6], [9] or [3, 3] numbers, got {found}")
+    array = array.astype(np.float64)
+    return array[_VOIGT] if array.shape == (6,) else array.reshape(3, 3)
 
 
 def _names(structures: list[Atoms]) -> tuple[tuple[str, ...], tuple[str, ...]]:

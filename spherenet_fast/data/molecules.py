@@ -21,13 +21,17 @@ class Batch:
         y: [B, T] float64 targets or None, forces: [N, 3] or None.
         fixed: [N] bool, atoms whose forces do not count: held in place, or without a label; None: no atom.
         known: [B, T] bool, the targets that have a label, NaN in y where not; None: all.
+        stress: [B, 3, 3] or None; NaN where there is no label.
     """
 
-    __slots__ = ("z", "pos", "batch", "num_graphs", "cell", "pbc", "y", "forces", "fixed", "known")
+    __slots__ = ("z", "pos", "batch", "num_graphs", "cell", "pbc", "y", "forces", "fixed", "known", "stress")
 
-    def __init__(self, z, pos, batch, num_graphs, cell=None, pbc=None, y=None, forces=None, fixed=None, known=None):
+    def __init__(
+        self, z, pos, batch, num_graphs, cell=None, pbc=None, y=None, forces=None, fixed=None, known=None, stress=None
+    ):
         self.z, self.pos, self.batch, self.num_graphs = z, pos, batch, num_graphs
         self.cell, self.pbc, self.y, self.forces, self.fixed, self.known = cell, pbc, y, forces, fixed, known
+        self.stress = stress
 
     def of_free_atoms(self, rows: Tensor) -> Tensor:
         """Rows [N, ...] of the atoms that are not fixed."""
@@ -50,6 +54,7 @@ class Batch:
         out.pos = self.pos * of_atom
         out.forces = None if self.forces is None else self.forces * of_atom
         out.cell = None if self.cell is None else self.cell * sign[:, None]
+        out.stress = None if self.stress is None else self.stress * sign[:, None] * sign[:, :, None]
         return out
 
     def to(self, device, non_blocking: bool = False) -> "Batch":
@@ -95,6 +100,8 @@ class Molecules(torch.utils.data.Dataset):
         origin: the files that the molecules are of; None: unknown.
         vectors: names of vectors on atoms in the source that are not read, but could be forces.
         notes: what was chosen or left out in reading, a sentence each.
+        stress: [M, 3, 3] or None, in the unit of the target "energy" per Å^3, positive under tension; NaN where a
+            molecule has none.
 
     Raises:
         TypeError: an array has the wrong dtype.
@@ -116,6 +123,7 @@ class Molecules(torch.utils.data.Dataset):
     origin: Origin | None = None
     vectors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stress: Tensor | None = None
 
     def __post_init__(self):
         count, atoms = len(self.n_atoms), len(self.z)
@@ -139,6 +147,7 @@ class Molecules(torch.utils.data.Dataset):
             "pbc": (count, 3),
             "fixed": (atoms,),
             "group": (count,),
+            "stress": (count, 3, 3),
         }
         for name, shape in expected.items():
             array = getattr(self, name)
@@ -200,10 +209,11 @@ class Molecules(torch.utils.data.Dataset):
             pick(self.forces, atoms),
             pick(self.fixed, atoms),
             ~y.isnan() if self._labels_missing else None,
+            pick(self.stress, indices),
         )
 
-    def missing(self, targets, forces: bool = False) -> dict[str, Tensor]:
-        """{name: [k] numbers of the molecules without that label}, of targets and, if asked, of "forces"."""
+    def missing(self, targets, forces: bool = False, stress: bool = False) -> dict[str, Tensor]:
+        """{name: [k] numbers of the molecules without that label}, of targets and, if asked, "forces" and "stress"."""
         columns = {name: self.y[:, list(self.names).index(name)].isnan() for name in map(canonical_target, targets)}
         if forces:
             atoms = self.forces.isnan().any(1)
@@ -217,21 +227,23 @@ class Molecules(torch.utils.data.Dataset):
                     f"{self.name(first)}: forces: expected them on all atoms or none, got NaN on {int(counts[first])} "
                     f"of {int(self.n_atoms[first])}"
                 )
+        if stress:
+            columns["stress"] = self.stress.isnan().flatten(1).any(1)
         return {name: rows.nonzero()[:, 0] for name, rows in columns.items() if rows.any()}
 
-    def choose(self, targets, units=None, forces=False) -> "Molecules":
-        """The same molecules with the columns `targets` only, converted; forces follow the target "energy".
+    def choose(self, targets, units=None, forces=False, stress=False) -> "Molecules":
+        """The same molecules with the columns `targets` only, converted; forces and stress follow the target "energy".
 
         The atoms of a molecule without forces become `fixed`, with forces of zero, so that they do not count.
 
         Args:
             targets: names.
             units: {name: unit} to convert to; a target that is not named keeps its unit.
-            forces: keep the forces.
+            forces: keep the forces. stress: keep the stress, with the forces.
 
         Raises:
             ValueError: a target does not exist (the message lists the names), a unit is unknown or does not fit,
-                a label is infinite or on some atoms only, or forces are wanted and there are none.
+                a label is infinite or on some atoms only, or forces or stress are wanted and there are none.
         """
         names = [canonical_target(name) for name in targets]
         own = {canonical_target(name): column for column, name in enumerate(self.names)}
@@ -268,7 +280,14 @@ class Molecules(torch.utils.data.Dataset):
             row, column = (int(i) for i in infinite.nonzero()[0])
             raise ValueError(f"{self.name(row)}: {names[column]}: expected a finite label, got {float(y[row, column])}")
         chosen_forces, fixed = self._forces_in(names, chosen, factors) if forces else (None, self.fixed)
-        return replace(self, y=y, names=tuple(names), units=tuple(chosen), forces=chosen_forces, fixed=fixed)
+        if stress and (self.stress is None or self.stress.isnan().all()):
+            raise ValueError("stress: expected labels in the data, as loss.stress_weight is not 0, got none")
+        if stress and (infinite := self.stress.isinf().flatten(1).any(1)).any():
+            raise ValueError(f"{self.name(int(infinite.nonzero()[0]))}: stress: expected finite labels, got others")
+        return replace(
+            self, y=y, names=tuple(names), units=tuple(chosen), forces=chosen_forces, fixed=fixed,
+            stress=self.stress * factors[0] if stress else None,
+        )  # fmt: skip
 
     def _forces_in(self, names, units, factors) -> tuple[Tensor, Tensor | None]:
         """Forces in the unit of the energy, and the atoms whose forces do not count."""

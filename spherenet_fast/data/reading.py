@@ -52,9 +52,9 @@ def _renamed(molecules: Molecules, keys: Mapping[str, str]) -> Molecules:
     """The same molecules with the targets of `keys` under the names there."""
     names = list(molecules.names)
     for target, label in keys.items():
-        if target == "forces" and label != "forces":
-            raise ValueError(f"data.keys.forces: expected none for data that ASE does not read, got {label!r}")
-        if target == "forces":
+        if target in ("forces", "stress") and label != target:
+            raise ValueError(f"data.keys.{target}: expected none for data that ASE does not read, got {label!r}")
+        if target in ("forces", "stress"):
             continue
         if canonical_target(label) not in molecules.names:
             raise ValueError(missing_label(f"data.keys.{target}", label, molecules.names, molecules.vectors))

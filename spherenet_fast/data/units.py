@@ -30,6 +30,9 @@ UNITS = {
     "Bohr": ("length", _BOHR),
     "nm": ("length", 10.0),
     "pm": ("length", 0.01),
+    "eV/Ang^3": ("pressure", 1.0),
+    "GPa": ("pressure", 0.006241509125883258),
+    "kbar": ("pressure", 0.0006241509125883258),
 }
 
 _SPELLINGS = {name.lower(): name for name in UNITS} | {

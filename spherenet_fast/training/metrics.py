@@ -15,7 +15,7 @@ from .potential import Potential
 
 
 class Errors(NamedTuple):
-    """Errors by name of target, "forces" among them where there are forces."""
+    """Errors by name of target, "forces" and "stress" among them where there are some."""
 
     mae: dict[str, float]  # mean absolute errors
     rmse: dict[str, float]  # root mean square errors
@@ -26,7 +26,7 @@ class ErrorSum:
     """Adds up errors batch by batch, without waiting for a GPU until `means` is asked for.
 
     Args:
-        names: T names of targets; one more column is called "forces" where errors of forces are added.
+        names: T names of targets; further columns are called "forces" and "stress" where such errors are added.
         limits: [T]; errors up to them are counted, too; None: no limits.
     """
 
@@ -43,7 +43,7 @@ class ErrorSum:
     def clear(self) -> None:
         """Forget everything added."""
         self.absolute = self.square = self.within = self.missing = None
-        self.counts = (0, 0)
+        self.counts = (0, 0, 0)
 
     def state(self) -> dict:
         """The sums, for a checkpoint."""
@@ -54,10 +54,16 @@ class ErrorSum:
         """Go on from what `state` returned."""
         self.absolute, self.square, self.within = (state[name] for name in ("absolute", "square", "within"))
         self.missing = state.get("missing")
-        self.counts = tuple(state["counts"])
+        self.counts = (*state["counts"], 0)[:3]
 
-    def add(self, error: Tensor, forces_error: Tensor | None = None, known: Tensor | None = None) -> None:
-        """Take errors of targets [B, T] and, where there are forces, of forces [n, 3] on some atoms.
+    def add(
+        self,
+        error: Tensor,
+        forces_error: Tensor | None = None,
+        known: Tensor | None = None,
+        stress_error: Tensor | None = None,
+    ) -> None:
+        """Take errors of targets [B, T] and, where there are any, of forces [n, 3] on some atoms and of stress [b, 6].
 
         known: [B, T] bool, the targets that have a label and so an error; None: all.
         """
@@ -66,8 +72,8 @@ class ErrorSum:
             parts[0] = parts[0].masked_fill(~known, 0.0)
             missing = (~known).sum(0)
             self.missing = missing if self.missing is None else self.missing.to(missing.device) + missing
-        if forces_error is not None:
-            parts.append(forces_error.detach().double().reshape(-1, 1))
+        slopes = [part for part in (forces_error, stress_error) if part is not None]  # no stress without forces
+        parts += [part.detach().double().reshape(-1, 1) for part in slopes]
         absolute = torch.cat([part.abs().sum(0) for part in parts])
         square = torch.cat([part.square().sum(0) for part in parts])
         if self.limits is not None:
@@ -77,21 +83,23 @@ class ErrorSum:
             self.within = within if self.within is None else self.within.to(within.device) + within
         self.absolute = absolute if self.absolute is None else self.absolute.to(absolute.device) + absolute
         self.square = square if self.square is None else self.square.to(square.device) + square
-        self.counts = (self.counts[0] + len(error), self.counts[1] + (0 if len(parts) == 1 else parts[1].numel()))
+        numbers = (len(error), *(part.numel() for part in slopes), 0, 0)
+        self.counts = tuple(before + number for before, number in zip(self.counts, numbers, strict=False))
 
     def means(self, scale: Tensor | None = None) -> Errors:
         """Means over everything added; errors times `scale` [T] (forces: its only number). NaN where nothing was."""
         if self.absolute is None:
             return Errors({}, {}, {})
         columns, count = len(self.absolute), len(self.names)
-        numbers = torch.tensor([self.counts[0]] * count + [self.counts[1]] * (columns - count), dtype=torch.float64)
+        slopes = ["forces", "stress"][: columns - count]
+        numbers = torch.tensor([self.counts[0]] * count + list(self.counts[1 : 1 + len(slopes)]), dtype=torch.float64)
         if self.missing is not None:
             numbers[:count] -= self.missing.cpu()
         factor = torch.ones(count, dtype=torch.float64) if scale is None else scale.cpu()
-        factor = torch.cat([factor, factor[: columns - count]])
+        factor = torch.cat([factor, factor[:1].expand(len(slopes))])
         absolute = self.absolute.cpu() / numbers * factor
         square = (self.square.cpu() / numbers).sqrt() * factor
-        names = self.names + ["forces"] * (columns - count)
+        names = self.names + slopes
         shares = [] if self.within is None else (self.within.cpu() / numbers[:count]).tolist()
         return Errors(
             dict(zip(names, absolute.tolist(), strict=True)),
@@ -100,15 +108,26 @@ class ErrorSum:
         )
 
 
-def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Prediction minus label: targets [B, T], and forces [n, 3] of the free atoms where `batch` has forces.
+def stress_errors(stress: Tensor, label: Tensor) -> Tensor:
+    """Prediction minus label [B, 3, 3] of the b structures that have one, as [b, 6]: xx, yy, zz, yz, xz, xy."""
+    rows, columns = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
+    error = (stress - label)[:, rows, columns]
+    return error[~error.isnan().any(1)] if label.isnan().any() else error
+
+
+def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Prediction minus label: targets [B, T]; where `batch` has them forces [n, 3] of free atoms, and stress [b, 6].
 
     Of a target without a label the error is NaN.
     """
     if batch.forces is None:
-        return potential(batch) - batch.y, None
-    energy, forces = potential.energy_and_forces(batch)
-    return energy - batch.y, batch.of_free_atoms(forces - batch.forces)
+        return potential(batch) - batch.y, None, None
+    if batch.stress is None:
+        energy, forces = potential.energy_and_forces(batch)
+        return energy - batch.y, batch.of_free_atoms(forces - batch.forces), None
+    energy, forces, stress = potential.energy_forces_stress(batch)
+    forces_error = batch.of_free_atoms(forces - batch.forces)
+    return energy - batch.y, forces_error, stress_errors(stress, batch.stress)
 
 
 def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32) -> Errors:
@@ -122,7 +141,8 @@ def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_
     with torch.no_grad():
         for batch in evaluation_loader(molecules, indices, batch_size):
             batch = batch.to(device)
-            errors.add(*prediction_errors(potential, batch), batch.known)
+            error, forces_error, stress_error = prediction_errors(potential, batch)
+            errors.add(error, forces_error, batch.known, stress_error)
     return errors.means()
 
 

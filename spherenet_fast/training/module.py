@@ -8,7 +8,7 @@ import torch
 
 from ..data.molecules import Batch
 from .config import Config
-from .metrics import ErrorSum
+from .metrics import ErrorSum, stress_errors
 from .optimization.ema import WeightAverage
 from .optimization.losses import MeanLoss, loss_parts, total_loss
 from .optimization.optimizer import make_optimizer
@@ -57,7 +57,8 @@ class TrainingModule(pl.LightningModule):
         return 0.0 if max_time is None else self.minutes() / max_time
 
     def _errors(self, batch: Batch):
-        """Errors over scale, in the dtype of the model: targets [B, T], and forces of free atoms [n, 3] or None.
+        """Errors over scale, in the dtype of the model: targets [B, T], forces of free atoms [n, 3] or None, and stress
+        [b, 6], of structures that have a label, or None.
 
         Of a target without a label the error is NaN.
         """
@@ -65,9 +66,14 @@ class TrainingModule(pl.LightningModule):
         dtype = batch.pos.dtype
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
         if batch.forces is None:
-            return potential.model(batch) - label, None
-        energy, forces = potential.recorded.energy_and_forces(batch)
-        return energy - label, batch.of_free_atoms(forces - batch.forces / potential.scale.to(dtype))
+            return potential.model(batch) - label, None, None
+        scale = potential.scale.to(dtype)
+        if batch.stress is None:
+            energy, forces = potential.recorded.energy_and_forces(batch)
+            return energy - label, batch.of_free_atoms(forces - batch.forces / scale), None
+        energy, forces, stress = potential.recorded.energy_forces_stress(batch)
+        forces_error = batch.of_free_atoms(forces - batch.forces / scale)
+        return energy - label, forces_error, stress_errors(stress, batch.stress / scale)
 
     def _mirrored(self, batch: Batch, number: int) -> Batch:
         """Mirror images of some of the molecules, drawn from (seed, step) so that a resumed run draws the same.
@@ -80,16 +86,16 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int):
         if self.config.training.augment_reflections:
             batch = self._mirrored(batch, batch_idx % self.config.training.accumulate)
-        error, forces_error = self._errors(batch)
-        loss = total_loss(self.config.loss, batch.of_known_targets(error), forces_error)
-        self.train_errors.add(error, forces_error, batch.known)
+        error, *slopes = self._errors(batch)
+        loss = total_loss(self.config.loss, batch.of_known_targets(error), *slopes)
+        self.train_errors.add(error, slopes[0], batch.known, slopes[1])
         self.train_loss = self.train_loss + loss.detach() * batch.num_graphs
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int):
-        error, forces_error = self._errors(batch)
-        self.val_errors.add(error, forces_error, batch.known)
-        self.val_loss.add(loss_parts(self.config.loss, batch.of_known_targets(error), forces_error))
+        error, *slopes = self._errors(batch)
+        self.val_errors.add(error, slopes[0], batch.known, slopes[1])
+        self.val_loss.add(loss_parts(self.config.loss, batch.of_known_targets(error), *slopes))
 
     def take_errors(self, part: str) -> dict[str, float]:
         """Mean loss and errors since the last call ("train") or of the last validation ("val"), in real units.

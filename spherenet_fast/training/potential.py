@@ -219,11 +219,18 @@ class Potential(nn.Module):
             raise ValueError(f"targets: expected one to take forces of, got {', '.join(self.names)}")
 
     def all_units(self) -> dict[str, str | None]:
-        """{name: unit} of the targets, and of "forces" if it was trained on them."""
+        """{name: unit} of the targets, and of "forces" and "stress" if it was trained on them."""
         units = dict(zip(self.names, self.units, strict=True))
         if self.forces:
             units["forces"] = None if self.units[0] is None else f"{self.units[0]}/Ang"
+        if self.stress:
+            units["stress"] = None if self.units[0] is None else f"{self.units[0]}/Ang^3"
         return units
+
+    @property
+    def stress(self) -> bool:
+        """Whether it was trained on stress."""
+        return self.config is not None and self.config.get("loss", {}).get("stress_weight", 0) > 0
 
     @property
     def ewt_threshold(self) -> float | None:

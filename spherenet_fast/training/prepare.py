@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
-from ..data.checks import check_frames, check_labels
+from ..data.checks import check_frames, check_labels, check_volumes
 from ..data.targets import canonical_target, is_total_energy
 from ..data.units import conversion
 from ..graph import radius_graph
@@ -20,14 +20,14 @@ from .normalization import Normalization, fit_normalization
 from .potential import Potential, refit
 
 
-def prepare_molecules(config: DataConfig) -> Molecules:
+def prepare_molecules(config: DataConfig, stress: bool = False) -> Molecules:
     """Read the data and choose targets and units; QM9's targets default to the units of the literature (meV, D, ...).
 
-    Prints what was chosen in reading, and how many molecules have no label.
+    Prints what was chosen in reading, and how many molecules have no label. stress: whether it is learned, too.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose` and `check_frames`; a label is missing
-            where data.missing says "error".
+        FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose`, `check_frames` and `check_volumes`; a
+            label is missing where data.missing says "error".
     """
     molecules = read_molecules(config.source, **config.read_options())
     known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
@@ -37,9 +37,11 @@ def prepare_molecules(config: DataConfig) -> Molecules:
         if name in QM9_TARGETS and known.get(name)
     }
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
-    chosen = molecules.choose(config.targets, units, config.forces)
-    check_labels(molecules, config.targets, config.forces, config.missing)
+    chosen = molecules.choose(config.targets, units, config.forces, stress)
+    check_labels(molecules, config.targets, config.forces, config.missing, stress)
     check_frames(chosen)
+    if stress:
+        check_volumes(chosen)
     for name, unit in zip(chosen.names, chosen.units, strict=True):
         if "energy" in name.lower() and unit is None and not is_total_energy(name, unit):
             print(f"{name}: a number like any other. If it is the energy: data.targets=[energy], --keys energy={name}")

@@ -87,7 +87,7 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
 
 def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fresh: bool) -> dict:
     device = _device(config.training.device)
-    molecules = prepare_molecules(config.data)
+    molecules = prepare_molecules(config.data, config.loss.stress_weight > 0)
     drawn = out / "split.npz"
     resumed = not fresh and checkpoint is not None and drawn.is_file()
     split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)

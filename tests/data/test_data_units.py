@@ -150,7 +150,7 @@ def test_units_stated_by_the_user(tmp_path):
         ({"length": "eV"}, "file_units.length: expected one of Ang, Bohr, nm, pm, got 'eV'"),
         ({"energy": "Ang"}, "file_units.energy: expected one of eV, .*, got 'Ang'"),
         ({"forces": "eV"}, "file_units.forces: expected an energy over a length, as eV/Ang, got 'eV'"),
-        ({"energi": "eV"}, "file_units.energi: expected some of length, forces, energy, got 'energi'"),
+        ({"energi": "eV"}, "file_units.energi: expected some of length, forces, stress, energy, got 'energi'"),
     ):
         with pytest.raises(ValueError, match=message):
             read_molecules(path, file_units=given)
@@ -201,7 +201,8 @@ def test_training_and_evaluation_with_stated_units(tmp_path):
         result = evaluate("--data", str(tmp_path / f"{name}.npz"), *stated)
         assert result.exit_code == 0, result.output
         tables.append([float(word) for word in result.stdout.split() if word.replace(".", "").isdigit()])
-    assert len(tables[0]) == 5 and tables[0][0] == 20  # molecules; errors of energy and forces
+    # molecules; two errors of energy, energy per atom and forces, each in two units, and of forces on three elements
+    assert len(tables[0]) == 1 + 2 * (3 * 2 + 3) and tables[0][0] == 20
     assert np.allclose(*tables, rtol=1e-3)  # printed with five digits, of float32 and of differences of energies
     for arguments, message in (
         (["--data", str(tmp_path / "ang.npz")], "file_units.energy: .*evaluate --file-units energy=UNIT"),

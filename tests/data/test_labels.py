@@ -126,7 +126,7 @@ def test_wrong_keys(text):
 
 
 def test_keys_of_no_target():
-    with pytest.raises(ValueError, match="'data.keys': expected some of energy, forces, got gap"):
+    with pytest.raises(ValueError, match="'data.keys': expected some of energy, forces, stress, got gap"):
         tiny_config(data__keys="{gap: g}")
 
 
@@ -308,7 +308,7 @@ def test_molecules_without_a_label_do_not_count(tmp_path, capsys):
     expected = (weighted / normalization.scale).item()
     assert module.take_errors("val")["val_loss"] == pytest.approx(expected, rel=1e-9)
     for batch in (molecules[everything], molecules[everything].mirrored(torch.ones(12, dtype=torch.bool))):
-        error, forces_error = module._errors(batch)
+        error, forces_error, _ = module._errors(batch)
         loss = total_loss(config.loss, batch.of_known_targets(error), forces_error)
         loss.backward()
         assert torch.isfinite(loss)

@@ -58,7 +58,7 @@ def from_atoms(
             fixed.append(_fixed(atoms))
         except IndexError as error:
             raise ValueError(f"{name(number)}: FixAtoms: expected atoms 0 to {len(atoms) - 1}, {error}") from error
-    found = find_labels(structures, keys, forces, name) if labels else Labels({}, {}, None, (), ())
+    found = find_labels(structures, keys, forces, name) if labels else Labels({}, {}, None, None, (), ())
     y = np.array(list(found.columns.values()), dtype=np.float64).reshape(len(found.columns), len(structures)).T
     periodic = any(atoms.pbc.any() for atoms in structures)
 
@@ -80,6 +80,7 @@ def from_atoms(
         pbc=pack(pbc, torch.bool) if periodic else None,
         fixed=pack(np.concatenate(fixed), torch.bool) if any(mask.any() for mask in fixed) else None,
         origin=origin,
+        stress=None if found.stress is None else pack(found.stress),
         vectors=found.vectors,
         notes=found.notes,
     )

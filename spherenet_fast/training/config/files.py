@@ -226,12 +226,14 @@ def _check_together(config: Config) -> None:
             f"config key 'data.targets': expected [energy] when data.forces is true, got {data.targets}; a file's "
             f"own name for the energy goes into data.keys={{energy: {data.targets[0]}}}"
         )
-    known = [*data.targets, "energy" if data.relaxations else "forces"]
+    known = [*data.targets, *(["energy"] if data.relaxations else ["forces", "stress"])]
     if unused := data.keys.keys() - set(known):
         raise ValueError(f"config key 'data.keys': expected some of {', '.join(known)}, got {', '.join(unused)}")
     if data.held_out and data.split is not None:
         raise ValueError(f"config key 'data.held_out': expected none where data.split says all, got {data.held_out}")
-    weights = [config.loss.energy_weight, config.loss.forces_weight if data.forces else 0]
+    if config.loss.stress_weight and not data.forces:
+        raise ValueError("config key 'loss.stress_weight': expected 0 where data.forces is false, got more")
+    weights = [config.loss.energy_weight, config.loss.stress_weight, config.loss.forces_weight if data.forces else 0]
     if not any(weights):
         raise ValueError("config keys 'loss.energy_weight', 'loss.forces_weight': expected one above 0, got 0 for all")
     for target, unit in data.units.items():

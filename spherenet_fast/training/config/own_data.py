@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from ...data import QM9_TARGETS, Molecules, read_molecules
+from ...data.checks import check_volumes
 from ...data.labels import missing_label
 from ..checkpoint import read_checkpoint
 from .files import checked, overriding
@@ -20,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "training": {"augment_reflections": True, "val_every": 200, "log_every": 20},
 }
 WITHOUT_FORCES = {"optimizer": {"warmup_steps": 50, "gradient_clip": 10.0, "ema_decay": 0.99}}
+STRESS_WEIGHT = 1000.0  # ten times that of the forces: of 10 to 20 Å^3, the volume of an atom
 ATOMS_OF_A_STEP = {True: 80, False: 320}  # with and without forces; many small steps learn more in a given time
 MOST_OF_A_STEP = 32
 # A sixth of the structures tests, a sixtieth of them (of few: 20, or a tenth) validates, at most so many.
@@ -52,7 +54,10 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
     changes = [overriding(text) for text in overrides or []]
     stated = OmegaConf.to_container(OmegaConf.merge(*changes)) if changes else {}
     first = {"data": {"source": source}, "training": {"max_time": MINUTES}}
-    config = checked(OmegaConf.create(first), *changes)
+    reading = {
+        section: values for section, values in stated.items() if section != "loss"
+    }  # its weights suit what is read
+    config = checked(OmegaConf.create(first), OmegaConf.create(reading))
     data = stated.get("data") or {}
     found = _labels(config, data)
     molecules = _read(config, found)
@@ -65,6 +70,8 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
         sections["model"] = _model_of(config.training.init_from)
     elif config.model.name != Config().model.name:
         del sections["model"]
+    if found["forces"] and molecules.stress is not None and _all_have_a_volume(molecules):
+        sections["loss"]["stress_weight"] = STRESS_WEIGHT
     sections["data"] = {"source": source} | found
     limits = any((stated.get("training") or {}).get(name) for name in ("max_steps", "max_epochs", "max_time"))
     sections["training"] |= _effort(molecules, found, data, limits)
@@ -144,6 +151,14 @@ def _parts(molecules: Molecules, stated: Mapping[str, Any]) -> dict[str, Any]:
     return {"val": val, "test": test} | ({"train": count - val - test} if exact else {})
 
 
+def _all_have_a_volume(molecules: Molecules) -> bool:
+    try:
+        check_volumes(molecules)
+    except ValueError:
+        return False
+    return True
+
+
 def _effort(molecules: Molecules, found: Mapping[str, Any], stated: Mapping[str, Any], limits: bool) -> dict[str, Any]:
     """batch_size by the size of the molecules, and max_time by their number where no other `limits` are stated."""
     atoms = max(float(molecules.n_atoms.double().mean()), 1.0)
@@ -176,6 +191,7 @@ def _text(source: str, molecules: Molecules, config: Config) -> str:
     units = {name: data.units.get(name) or known.get(name) or unknown(name) for name in data.targets}
     learned = [f"{data.keys.get(name, name)} in {unit}" for name, unit in units.items()]
     learned += [data.keys.get("forces", "forces")] if data.forces else []
+    learned += [data.keys.get("stress", "stress")] if config.loss.stress_weight else []
     lines = [
         f"{source}: {len(molecules)} structures of {low if low == high else f'{low} to {high}'} atoms ({symbols})",
         f"learned: {', '.join(learned)}",

@@ -21,7 +21,8 @@ class DataConfig:
     labels: str = option("original", choices=("original", "revised"))  # of MD17's frames, where a file has both
     targets: list[str] = field(default_factory=lambda: ["energy"])  # names of the labels that are learned
     forces: bool = False  # learn the forces, too: the target is then the energy alone
-    # Target or forces -> its name in the file, as {energy: REF_energy, forces: REF_forces}; the short form is --keys.
+    # Target, forces or stress -> its name in the file, as {energy: REF_energy, forces: REF_forces}; --keys is short for
+    # it.
     keys: dict[str, str] = field(default_factory=dict)
     # Molecules without one of the labels: skip, leave them out of that part of loss and errors; error, refuse the data.
     missing: str = option("skip", choices=("skip", "error"))
@@ -31,7 +32,7 @@ class DataConfig:
     ewt_threshold: float | None = option(None, above=0, high=1e9)
     units: dict[str, str] = field(default_factory=dict)  # target -> unit of training, reports and predictions
     # What the file does not say, or says wrongly: target -> unit, length -> unit of positions and cells (else Ang),
-    # forces -> unit, as eV/Ang (else that of the energy over that of the length).
+    # forces -> unit, as eV/Ang (else that of the energy over that of the length), stress -> unit, as GPa.
     file_units: dict[str, str] = field(default_factory=dict)
     dtype: str = option("float32", choices=("float32", "float64"))  # of positions, weights and arithmetic
     train: int | None = count(None)  # number of molecules to train on; none: all that remain
@@ -55,6 +56,8 @@ class LossConfig:
     forces: str = option("l1", choices=("l1", "mse", "huber", "norm"))  # norm: length of the error vector
     energy_weight: float = option(1.0, low=0, high=1e9)  # of energies or other targets
     forces_weight: float = option(100.0, low=0, high=1e9)  # of forces
+    # Of the stress, which takes cells with labels; 1000 makes it count as much as forces. 0: it is not learned.
+    stress_weight: float = option(0.0, low=0, high=1e9)
     # What is subtracted from the labels before training: see `normalization.fit_normalization`.
     references: str = option("auto", choices=("auto", "elements", "mean", "none"))
     # What labels are divided by: auto, the size of forces, else the spread of the labels; none, 1.
@@ -83,7 +86,6 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, in what portions, and how often to look."""
 
-    init_from: str | None = None  # a checkpoint whose weights the training begins with (fine-tuning)
     batch_size: int = count(32)  # molecules in a batch
     accumulate: int = count(1)  # batches in a step, whose gradients are averaged: large steps in little memory
     eval_batch_size: int | None = count(None)  # none: four times batch_size
@@ -92,6 +94,7 @@ class TrainingConfig:
     max_time: float | None = option(None, above=0, high=1e7, unit="minutes")  # of training, all resumed parts
     val_every: int | None = count(None)  # steps between validations; none: once an epoch
     log_every: int = count(20)  # steps between rows of training errors
+    init_from: str | None = None  # a checkpoint whose weights the training begins with (fine-tuning)
     seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     augment_reflections: bool = False

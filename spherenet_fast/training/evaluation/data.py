@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...data import Molecules, read_molecules, read_split
-from ...data.checks import check_frames, check_labels
+from ...data.checks import check_frames, check_labels, check_volumes
 from ..config.files import config_from_dict
 from ..config.paths import moved_paths
 from ..potential import Potential
@@ -61,9 +61,12 @@ def evaluation_data(
                 f"--unit: expected the unit of {name}, which the checkpoint does not know, as {data} is in "
                 f"{stated[name]}, got none"
             )
-    molecules = read.choose(potential.names, units, forces)
-    check_labels(read, potential.names, forces)
+    stress = potential.stress and (data is None or read.stress is not None)
+    molecules = read.choose(potential.names, units, forces, stress)
+    check_labels(read, potential.names, forces, stress=stress)
     check_frames(molecules)
+    if stress:
+        check_volumes(molecules)
     if part == "all" or (data is not None and split is None):
         indices = torch.arange(len(molecules))
     elif split is not None:

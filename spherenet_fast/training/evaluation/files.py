@@ -6,6 +6,7 @@ from io import StringIO
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ...data.molecules import Molecules
 from ...data.targets import is_total_energy
@@ -85,6 +86,11 @@ def labeled_structures(potential: Potential, molecules: Molecules, found: Predic
                 atoms.arrays[LABEL.format("forces")] = factor * found.forces_label[first:last].double().numpy()
             if free.any() and not free.all():
                 atoms.set_constraint(FixAtoms(mask=~free))
+        if energy and found.stress is not None:
+            results["stress"] = full_3x3_to_voigt_6_stress(factor * found.stress[row].double().numpy())
+            if not found.stress_label[row].isnan().any():
+                stress = full_3x3_to_voigt_6_stress(factor * found.stress_label[row].double().numpy())
+                atoms.info[LABEL.format("stress")] = stress
         if results:
             atoms.calc = SinglePointCalculator(atoms, **results)
         structures.append(atoms)

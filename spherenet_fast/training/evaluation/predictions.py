@@ -8,7 +8,7 @@ from torch import Tensor
 from ...data.loader import evaluation_loader
 from ...data.molecules import Molecules
 from ...plots.errors import Compared
-from ..metrics import Errors, ErrorSum
+from ..metrics import Errors, ErrorSum, stress_errors
 from ..potential import Potential
 
 
@@ -22,6 +22,7 @@ class Predictions(NamedTuple):
         references: [B, T] float64, the part of y that is the sum of the energies of the elements and the mean.
         forces, forces_label: [ΣN, 3], or None where the molecules have no forces.
         free: [ΣN] bool, the atoms whose forces count.
+        stress, stress_label: [B, 3, 3], or None where the molecules have no stress.
     """
 
     indices: Tensor
@@ -33,17 +34,24 @@ class Predictions(NamedTuple):
     forces: Tensor | None
     forces_label: Tensor | None
     free: Tensor
+    stress: Tensor | None = None
+    stress_label: Tensor | None = None
 
     def errors(self, potential: Potential) -> Errors:
         """Mean errors of every target, and of the forces on free atoms."""
         total = ErrorSum.of(potential)
-        total.add(self.y - self.y_label, self.forces_error, ~self.y_label.isnan())
+        total.add(self.y - self.y_label, self.forces_error, ~self.y_label.isnan(), self.stress_error)
         return total.means()
 
     @property
     def forces_error(self) -> Tensor | None:
         """[n, 3] float64, of the free atoms."""
         return None if self.forces is None else (self.forces - self.forces_label).double()[self.free]
+
+    @property
+    def stress_error(self) -> Tensor | None:
+        """[b, 6] float64, of the structures with a label."""
+        return None if self.stress is None else stress_errors(self.stress.double(), self.stress_label.double())
 
     def compared(self, potential: Potential) -> list[Compared]:
         """Every target and the forces with a label, to be drawn; targets without the potential's reference energies."""
@@ -57,6 +65,10 @@ class Predictions(NamedTuple):
         if self.forces is not None and self.free.any():
             label, prediction = (part[self.free].flatten().numpy() for part in (self.forces_label, self.forces))
             found.append(Compared("forces", units["forces"], label, prediction))
+        if self.stress is not None:
+            known = ~self.stress_label.isnan().flatten(1).any(1)
+            label, prediction = (part[known].flatten().numpy() for part in (self.stress_label, self.stress))
+            found += [Compared("stress", units["stress"], label, prediction)] if known.any() else []
         return found
 
 
@@ -71,20 +83,26 @@ def predictions(potential: Potential, molecules: Molecules, indices: Tensor, bat
         for batch in evaluation_loader(molecules, indices, batch_size):
             fixed = torch.zeros_like(batch.z, dtype=torch.bool) if batch.fixed is None else batch.fixed
             there = batch.to(device)
-            found = (potential(there),) if batch.forces is None else potential.energy_and_forces(there)
+            if batch.forces is None:
+                found = (potential(there),)
+            elif batch.stress is None:
+                found = potential.energy_and_forces(there)
+            else:
+                found = potential.energy_forces_stress(there)
             references = potential.offset(there, batch.num_graphs)
             rows.append((batch.z, batch.y, ~fixed, references.cpu(), *(part.cpu() for part in found)))
-    z, y_label, free, references, y, *forces = (torch.cat(parts) for parts in zip(*rows, strict=True))
-    label = molecules.forces[molecules.atoms_of(indices)[0]] if forces else None
-    return Predictions(
-        indices, molecules.n_atoms[indices], z, y, y_label, references, forces[0] if forces else None, label, free
-    )
+    z, y_label, free, references, y, *slopes = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    forces, stress = (*slopes, None, None)[:2]
+    forces_label = None if forces is None else molecules.forces[molecules.atoms_of(indices)[0]]
+    stress_label = None if stress is None else molecules.stress[indices]
+    counts = molecules.n_atoms[indices]
+    return Predictions(indices, counts, z, y, y_label, references, forces, forces_label, free, stress, stress_label)
 
 
 def mean(members: list[Predictions]) -> Predictions:
     """The mean of several potentials' predictions of the same molecules."""
     first = members[0]
-    forces = None if first.forces is None else torch.stack([member.forces for member in members]).mean(0)
-    y = torch.stack([member.y for member in members]).mean(0)
-    references = torch.stack([member.references for member in members]).mean(0)
-    return first._replace(y=y, forces=forces, references=references)
+    names = [name for name in ("y", "references", "forces", "stress") if getattr(first, name) is not None]
+    return first._replace(
+        **{name: torch.stack([getattr(member, name) for member in members]).mean(0) for name in names}
+    )

@@ -30,6 +30,8 @@ def detailed_table(potential: Potential, found: Predictions) -> str:
         unit = potential.all_units()["forces"]
         rows += _rows("forces", found.forces_error, unit, [unit, *(energy + PER_LENGTH for energy in ENERGIES)])
         rows += _by_element(found, unit)
+    if found.stress_error is not None:
+        rows += _stress_rows(found.stress_error, units["stress"], units[potential.names[0]])
     return "\n".join([aligned(rows), *within_lines(potential, found.errors(potential))])
 
 
@@ -43,6 +45,16 @@ def _rows(name: str, error: Tensor, unit: str | None, shown) -> list[tuple[str, 
         factor = 1.0 if other == unit else conversion(energy, other.removesuffix(PER_LENGTH))
         mae, rmse = factor * float(error.abs().mean()), factor * float(error.square().mean().sqrt())
         rows.append(("" if rows else name, f"{mae:.5g}", f"{rmse:.5g}", other or "as in the data"))
+    return rows
+
+
+def _stress_rows(error: Tensor, unit: str | None, energy: str | None) -> list[tuple[str, str, str, str]]:
+    """Errors of the stress [b, 6], in GPa, too, where its unit is known."""
+    rows = _rows("stress", error, None, [None])
+    rows = [(*rows[0][:3], unit or rows[0][3])]
+    if energy is not None and is_energy(energy):
+        factor = conversion(energy, "eV") * conversion("eV/Ang^3", "GPa")
+        rows += [("", *row[1:3], "GPa") for row in _rows("stress", factor * error, None, [None])]
     return rows
 
 

@@ -24,20 +24,27 @@ def error_loss(kind: str, error: Tensor) -> Tensor:
     return (error.square().sum(-1) + 1e-12).sqrt().mean()
 
 
-def loss_parts(config: LossConfig, energy_error: Tensor, forces_error: Tensor | None) -> list[tuple[Tensor, int]]:
-    """The weighted losses of energies and, where there are any, of forces, each with the number of its errors.
+def loss_parts(
+    config: LossConfig, energy_error: Tensor, forces_error: Tensor | None, stress_error: Tensor | None = None
+) -> list[tuple[Tensor, int]]:
+    """The weighted losses of energies and, where there are any, of forces and stress, each with its number of errors.
 
     energy_error: [B, T], or [n] where some targets have no label. forces_error: [N, 3], or None: no forces.
+    stress_error: [b, 6], or None; its loss is of the kind of the forces', "norm" over the six.
     """
     parts = [(config.energy_weight * error_loss(config.energy, energy_error), energy_error.numel())]
     if forces_error is not None:
         parts.append((config.forces_weight * error_loss(config.forces, forces_error), forces_error.numel()))
+    if stress_error is not None:
+        parts.append((config.stress_weight * error_loss(config.forces, stress_error), stress_error.numel()))
     return parts
 
 
-def total_loss(config: LossConfig, energy_error: Tensor, forces_error: Tensor | None) -> Tensor:
+def total_loss(
+    config: LossConfig, energy_error: Tensor, forces_error: Tensor | None, stress_error: Tensor | None = None
+) -> Tensor:
     """The sum of `loss_parts`, without their numbers."""
-    return sum(loss for loss, _ in loss_parts(config, energy_error, forces_error))
+    return sum(loss for loss, _ in loss_parts(config, energy_error, forces_error, stress_error))
 
 
 class MeanLoss:
