@@ -112,6 +112,17 @@ def test_what_is_stated_stays():
     assert derived("w.extxyz", "data.test=1").data.train == 35
 
 
+@pytest.mark.parametrize(
+    ("changes", "torsion", "augmented"),
+    [([], "smooth_even", False), (["model.torsion=smooth"], "smooth", True), (["model.torsion=null"], None, False)],
+)
+def test_reflections_are_shown_to_models_that_see_them(changes, torsion, augmented):
+    ase.io.write("w.extxyz", waters(8))
+    config = derived("w.extxyz", *changes)
+    assert config.model.torsion == torsion and config.training.augment_reflections == augmented
+    assert not derived("w.extxyz", "model.name=SchNet").training.augment_reflections
+
+
 def test_the_structures_of_a_file_stay_together():
     for number, count in enumerate((3, 5, 2, 4, 3, 6)):
         ase.io.write(f"{number}.extxyz", waters(count, seed=number))

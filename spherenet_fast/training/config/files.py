@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from ...data.sources import SAMPLES
 from ...data.units import unit_name
 from ...models import find_model
 from .models import model_section
@@ -62,7 +63,7 @@ def is_data(source) -> bool:
     if source in CONFIGS or source in OLD_CONFIGS:
         return False
     path = Path(source).expanduser()
-    return source.startswith("pyg:") or (path.exists() and path.suffix.lower() not in YAML)
+    return source in SAMPLES or source.startswith("pyg:") or (path.exists() and path.suffix.lower() not in YAML)
 
 
 def run_name(source) -> str:

@@ -9,19 +9,21 @@ from omegaconf import OmegaConf
 from ...data import QM9_TARGETS, Molecules, read_molecules
 from ...data.checks import check_volumes
 from ...data.labels import missing_label
+from ...models import MODELS
 from ..checkpoint import read_checkpoint
 from .files import checked, overriding
 from .sections import Config
 
-# What the shipped configs train with, except for what is found below.
+# What the shipped configs train with, but for the torsion, which makes mirror images equal, and what is found below.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {"cutoff": 5.0, "num_spherical": 3, "num_radial": 6},
+    "model": {"cutoff": 5.0, "num_spherical": 3, "num_radial": 6, "torsion": "smooth_even"},
     "loss": {"energy": "l1", "forces": "l1", "energy_weight": 5.0, "forces_weight": 100.0},
     "optimizer": {"lr": 1e-3, "warmup_steps": 200, "schedule": "cosine", "gradient_clip": 1000.0, "ema_decay": 0.999},
-    "training": {"augment_reflections": True, "val_every": 200, "log_every": 20},
+    "training": {"val_every": 200, "log_every": 20},
 }
 WITHOUT_FORCES = {"optimizer": {"warmup_steps": 50, "gradient_clip": 10.0, "ema_decay": 0.99}}
 STRESS_WEIGHT = 1000.0  # ten times that of the forces: of 10 to 20 Å^3, the volume of an atom
+SEES_REFLECTIONS = ("smooth", "paper")  # torsions
 ATOMS_OF_A_STEP = {True: 80, False: 320}  # with and without forces; many small steps learn more in a given time
 MOST_OF_A_STEP = 32
 # A sixth of the structures tests, a sixtieth of them (of few: 20, or a tenth) validates, at most so many.
@@ -74,6 +76,8 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
         sections["loss"]["stress_weight"] = STRESS_WEIGHT
     sections["data"] = {"source": source} | found
     limits = any((stated.get("training") or {}).get(name) for name in ("max_steps", "max_epochs", "max_time"))
+    torsion = (sections.get("model", {}) | (stated.get("model") or {})).get("torsion")
+    sections["training"]["augment_reflections"] = torsion in SEES_REFLECTIONS or config.model.name not in MODELS
     sections["training"] |= _effort(molecules, found, data, limits)
     config = checked(OmegaConf.create(sections), *changes)
     return Derived(config, _text(source, molecules, config))
