@@ -83,6 +83,12 @@ def test_a_lonely_number_is_the_target(energy, more, targets):
     assert config.training.batch_size == 32  # energies alone: many molecules a step
 
 
+def test_an_adsorption_energy_is_no_total_energy():
+    """Which would be learned relative to energies of the elements."""
+    data = derived("fcc111").data
+    assert (data.targets, data.keys, data.units) == (["adsorption_energy"], {}, {"adsorption_energy": "eV"})
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -1,5 +1,6 @@
 """A config for data of one's own: what the data has decides about targets, units, split, batch size and budget."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 WITHOUT_FORCES = {"optimizer": {"warmup_steps": 50, "gradient_clip": 10.0, "ema_decay": 0.99}}
 STRESS_WEIGHT = 1000.0  # ten times that of the forces: of 10 to 20 Å^3, the volume of an atom
+# Words in the names of energies that are not the one whose derivatives forces are.
+DIFFERENCES = re.compile(
+    "adsorption|binding|interaction|formation|cohesi|reaction|activation|barrier|ioni[sz]ation|excit|relative|zero"
+)
 SEES_REFLECTIONS = ("smooth", "paper")  # torsions
 ATOMS_OF_A_STEP = {True: 80, False: 320}  # with and without forces; many small steps learn more in a given time
 MOST_OF_A_STEP = 32
@@ -99,7 +104,7 @@ def _labels(config: Config, stated: Mapping[str, Any]) -> dict[str, Any]:
     elif "energy" in names:
         targets = ["energy"]
     else:
-        energies = [name for name in names if "energy" in name.lower()]
+        energies = [name for name in names if "energy" in name.lower() and not DIFFERENCES.search(name.lower())]
         if len(energies) != 1 and len(names) != 1:
             if not names:
                 raise ValueError(f"{config.data.source}: expected structures with an energy or another label, got none")
