@@ -61,9 +61,7 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
     changes = [overriding(text) for text in overrides or []]
     stated = OmegaConf.to_container(OmegaConf.merge(*changes)) if changes else {}
     first = {"data": {"source": source}, "training": {"max_time": MINUTES}}
-    reading = {
-        section: values for section, values in stated.items() if section != "loss"
-    }  # its weights suit what is read
+    reading = {section: values for section, values in stated.items() if section != "loss"}  # whose weights come last
     config = checked(OmegaConf.create(first), OmegaConf.create(reading))
     data = stated.get("data") or {}
     found = _labels(config, data)
@@ -89,10 +87,8 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
 
 
 def _read(config: Config, found: Mapping[str, Any]) -> Molecules:
-    options = config.data.read_options() | {
-        name: found[name] for name in ("keys", "forces", "file_units") if name in found
-    }
-    return read_molecules(config.data.source, **options)
+    chosen = {name: found[name] for name in ("keys", "forces", "file_units") if name in found}
+    return read_molecules(config.data.source, **config.data.read_options() | chosen)
 
 
 def _labels(config: Config, stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,12 +111,8 @@ def _labels(config: Config, stated: Mapping[str, Any]) -> dict[str, Any]:
         targets = ["energy"] if energies else [names[0]]
         keys |= {"energy": energies[0]} if energies else {}
     forces = stated.get("forces", targets == ["energy"] and molecules.forces is not None)
-    if (
-        targets == ["energy"]
-        and molecules.forces is None
-        and "forces" not in keys
-        and stated.get("forces") is not False
-    ):
+    unnamed = molecules.forces is None and "forces" not in keys and stated.get("forces") is not False
+    if unnamed and targets == ["energy"]:
         vectors = [name for name in molecules.vectors if "force" in name.lower()]
         of_energy = keys.get("energy", "energy").lower().replace("energy", "forces")
         vectors = [name for name in vectors if name.lower() == of_energy] or vectors
