@@ -134,7 +134,8 @@ def missing_label(where: str, wanted: str, scalars, vectors, forces: bool = Fals
     if target == "forces":
         text = f"{where}: expected data with {wanted!r}, got {on_atoms}"
     else:
-        text = f"{where}: expected some of {', '.join(scalars) or '(the data has none)'}, got {wanted!r}"
+        text = f"{where}: expected some of {', '.join(scalars)}, got {wanted!r}"
+        text = text if scalars else f"{where}: expected data with a label {wanted!r}, got data without any"
         text += f"; {on_atoms}" if forces else ""
     line = ",".join(f"{name}={label}" for name, label in use.items() if label)
     return f"{text}; --keys {line} (in a config, data.keys) would use that" if line else text

@@ -33,7 +33,8 @@ def read_checkpoint(path) -> dict:
         ValueError: the file is empty, truncated, damaged, or no checkpoint.
     """
     if Path(path).is_dir():
-        raise ValueError(f"{path}: expected the file of a checkpoint, got a folder")
+        best = "; it has a best.ckpt" if (Path(path) / "best.ckpt").is_file() else ""
+        raise ValueError(f"{path}: expected the file of a checkpoint, got a folder{best}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:

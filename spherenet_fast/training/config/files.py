@@ -39,15 +39,16 @@ def load_config(source, overrides: list[str] | None = None) -> Config:
             another type or out of range; the message names the key, what was expected and what came.
     """
     path, variant = _find(str(source), tell=True)
+    data = f"; data goes into --set data.source={path}" if path.suffix.lower() not in YAML else ""
+    known = [section.name for section in dataclasses.fields(Config)]
     try:
         given = OmegaConf.load(path)
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        data = f"; data goes into --set data.source={path}" if path.suffix not in YAML else ""
         raise ValueError(f"{path}: expected a YAML file{data}, got {' '.join(str(error).split())}") from error
     if not isinstance(given, DictConfig):
-        raise ValueError(
-            f"{path}: expected sections data, model, loss, optimizer, training, got a {type(given).__name__}"
-        )
+        raise ValueError(f"{path}: expected sections {', '.join(known)}{data}, got a {type(given).__name__}")
+    if data and not set(given) <= {*known, "variants"}:  # extended xyz is YAML: one key, as long as the file
+        raise ValueError(f"{path}: expected a YAML file of sections {', '.join(known)}{data}, got other text")
     sections = given, _variant(path, given.pop("variants", None), variant)
     changes = [overriding(text) for text in overrides or []]
     name = _model_name([*sections, *changes])
