@@ -54,6 +54,6 @@ def predict(
         else:
             predicted = predict(potentials[0], found, batch_size, forces, names, str(structures), allow_unseen_elements)
         write_structures(out, predicted)
-        print(f"{len(predicted)} structures in {out}")
+        print(f"{len(predicted)} {'structure' if len(predicted) == 1 else 'structures'} in {out}")
         if len(potentials) > 1:
             print(f"spread over {len(potentials)} models: {spread(predicted)}")

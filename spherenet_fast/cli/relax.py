@@ -43,6 +43,6 @@ def relax(
             results = relax(potential, found, out, optimizer, fmax, steps, cell, overwrite, report)
         except Interrupted as stop:
             raise typer.Exit(128 + stop.signum) from stop
-        print(f"{len(results)} structures in {out}")
+        print(f"{len(results)} {'structure' if len(results) == 1 else 'structures'} in {out}")
         if not all(relaxed.converged for relaxed in results):
             raise typer.Exit(NOT_CONVERGED)

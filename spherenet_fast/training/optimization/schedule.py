@@ -57,7 +57,7 @@ def shortcoming(config: Config, steps: int, minutes: float) -> str | None:
         why = "too few to learn much"
         remedy = "give it more steps"
         if clock >= 1:
-            remedy = f"raise training.max_time ({max_time:g} minutes), or stop what else runs on this machine"
+            remedy = f"raise training.max_time ({max_time:g} min), or stop what else runs on this machine"
     else:
         return None
     return f"training ended after {steps} {'step' if steps == 1 else 'steps'}, {why}: {remedy}"
