@@ -30,7 +30,7 @@ def write_file(path, data: bytes, keep: str | None = None) -> None:
         else:
             _replace(os.path.realpath(path), data, keep)
     except OSError as error:
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
 
 
 def append_line(path, line: bytes) -> None:
@@ -45,7 +45,7 @@ def append_line(path, line: bytes) -> None:
                 file.truncate(size)
                 raise
     except OSError as error:
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
 
 
 def sync(path) -> None:
@@ -54,7 +54,7 @@ def sync(path) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     except OSError as error:
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
 
 
 def check_output(path, overwrite: bool, option: str = "--out") -> None:
@@ -74,7 +74,7 @@ def check_output(path, overwrite: bool, option: str = "--out") -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"its folder {folder} may not be written to")
     except OSError as error:
-        raise _cannot_be_written(path, error) if error.errno else error from None
+        raise cannot_be_written(path, error) if error.errno else error from None
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{option}: {path} is there already; --overwrite replaces it")
 
@@ -159,6 +159,6 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
-def _cannot_be_written(path, error: OSError) -> OSError:
+def cannot_be_written(path, error: OSError) -> OSError:
     """`error` in words that name `path`."""
     return OSError(error.errno, f"cannot be written: {error.strerror or error}", str(path))

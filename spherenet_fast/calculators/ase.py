@@ -125,7 +125,7 @@ class SphereNetCalculator(Calculator):
         self._check_elements(self.atoms)
         wanted = {*self._asked, *properties} - (set() if stressed else {"stress"})
         [found] = results(self.potential, [self.atoms], wanted, self._factor, recorded=True)
-        self.results.update(found, free_energy=found["energy"])
+        self.results = found | {"free_energy": found["energy"]}  # nothing is left of another structure
         self._asked.update(found)
 
     def evaluate(
@@ -153,9 +153,9 @@ class SphereNetCalculator(Calculator):
         """The exact second derivatives of the energy by the positions, [M, 3, M, 3] eV/Å^2, as VibrationsData takes it.
 
         indices: M atoms whose block is wanted, of a slab those of the adsorbate; default: all. batch_size: see
-        `GraphNetwork3D.hessian`. Constraints have no part in it.
+        `GraphNetwork3D.hessian`. Constraints have no part in it. Raises ValueError for what is no number of an atom.
         """
-        chosen = None if indices is None else torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        chosen = None if indices is None else _numbers_of_atoms(indices)
         return self._factor * self.potential.hessian(self._batch(atoms), chosen, batch_size).double().cpu().numpy()
 
     def get_descriptors(self, atoms: Atoms | None = None) -> np.ndarray:
@@ -172,6 +172,14 @@ class SphereNetCalculator(Calculator):
     def _check_elements(self, atoms: Atoms) -> None:
         if not self.allow_unseen_elements:
             self.potential.check_elements(torch.from_numpy(atoms.numbers))
+
+
+def _numbers_of_atoms(indices: Sequence[int]) -> torch.Tensor:
+    """[M] int64. Raises ValueError for others than integers, which a mask and fractions would be read as."""
+    numbers = np.asarray(indices)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise ValueError(f"indices: expected a sequence of integers, got {indices!r}")
+    return torch.from_numpy(numbers.astype(np.int64))
 
 
 def _warn_of_jumps(potential: Potential, source: Any) -> None:

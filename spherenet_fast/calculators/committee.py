@@ -68,17 +68,20 @@ class Committee(Calculator):
         super().calculate(atoms, properties, system_changes)
         wanted = [name.removesuffix("_var") for name in properties]
         for member in self.members:
+            member.reset()  # some keep the results of another structure
             member.calculate(self.atoms, wanted, system_changes)
         means, variances = _statistics([member.results for member in self.members])
-        self.results.update(means | variances)
+        self.results = means | variances
 
-    def evaluate(self, structures: Iterable[Atoms], *arguments: Any, **options: Any) -> list[Atoms]:
+    def evaluate(
+        self, structures: Iterable[Atoms], properties: Iterable[str] = ("energy", "forces"), batch_size: int = 32
+    ) -> list[Atoms]:
         """`SphereNetCalculator.evaluate` of all members: copies of the structures with the means as results.
 
         The variances are in ``atoms.info``, those of atoms in ``atoms.arrays``, under the names that `results` has.
         """
-        structures, found = list(structures), []
-        evaluated = [member.evaluate(structures, *arguments, **options) for member in self.members]
+        structures, properties, found = list(structures), list(properties), []
+        evaluated = [member.evaluate(structures, properties, batch_size) for member in self.members]
         for copies in zip(*evaluated, strict=True):
             atoms = copies[0]
             means, variances = _statistics([copy.calc.results for copy in copies])

@@ -42,6 +42,14 @@ def errors_in_one_line():
         raise typer.Exit(2) from error
 
 
+def check_input_stays(read: Path, written: list[Path], option: str) -> None:
+    """ValueError if the file that a command reads is one of those that it writes beside what `option` names."""
+    if read.exists() and any(path.exists() and path.samefile(read) for path in written):
+        raise ValueError(
+            f"{option}: expected another place than that of the input, got {read}, which would be replaced"
+        )
+
+
 def loaded(checkpoint: Path, device: str, unit: str | None, dtype: str | None = None):
     """The potential in a checkpoint, with the unit of its energy where the user states it."""
     from .._devices import usable_device, usable_dtype

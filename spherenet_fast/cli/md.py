@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import Checkpoint, Device, Dtype, Unit, errors_in_one_line, loaded
+from ._common import Checkpoint, Device, Dtype, Unit, check_input_stays, errors_in_one_line, loaded
 
 
 def md(
@@ -48,7 +48,7 @@ def md(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in the folder.")] = False,
 ):
     """Molecular dynamics of one structure; Ctrl-C saves (so does SIGTERM), and --resume goes on to the same end."""
-    from ..dynamics.md import check_folder, run_dynamics
+    from ..dynamics.md import FILES, check_folder, run_dynamics
     from ..dynamics.settings import Settings, steps_of
     from ..dynamics.structures import starting_structure
     from ..training.callbacks.signals import Interrupted
@@ -60,6 +60,7 @@ def md(
             every=every, log_every=log_every, save_every=save_every, allow_apart=allow_apart,
         )  # fmt: skip
         check_folder(out, resume, overwrite)
+        check_input_stays(structure, [out / name for name in FILES], "--out")
         atoms = starting_structure(structure, frame)
         potential = loaded(checkpoint, device, unit, dtype)
         try:

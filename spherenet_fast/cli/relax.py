@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ._common import NOT_CONVERGED, Checkpoint, Device, Dtype, Overwrite, Structures, Unit, errors_in_one_line, loaded
+from ._common import (
+    NOT_CONVERGED,
+    Checkpoint,
+    Device,
+    Dtype,
+    Overwrite,
+    Structures,
+    Unit,
+    check_input_stays,
+    errors_in_one_line,
+    loaded,
+)
 
 
 def relax(
@@ -37,6 +48,7 @@ def relax(
         )
 
     with errors_in_one_line():
+        check_input_stays(structures, [out.with_suffix(".traj")], "--out")
         found = read_structures(structures)
         potential = loaded(checkpoint, device, unit, dtype)
         try:

@@ -27,7 +27,7 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     if len(atoms) > 1 and not atoms.constraints:
         Stationary(atoms)
         if not atoms.pbc.any():
-            with np.errstate(invalid="ignore"):  # a linear molecule has no moment of inertia about its axis
+            with np.errstate(invalid="ignore", divide="ignore"):  # a linear molecule has no moment of inertia about its axis
                 ZeroRotation(atoms)
     if atoms.get_kinetic_energy() > 0:
         force_temperature(atoms, temperature)
@@ -61,11 +61,18 @@ def numbers_of(integrator: MolecularDynamics) -> dict[str, np.ndarray]:
 
 
 def put_numbers(integrator: MolecularDynamics, numbers: dict[str, np.ndarray]) -> None:
-    """Make the integrator the one that `numbers_of` has described."""
+    """Make the integrator the one that `numbers_of` has described.
+
+    Raises ValueError where it is another one, as in another version of ASE.
+    """
     owners = _owners(integrator)
+    places = {key: key[: key.rfind(".") + 1] for key in numbers}
+    if numbers_of(integrator).keys() - numbers.keys() or set(places.values()) - owners.keys():
+        name = type(integrator).__name__
+        raise ValueError(f"--resume: expected the numbers of {name} as in this version of ASE, got those of another")
     for key, value in numbers.items():
-        prefix, _, name = key.rpartition(".")
-        setattr(owners[f"{prefix}." if prefix else ""], name, value.item() if value.ndim == 0 else value)
+        name = key.removeprefix(places[key])
+        setattr(owners[places[key]], name, value.item() if value.ndim == 0 else value)
 
 
 def _owners(integrator: MolecularDynamics) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import TrajectoryWriter
 
-from .._files import append_line, sync, write_file
+from .._files import append_line, cannot_be_written, sync, write_file
 
 HEAD = 48  # bytes of a .traj before its first frame: kind, version, number of frames, where their places are listed
 
@@ -38,7 +38,10 @@ class Trajectory:
 
     def write(self, atoms: Atoms) -> None:
         """Add a frame. Raises OSError."""
-        self._writer.write(atoms)
+        try:
+            self._writer.write(atoms)
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
 
     def place(self) -> dict:
         """What `cut` needs to come back here; all frames are on the disk then."""

@@ -13,10 +13,10 @@ from ase.optimize import BFGS, FIRE, LBFGS
 
 from .._files import check_output
 from ..calculators.ase import SphereNetCalculator
-from ..data.formats.ase_files import from_atoms
 from ..training.callbacks.signals import Interrupted, StopSignals
 from ..training.potential import Potential
 from ..training.predict import write_structures
+from ..training.results import check_structures
 from .records import Trajectory
 from .settings import has_volume
 from .structures import bare
@@ -144,12 +144,8 @@ def _check(potential, structures, out: Path, way: Path, optimizer: str, fmax, ce
         raise ValueError(f"--out: expected a name that does not end in .traj, as the trajectory's does, got {out.name}")
     for path in (out, way):
         check_output(path, overwrite)
-    molecules = from_atoms(structures, labels=False)
+    check_structures(potential, structures)
     for number, atoms in enumerate(structures):
-        try:
-            potential.check_elements(molecules[number].z)
-        except ValueError as error:
-            raise ValueError(f"structure {number}: {error}") from error
         if cell and not has_volume(atoms):
             raise ValueError(
                 f"--cell: expected structures that repeat in three directions, got pbc {atoms.pbc.tolist()} and cell "

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 
+import numpy as np
 from ase import Atoms
 
 ENSEMBLES = ("nve", "langevin", "npt")
@@ -55,7 +56,7 @@ class Settings:
             raise ValueError(f"--ensemble: expected {', '.join(ENSEMBLES)}, got {self.ensemble!r}")
         for name, ensemble in (("friction", "langevin"), ("pressure", "npt"), ("flexible", "npt")):
             value = getattr(self, name)
-            if value not in (None, False) and self.ensemble != ensemble:
+            if value is not None and value is not False and self.ensemble != ensemble:
                 came = "it" if value is True else f"{value:g}"
                 raise ValueError(f"--{name}: expected with --ensemble {ensemble} only, got {came} with {self.ensemble}")
         if self.keep_velocities and self.ensemble == "nve" and self.temperature is not None:
@@ -94,6 +95,19 @@ class Settings:
         if self.ensemble == "npt" and atoms.constraints:
             kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
             raise ValueError(f"--ensemble npt: expected a structure without constraints, got {kinds}")
+        masses = atoms.get_masses()
+        if len(wrong := np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))):
+            atom = int(wrong[0])
+            raise ValueError(f"masses: expected numbers above 0, got {masses[atom]:g} for atom {atom}")
+        try:
+            free = atoms.get_number_of_degrees_of_freedom()
+        except NotImplementedError as error:
+            kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+            raise ValueError(
+                f"constraints: expected such of which ASE knows how many coordinates they fix, got {kinds}"
+            ) from error
+        if free <= 0:
+            raise ValueError("constraints: expected some atoms that are free to move, got none")
         if self.keep_velocities and not atoms.has("momenta"):
             raise ValueError("--keep-velocities: expected a structure with velocities or momenta, got one without")
 
@@ -112,7 +126,10 @@ def steps_of(steps: int | None, picoseconds: float | None, timestep: float) -> i
     for name, value in (("timestep", timestep), ("picoseconds", picoseconds)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"--{name}: expected a number above 0, got {value:g}")
-    return round(1000 * picoseconds / timestep)
+    wanted = 1000 * picoseconds / timestep
+    if not math.isfinite(wanted):
+        raise ValueError(f"--picoseconds: expected a number of steps of {timestep:g} fs, got {picoseconds:g}")
+    return round(wanted)
 
 
 def option(name: str) -> str:

@@ -12,7 +12,7 @@ from .._files import write_file
 from ..data.targets import is_total_energy
 from ..data.units import conversion
 from .potential import Potential
-from .results import check_structures, packed, results_in_batches
+from .results import check_structures, in_parts, packed, results_in_batches
 
 # What extended xyz and ASE call the parts of a structure itself, in lower case.
 _RESERVED = frozenset(
@@ -82,9 +82,9 @@ def predict(
 def _targets_in_batches(potential: Potential, structures: list[Atoms], batch_size: int) -> list[dict[str, float]]:
     """{target: value in the potential's unit} of every structure."""
     found = []
-    for first in range(0, len(structures), batch_size):
+    for part in in_parts(structures, batch_size):
         with torch.no_grad():
-            rows = potential(packed(potential, structures[first : first + batch_size])[:].to(potential.scale.device))
+            rows = potential(packed(potential, part)[:].to(potential.scale.device))
         found += [dict(zip(potential.names, row, strict=True)) for row in rows.tolist()]
     return found
 

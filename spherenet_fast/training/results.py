@@ -18,6 +18,13 @@ from ..ops import segment_sum
 from .potential import Potential
 
 
+def in_parts(items: list, batch_size: int) -> list[list]:
+    """`items`, so many at a time. Raises ValueError for fewer than 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    return [items[first : first + batch_size] for first in range(0, len(items), batch_size)]
+
+
 def results_in_batches(
     potential: Potential, structures: list[Atoms], properties: Collection[str], factor: float, batch_size: int
 ) -> list[dict[str, Any]]:
@@ -26,8 +33,7 @@ def results_in_batches(
     stressed = [number for number, atoms in enumerate(structures) if "stress" in properties and has_stress(atoms)]
     others = sorted(set(range(len(structures))) - set(stressed))
     for numbers, wanted in ((stressed, set(properties)), (others, set(properties) - {"stress"})):
-        for first in range(0, len(numbers), batch_size):
-            part = numbers[first : first + batch_size]
+        for part in in_parts(numbers, batch_size):
             found |= zip(part, results(potential, [structures[number] for number in part], wanted, factor), strict=True)
     return [found[number] for number in range(len(structures))]
 

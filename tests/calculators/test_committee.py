@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.optimize import FIRE
 from test_calculator import potential, water_in_a_cell
@@ -46,7 +47,8 @@ def test_mean_and_variance_are_those_of_the_members():
 def test_a_committee_evaluates_many_structures():
     committee = Committee([potential(seed=seed) for seed in range(2)])
     given = [molecule("H2O"), molecule("CH4")]
-    for before, after in zip(given, committee.evaluate(given), strict=True):
+    properties = (name for name in ("energy", "forces"))  # which all members want to go through
+    for before, after in zip(given, committee.evaluate(iter(given), properties), strict=True):
         before.calc = committee
         assert after.get_potential_energy() == pytest.approx(before.get_potential_energy(), abs=1e-10)
         assert after.get_forces() == pytest.approx(before.get_forces(), abs=1e-10)
@@ -57,6 +59,17 @@ def test_a_committee_evaluates_many_structures():
 class NoSum(SphereNet):
     def phi_u(self, e_u, v_u, p_u):
         return v_u.tanh()
+
+
+def test_nothing_is_left_of_another_structure():
+    committee = Committee([potential(seed=seed) for seed in range(2)])
+    crystal, free = water_in_a_cell(), molecule("H2O")
+    crystal.calc = free.calc = committee
+    crystal.get_stress()
+    free.get_potential_energy()
+    assert {"stress", "stress_var"}.isdisjoint(committee.results)
+    with pytest.raises(PropertyNotImplementedError, match="stress: expected atoms that repeat"):
+        free.get_stress()
 
 
 def test_members_of_several_kinds():

@@ -129,6 +129,17 @@ def test_many_structures_are_evaluated_in_few_calls(evaluations):
     assert calculator.evaluate([]) == []
     with pytest.raises(ValueError, match="properties: expected some of energy, .*, got dipole"):
         calculator.evaluate(given, ["dipole"])
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size: expected at least 1, got {number}"):
+            calculator.evaluate(given, batch_size=number)
+
+
+def test_a_calculation_leaves_nothing_of_another_structure():
+    """Also where `calculate` is called by itself, as calculators that are made of others do."""
+    calculator = SphereNetCalculator(potential())
+    calculator.calculate(water_in_a_cell(), ["stress"])
+    calculator.calculate(molecule("H2O"), ["energy"])
+    assert calculator.results.keys() == {"energy", "free_energy", "forces"}
 
 
 def test_a_dtype_is_that_of_the_network():

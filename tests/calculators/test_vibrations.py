@@ -55,6 +55,10 @@ def test_the_block_of_an_adsorbate():
     chosen = np.array([7, 4])
     assert block == pytest.approx(whole[chosen][:, :, chosen], abs=1e-10)  # rounding
     assert VibrationsData(atoms, block, indices=[7, 4]).get_energies().shape == (6,)
+    assert calculator.get_hessian(atoms, indices=[]).shape == (0, 3, 0, 3)
+    for wrong in (atoms.positions[:, 2] > 0, [0.5], 7, ["7"]):  # a mask and fractions would pass for numbers
+        with pytest.raises(ValueError, match="indices: expected a sequence of integers, got"):
+            calculator.get_hessian(atoms, indices=wrong)
 
 
 def test_parts_out_of_reach_of_each_other_share_no_block():

@@ -1,5 +1,6 @@
 """Runs of dynamics that end by SIGKILL anywhere."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -50,11 +51,11 @@ def test_a_frame_that_is_left_unfinished_does_not_count(tmp_path, monkeypatch):
     trajectory = Trajectory.begin(tmp_path / TRAJECTORY, atoms)
 
     def full(*arguments):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")  # as of a file object, without its name
 
     with monkeypatch.context() as patch:
         patch.setattr(ase.io.ulm, "writeint", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OSError, match="cannot be written: no space.*trajectory.traj"):
             trajectory.write(atoms)
     trajectory.close()
     assert ase.io.read(tmp_path / TRAJECTORY, ":") == [atoms]

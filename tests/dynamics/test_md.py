@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk, molecule
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, MirrorForce
 from commands import call
 
 from spherenet_fast.dynamics import integrators
@@ -193,6 +193,8 @@ def test_folders_in_use(checkpoint, water, tmp_path):
     (out / "notes.txt").write_text("mine")
     assert md(checkpoint, water, out, "--steps", 4, "--overwrite")[0] == 0
     assert load_state(out / STATE).step == 4 and (out / "notes.txt").read_text() == "mine"
+    status, _, err = md(checkpoint, out / TRAJECTORY, out, "--frame", -1, "--overwrite")
+    assert status == 2 and "trajectory.traj, which would be replaced" in err and (out / TRAJECTORY).exists()
     (out / STATE).unlink()
     status, _, err = md(checkpoint, water, out, "--resume")
     assert status == 2 and "--resume: there is no" in err
@@ -216,6 +218,17 @@ def test_another_run_is_not_resumed(checkpoint, water, tmp_path, options, text):
     assert status == 2 and text in err
 
 
+def test_the_integrator_of_another_ase_is_not_resumed(checkpoint, water, tmp_path):
+    out = tmp_path / "run"
+    assert md(checkpoint, water, out, "--steps", 3)[0] == 0
+    saved = dict(np.load(out / STATE))
+    for wrong in ({"integrator/thermostat.eta": np.zeros(1)}, {"integrator/c1": None}):
+        numbers = {name: value for name, value in (saved | wrong).items() if value is not None}
+        np.savez(out / STATE, **numbers)
+        status, _, err = md(checkpoint, water, out, "--steps", 5, "--resume")
+        assert status == 2 and "expected the numbers of Langevin as in this version of ASE" in err
+
+
 def test_another_structure_or_a_shorter_file_is_not_resumed(checkpoint, water, tmp_path):
     out = tmp_path / "run"
     assert md(checkpoint, water, out, "--steps", 3)[0] == 0
@@ -233,6 +246,7 @@ def test_another_structure_or_a_shorter_file_is_not_resumed(checkpoint, water, t
         (["--ensemble", "nvt"], "--ensemble: expected nve, langevin, npt, got 'nvt'"),
         (["--ensemble", "nve", "--pressure", "1"], "--pressure: expected with --ensemble npt only, got 1 with nve"),
         (["--friction", "0.1", "--ensemble", "nve"], "--friction: expected with --ensemble langevin only"),
+        (["--pressure", "0"], "--pressure: expected with --ensemble npt only, got 0 with langevin"),
         (["--flexible"], "--flexible: expected with --ensemble npt only, got it with langevin"),
         (["--ensemble", "npt"], "--ensemble npt: expected a structure that repeats in three directions"),
         (["--keep-velocities"], "--keep-velocities: expected a structure with velocities"),
@@ -242,6 +256,7 @@ def test_another_structure_or_a_shorter_file_is_not_resumed(checkpoint, water, t
         (["--temperature", "-1"], "--temperature: expected a number of at least 0, got -1"),
         (["--temperature", "1e6"], "--temperature: expected at most 10000 K"),
         (["--steps", "3", "--picoseconds", "1"], "--picoseconds: expected none with --steps"),
+        (["--picoseconds", "1e300", "--timestep", "1e-10"], "--picoseconds: expected a number of steps"),
         (["--frame", "2"], "--frame: expected -1 to 0, got 2"),
         (["--dtype", "half"], "--dtype: expected float32 or float64, got 'half'"),
         (["--device", "nowhere"], "--device: expected a device"),
@@ -265,4 +280,15 @@ def test_wrong_structures_are_named(checkpoint, water, tmp_path):
     fixed.set_constraint(FixAtoms([0]))
     status, _, err = md(checkpoint, in_a_file(tmp_path, fixed), tmp_path / "other", "--ensemble", "npt")
     assert status == 2 and "--ensemble npt: expected a structure without constraints, got FixAtoms" in err
+    for constraint, text in (
+        (FixAtoms(range(4)), "some atoms that are free to move, got none"),
+        (MirrorForce(0, 1), "such of which ASE knows how many coordinates they fix, got MirrorForce"),
+    ):
+        fixed.set_constraint(constraint)
+        status, _, err = md(checkpoint, in_a_file(tmp_path, fixed), tmp_path / "other")
+        assert status == 2 and f"constraints: expected {text}" in err
+    fixed.set_constraint()
+    fixed.set_masses([63, 0, 65, 63])
+    status, _, err = md(checkpoint, in_a_file(tmp_path, fixed), tmp_path / "other")
+    assert status == 2 and "masses: expected numbers above 0, got 0 for atom 1" in err
     assert not (tmp_path / "other").exists()

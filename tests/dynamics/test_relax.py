@@ -97,6 +97,15 @@ def test_wrong_options_are_named(checkpoint, structures, tmp_path, options, text
     assert status == 2 and text in err and not (tmp_path / "out.xyz").exists()
 
 
+def test_what_one_of_the_structures_lacks_shows_before_the_first_moves(checkpoint, structures, tmp_path):
+    found = ase.io.read(structures, ":")
+    found[1].positions[1] = found[1].positions[0]
+    ase.io.write(structures, found)
+    status, _, err = call("relax", checkpoint, structures, "-o", tmp_path / "out.xyz")
+    assert status == 2 and "frame 1 of the structures: pos: expected atoms at least" in err
+    assert not (tmp_path / "out.xyz").exists() and not (tmp_path / "out.traj").exists()
+
+
 def test_files_that_are_there_are_not_replaced(emt, checkpoint, structures, tmp_path):
     out = tmp_path / "out.xyz"
     (tmp_path / "out.traj").write_text("mine")
@@ -105,3 +114,5 @@ def test_files_that_are_there_are_not_replaced(emt, checkpoint, structures, tmp_
     status, _, err = call("relax", checkpoint, structures, "-o", tmp_path / "other.traj")
     assert status == 2 and "--out: expected a name that does not end in .traj" in err
     assert call("relax", checkpoint, structures, "-o", out, "--overwrite")[0] == 0
+    status, _, err = call("relax", checkpoint, tmp_path / "out.traj", "-o", out, "--overwrite")
+    assert status == 2 and "out.traj, which would be replaced" in err and (tmp_path / "out.traj").exists()
