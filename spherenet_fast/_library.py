@@ -2,7 +2,9 @@
 
 import ctypes
 import hashlib
+import os
 import sys
+import warnings
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import torch
 
 _OLDEST_TORCH = (2, 11)
+_INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 _PACKAGE = Path(__file__).parent
 NAMESPACE = "spherenet_fast"  # the operators are torch.ops.spherenet_fast.*
 SOURCES_RECORD = "_C.sources"  # beside the library: `sources_digest` of what it was built from
@@ -17,7 +20,14 @@ CUDA_RECORD = "_C.cuda"  # beside the library: the architectures of its CUDA ker
 
 
 def load() -> None:
-    """Registers the operators; raises ImportError where torch is too old or there is no library for these sources."""
+    """Registers the operators; raises ImportError where torch is too old or there is no library for these sources.
+
+    A UserWarning says where SPHERENET_FAST_CPU is no instruction set: the library takes it for the slowest one.
+    """
+    chosen = os.environ.get("SPHERENET_FAST_CPU")
+    if chosen and chosen not in _INSTRUCTION_SETS:
+        known = ", ".join(_INSTRUCTION_SETS)
+        warnings.warn(f"SPHERENET_FAST_CPU: expected {known}, got {chosen!r}, taken for baseline", stacklevel=2)
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _OLDEST_TORCH:
         raise ImportError(f"spherenet_fast: needs torch 2.11 or newer, found {torch.__version__}")

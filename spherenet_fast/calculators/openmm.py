@@ -39,10 +39,15 @@ def spherenet_force(
 
     Raises:
         FileNotFoundError, TypeError: as `SphereNetCalculator`.
-        ValueError: as `SphereNetCalculator`, or a particle has no element, or one that was not in the training set.
+        ValueError: as `SphereNetCalculator`, or a particle has no element, or one that was not in the training set, or
+            `particles` holds none, or one that is not among the atoms. When it is evaluated, OpenMM says with an error
+            of its own where the system has not as many particles as there are atoms.
     """
     numbers = atomic_numbers(atoms)
     if particles is not None:
+        particles = list(particles)
+        if not particles or not all(0 <= particle < len(numbers) for particle in particles):
+            raise ValueError(f"particles: expected some numbers from 0 to {len(numbers) - 1}, got {particles}")
         numbers = [numbers[particle] for particle in particles]
     if periodic is None:
         periodic = hasattr(atoms, "getPeriodicBoxVectors") and atoms.getPeriodicBoxVectors() is not None
@@ -50,7 +55,7 @@ def spherenet_force(
     force.setName("SphereNet")
     force.setUsesPeriodicBoundaryConditions(periodic)
     if particles is not None:
-        force.setParticles(list(particles))
+        force.setParticles(particles)
     return force
 
 
@@ -75,6 +80,8 @@ class _Computation:
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         pos = _LENGTH * state.getPositions(asNumpy=True).value_in_unit(units.nanometer)
+        if len(pos) != len(self.z):
+            raise ValueError(f"atoms: expected as many as the system has particles, {len(pos)}, got {len(self.z)}")
         box = None
         if self.periodic:
             box = _LENGTH * state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(units.nanometer)

@@ -1,6 +1,7 @@
 """Reading checkpoints: damaged, foreign and changed ones are refused before anything is made of them."""
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -40,7 +41,9 @@ def read_checkpoint(path) -> dict:
     try:
         with zipfile.ZipFile(path) as archive:  # of which torch.load would not compare the check sums
             damaged = archive.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")  # the error says enough
+            state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # a file of any content: zipfile and the unpickler raise whatever they come across

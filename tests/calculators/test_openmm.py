@@ -102,6 +102,12 @@ def test_what_cannot_be_evaluated_is_refused_before_a_step():
     atoms, potential = ethanol(), small_potential()
     with pytest.raises(ValueError, match=r"expected elements of the training set \(H, C, O\), got Au"):
         spherenet_force(potential, [*atoms.numbers, 79])
+    for particles in ([], [-1], [9]):  # OpenMM itself would take none for all, and look for -1 before the first
+        with pytest.raises(ValueError, match="particles: expected some numbers from 0 to 8, got"):
+            spherenet_force(potential, atoms.numbers, particles=particles)
+    few = context_of(system_of(atoms, spherenet_force(potential, [6, 1])), atoms)
+    with pytest.raises(openmm.OpenMMException, match="atoms: expected as many as the system has particles, 9, got 2"):
+        results(few)
     topology = topology_of(atoms)
     topology.addAtom("M", None, next(topology.residues()))
     with pytest.raises(ValueError, match="atoms: expected an element for each atom of the topology, got none for"):

@@ -37,6 +37,10 @@ def test_all_is_well(instruction_set):
 def test_the_instruction_set_that_is_asked_for(monkeypatch):
     monkeypatch.setenv("SPHERENET_FAST_CPU", "baseline")
     assert _library.cpu_instruction_set() == "baseline"
+    monkeypatch.setenv("SPHERENET_FAST_CPU", "AVX2")
+    with pytest.warns(UserWarning, match="SPHERENET_FAST_CPU: expected baseline, avx2, avx512, got 'AVX2', taken for"):
+        _library.load()
+    assert _library.cpu_instruction_set() == "baseline"
 
 
 def test_the_self_test_calls_every_operator(monkeypatch):

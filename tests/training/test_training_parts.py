@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -292,6 +293,12 @@ def test_wrong_checkpoints(tmp_path):
         Potential.load(path)
     torch.save({"weights": {}}, path)
     with pytest.raises(ValueError, match="p.pt: expected a checkpoint of spherenet_fast, got 'another file'"):
+        Potential.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, of which exported models are
+        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
+    with warnings.catch_warnings(), pytest.raises(ValueError, match="p.pt: expected a checkpoint of spherenet_fast"):
+        warnings.simplefilter("error")  # the error is all that there is to say
         Potential.load(path)
     torch.save([1], path)
     with pytest.raises(ValueError, match="got a list"):
