@@ -45,7 +45,6 @@ def export(
         except ImportError as error:
             raise ValueError(f"--to metatomic: {error}") from error
         folder = out.parent / "extensions" if extensions is None else extensions
-        folder.mkdir(exist_ok=True)
         copy = library_copy(folder)
         if copy.is_file() and copy.read_bytes() != loaded_path().read_bytes():
             check_output(copy, overwrite)

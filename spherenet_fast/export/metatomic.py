@@ -38,7 +38,7 @@ def export_metatomic(potential: Potential, path, extensions, unit: str | None = 
     Args:
         potential: predicts one energy; its network computes in its own dtype, on its kind of device.
         path: file to write, best ending in .pt.
-        extensions: folder for the library, which is to be there; what engines call the extensions directory.
+        extensions: folder for the library, made if there is none; what engines call the extensions directory.
         unit: of the energy where the potential does not know its own.
         name: of the model, in its metadata.
 
@@ -70,7 +70,7 @@ def export_metatomic(potential: Potential, path, extensions, unit: str | None = 
         "sha256": hashlib.sha256(library).hexdigest(),
     }
     written = _serialized(model, extension)
-    copy.parent.mkdir(exist_ok=True)
+    copy.parent.mkdir(parents=True, exist_ok=True)
     write_file(copy, library)
     write_file(path, written)
 

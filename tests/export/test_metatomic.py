@@ -108,3 +108,10 @@ def test_files_that_are_there(results):
     (folder / "other.pt").unlink()
     assert call(*arguments) == (2, "", f"error: --out: {library} is there already; --overwrite replaces it\n")
     assert not (folder / "other.pt").exists()
+
+
+def test_nothing_is_left_of_what_cannot_be_exported(tmp_path):
+    untrained("float64", model__kernels=False)[0].save(tmp_path / "reference.ckpt")
+    status, _, err = call("export", tmp_path / "reference.ckpt", "--to", "metatomic", "-o", tmp_path / "a.pt")
+    assert status == 2 and "expected kernels=True, to be exported" in err
+    assert os.listdir(tmp_path) == ["reference.ckpt"]
