@@ -27,7 +27,7 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     if len(atoms) > 1 and not atoms.constraints:
         Stationary(atoms)
         if not atoms.pbc.any():
-            with np.errstate(invalid="ignore", divide="ignore"):  # a linear molecule has no moment of inertia about its axis
+            with np.errstate(invalid="ignore", divide="ignore"):  # the axis of a linear molecule has no inertia
                 ZeroRotation(atoms)
     if atoms.get_kinetic_energy() > 0:
         force_temperature(atoms, temperature)
