@@ -17,6 +17,9 @@ from .._files import write_file
 from ..training.potential import Potential
 from .operators import PAIRS, Energies, operators
 
+# PyTorch Geometric replaces these two by functions that TorchScript cannot read, which compiles metatomic on import.
+for function in ("index_select", "select"):
+    torch.jit._builtins._register_builtin(getattr(torch, function), f"aten::{function}")
 try:
     from metatensor.torch import Labels, TensorBlock, TensorMap
     from metatomic import torch as metatomic

@@ -131,18 +131,18 @@ def test_frames_that_a_committee_disagrees_on(water, checkpoints, tmp_path, monk
 
 def test_a_calculator_that_fails_ends_the_run(water, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(
+    Path("unreliable.py").write_text(
         "from ase.calculators.emt import EMT\n"
         "class Failing(EMT):\n    calls = 0\n    def calculate(self, *arguments):\n        Failing.calls += 1\n"
         "        if Failing.calls == 4:\n            raise RuntimeError('no convergence')\n"
         "        super().calculate(*arguments)\n"
         "def calculator(**options):\n    return Failing(**options)\nnothing = 3\ndef other():\n    return 3\n"
     )
-    status, _, err = sample(water, "data.extxyz", "--calculator", "mine:calculator", "--frames", 9)
+    status, _, err = sample(water, "data.extxyz", "--calculator", "unreliable:calculator", "--frames", 9)
     assert status == 2 and err.count("\n") == 1 and "step 3: the calculator failed: no convergence" in err
-    for name, text in (("mine:nothing", "expected a class or a function, got int"),
-                       ("mine:other", "expected a calculator of ASE, got int"),
-                       ("mine:none", "the module mine has no none")):  # fmt: skip
+    for name, text in (("unreliable:nothing", "expected a class or a function, got int"),
+                       ("unreliable:other", "expected a calculator of ASE, got int"),
+                       ("unreliable:none", "the module unreliable has no none")):  # fmt: skip
         with pytest.raises(ValueError, match=text):
             named_calculator(name)
 

@@ -15,7 +15,7 @@ from training_runs import untrained
 from spherenet_fast.calculators import SphereNetCalculator
 
 # in the extra "engines", for all Pythons that this package takes
-pytest.importorskip("metatomic.torch", reason="needs metatomic-torch")
+pytest.importorskip("spherenet_fast.export.metatomic", reason="needs metatomic-torch", exc_type=ImportError)
 pytest.importorskip("metatomic_ase", reason="needs metatomic-ase")
 
 ENGINE = """

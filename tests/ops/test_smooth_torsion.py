@@ -189,7 +189,7 @@ def moving_atom(torsion, direction, start, cutoff=3.0):
 @pytest.fixture
 def jumps():
     """Which differences of energies exceed five times what slopes and their change nearby explain."""
-    from bench.potentials.smoothness import jumps  # which needs ASE and SciPy
+    from spherenet_fast.checks.continuity import jumps  # which needs ASE and SciPy
 
     return jumps
 

@@ -116,7 +116,7 @@ def test_warm_up_takes_at_most_a_tenth_of_the_time():
     [
         ({"max_steps": 4000}, 4000, 9.0, None),
         ({"max_time": 4.0}, 2540, 4.0, None),
-        ({"max_time": 4.0}, 22, 4.1, "after 22 steps, too few to learn much: raise training.max_time .4 minutes., or"),
+        ({"max_time": 4.0}, 22, 4.1, "after 22 steps, too few to learn much: raise training.max_time .4 min., or"),
         ({"max_time": 4.0, "max_steps": 250}, 250, 1.0, "after 250 steps, too few to learn much: give it more steps"),
         ({"max_time": 4.0, "max_steps": 150}, 150, 0.1, "after 150 steps, within its warm-up of 200 steps: give it"),
         ({"max_epochs": 1}, 1, 1.0, "after 1 step, within its warm-up of 200 steps: give it more steps, or lower"),
