@@ -37,20 +37,19 @@ def main() -> None:
     for state in (batch, single[0]):
         for _ in range(model.potential.recorded.after):
             model(state)
-    together = measured(lambda: model(batch), arguments.repeats)
-    apart = measured(lambda: [model(state) for state in single], arguments.repeats)
-    print(f"{arguments.copies} copies, {arguments.threads} threads: batch {together:.1f} ms, one by one {apart:.1f} ms")
-    print(f"ratio {together / apart:.3f}")
+    together, apart = [], []
+    for _ in range(arguments.repeats):  # in turn, since other work on the machine slows down what it meets
+        together.append(milliseconds(lambda: model(batch)))
+        apart.append(milliseconds(lambda: [model(state) for state in single]))
+    print(f"{arguments.copies} copies, {arguments.threads} threads: ", end="")
+    print(f"batch {median(together):.1f} ms, one by one {median(apart):.1f} ms")
+    print(f"ratio {median(together) / median(apart):.3f}")
 
 
-def measured(call, repeats: int) -> float:
-    """Median of so many calls, ms."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * median(times)
+def milliseconds(call) -> float:
+    start = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - start)
 
 
 if __name__ == "__main__":
