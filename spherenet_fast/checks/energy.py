@@ -7,6 +7,7 @@ from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 
 from ..dynamics.integrators import draw_velocities
+from ..plots.energies import drift as energies_drift
 
 
 def constant_energy(
@@ -36,8 +37,5 @@ def drift(energies: np.ndarray, timestep: float, atoms: int) -> tuple[float, flo
         return (float("nan"),) * 4
     meV = 1e3 * (energies - energies[0])
     picoseconds = 1e-3 * timestep * np.arange(len(meV))
-    slope, start = np.polyfit(picoseconds, meV, 1)
-    return (
-        float(slope) / atoms, float(meV[-1]), float(np.abs(np.diff(meV)).max()),
-        float((meV - slope * picoseconds - start).std()),
-    )  # fmt: skip
+    slope = energies_drift(picoseconds, energies)
+    return slope / atoms, float(meV[-1]), float(np.abs(np.diff(meV)).max()), float((meV - slope * picoseconds).std())
