@@ -10,7 +10,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ..calculators.ase import SphereNetCalculator
-from ..dynamics.structures import bare
+from ..dynamics.structures import bare, largest_force
 from ..dynamics.watching import CheckedCalculator, NotPhysical
 from ..training.potential import Potential
 from ..training.results import energy_factor
@@ -132,7 +132,7 @@ def _check_arguments(points: int, picoseconds: float, timestep: float, temperatu
 
 
 def _largest_force(calculator: SphereNetCalculator, atoms: Atoms) -> Row:
-    return Row("largest force of the structure", _largest(calculator.evaluate([atoms])[0].get_forces()), "eV/Å")
+    return Row("largest force of the structure", largest_force(calculator.evaluate([atoms])[0].get_forces()), "eV/Å")
 
 
 def _force_error(calculator: SphereNetCalculator, atoms: Atoms, limits: Limits, most: int) -> Row:
@@ -226,7 +226,3 @@ def _dynamics(
     ]
     times = 1e-3 * timestep * np.arange(len(energies))
     return rows, {"time (ps)": [Curve(times, 1000 * (energies - energies[0]))]}
-
-
-def _largest(forces: np.ndarray) -> float:
-    return float(np.linalg.norm(forces, axis=1).max())

@@ -12,6 +12,11 @@ KEYS = typer.Option(
 )
 Checkpoint = Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")]
 Structures = Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")]
+Start = Annotated[Path, typer.Argument(help="Any file that ASE reads, with the structure to start from.")]
+Minimum = Annotated[Path, typer.Argument(help="Any file that ASE reads, with a structure at a minimum.")]
+Frame = Annotated[
+    int | None, typer.Option(help="Structure in the file, from 0; -1 is the last.", show_default="the only one")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 Unit = Annotated[str | None, typer.Option(help="Of the checkpoint's energy, where its training data did not say.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64, to compute in.", show_default="the checkpoint's")]

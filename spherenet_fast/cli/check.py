@@ -6,18 +6,27 @@ from typing import Annotated
 
 import typer
 
-from ._common import CHECK_FAILED, Checkpoint, Device, Dtype, Overwrite, Unit, errors_in_one_line, loaded
+from ._common import (
+    CHECK_FAILED,
+    Checkpoint,
+    Device,
+    Dtype,
+    Frame,
+    Minimum,
+    Overwrite,
+    Unit,
+    errors_in_one_line,
+    loaded,
+)
 
 
 def check(
     checkpoint: Checkpoint,
-    structure: Annotated[Path, typer.Argument(help="Any file that ASE reads, with a structure at a minimum.")],
+    structure: Minimum,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Picture to write: .png or .svg.", show_default="none")
     ] = None,
-    frame: Annotated[
-        int | None, typer.Option(help="Structure in the file, from 0; -1 is the last.", show_default="the only one")
-    ] = None,
+    frame: Frame = None,
     max_force_error: Annotated[float, typer.Option(help="eV/Ang, of forces against differences of energies.")] = 1e-4,
     max_jump: Annotated[float, typer.Option(help="meV, of the energy where an atom hardly moves.")] = 0.1,
     max_force_jump: Annotated[float, typer.Option(help="eV/Ang, of a force there.")] = 1e-3,

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ._common import Checkpoint, Device, Dtype, Unit, check_input_stays, errors_in_one_line, loaded
+from ._common import Checkpoint, Device, Dtype, Frame, Start, Unit, check_input_stays, errors_in_one_line, loaded
 
 
 def md(
     checkpoint: Checkpoint,
-    structure: Annotated[Path, typer.Argument(help="Any file that ASE reads, with the structure to start from.")],
+    structure: Start,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for trajectory, log and picture.")],
     ensemble: Annotated[
         str, typer.Option(help="nve (constant energy), langevin (temperature) or npt (temperature and pressure).")
@@ -28,9 +28,7 @@ def md(
         bool, typer.Option("--keep-velocities", help="Start with the velocities in the file.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of velocities and random forces.")] = 0,
-    frame: Annotated[
-        int | None, typer.Option(help="Structure in the file, from 0; -1 is the last.", show_default="the only one")
-    ] = None,
+    frame: Frame = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between frames of the trajectory.")] = 10,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 10,
     save_every: Annotated[

@@ -47,13 +47,12 @@ def geometry(
 ):
     """Draw the distances, angles and torsions of a bond's neighbors, as SphereNet has them."""
     from ..data import read_structures
+    from ..dynamics.structures import chosen_frame
     from ..plots.files import check_picture, save
     from ..plots.geometry import draw_geometry
 
     with errors_in_one_line():
         check_picture(out, overwrite)
-        found = read_structures(structures)
-        if not -len(found) <= frame < len(found):
-            raise ValueError(f"--frame: expected {-len(found)} to {len(found) - 1}, got {frame}")
-        save(draw_geometry(found[frame], bond, cutoff), out)
+        atoms = chosen_frame(read_structures(structures), frame)
+        save(draw_geometry(atoms, bond, cutoff), out)
         print(f"picture in {out}")

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ._common import Device, errors_in_one_line, loaded
+from ._common import Device, Frame, Start, errors_in_one_line, loaded
 
 
 def sample(
-    structure: Annotated[Path, typer.Argument(help="Any file that ASE reads, with the structure to start from.")],
+    structure: Start,
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ file to write, of energies and forces.")],
     calculator: Annotated[
         str, typer.Option(help="Of the labels: tblite:METHOD, or any of ASE's as MODULE:NAME, a class or a function.")
@@ -27,9 +27,7 @@ def sample(
     timestep: Annotated[float, typer.Option(help="fs.")] = 0.5,
     friction: Annotated[float, typer.Option(help="1/fs.")] = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Of velocities and random forces.")] = 0,
-    frame: Annotated[
-        int | None, typer.Option(help="Structure in the file, from 0; -1 is the last.", show_default="the only one")
-    ] = None,
+    frame: Frame = None,
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(help="Several: move by their mean, and label the frames on which they agree least.",

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ._common import Checkpoint, Device, Overwrite, Unit, errors_in_one_line, loaded
+from ._common import Checkpoint, Device, Frame, Minimum, Overwrite, Unit, errors_in_one_line, loaded
 
 
 def vib(
     checkpoint: Checkpoint,
-    structure: Annotated[Path, typer.Argument(help="Any file that ASE reads, with a structure at a minimum.")],
+    structure: Minimum,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write all that is printed: .csv (the modes) or .json.",
                                   show_default="none")
@@ -25,9 +25,7 @@ def vib(
         str | None, typer.Option(metavar="NUMBER,...", help="Atoms that vibrate, from 0.",
                                  show_default="all that are not fixed")
     ] = None,
-    frame: Annotated[
-        int | None, typer.Option(help="Structure in the file, from 0; -1 is the last.", show_default="the only one")
-    ] = None,
+    frame: Frame = None,
     temperature: Annotated[float, typer.Option(help="K.")] = 298.15,
     pressure: Annotated[float, typer.Option(help="Pa, of a molecule as an ideal gas.")] = 100_000,
     symmetry_number: Annotated[int, typer.Option(min=1, help="Rotations that bring the molecule onto itself.")] = 1,

@@ -11,7 +11,6 @@ from .targets import QM9_TARGETS, canonical_target
 if TYPE_CHECKING:
     from ase import Atoms
 
-_VOIGT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # where ASE's six numbers of a stress are in its matrix
 QM9_MARK = "gdb"  # begins the comment of every molecule in QM9's own files
 
 
@@ -206,8 +205,10 @@ def _stress(atoms: Atoms, label: str, name, number: int) -> np.ndarray | None:
     if array is None or array.shape not in ((6,), (9,), (3, 3)):
         found = "others" if array is None else list(array.shape)
         raise ValueError(f"{name(number)}: {label}: expected [6], [9] or [3, 3] numbers, got {found}")
+    from ase.stress import voigt_6_to_full_3x3_stress
+
     array = array.astype(np.float64)
-    return array[_VOIGT] if array.shape == (6,) else array.reshape(3, 3)
+    return voigt_6_to_full_3x3_stress(array) if array.shape == (6,) else array.reshape(3, 3)
 
 
 def _names(structures: list[Atoms]) -> tuple[tuple[str, ...], tuple[str, ...]]:

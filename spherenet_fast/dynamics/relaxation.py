@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
@@ -19,7 +18,7 @@ from ..training.predict import write_structures
 from ..training.results import check_structures
 from .records import Trajectory
 from .settings import has_volume
-from .structures import bare
+from .structures import bare, largest_force
 from .watching import CheckedCalculator, Good, Neighborhoods, NotPhysical
 
 OPTIMIZERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
@@ -116,8 +115,8 @@ def _run(dynamics, moved, atoms: Atoms, fmax, steps, trajectory, neighborhoods, 
                 good = Good.of(atoms)
                 atoms.info["step"] = dynamics.nsteps
                 trajectory.write(atoms)
-            largest = float(np.linalg.norm(moved.get_forces(), axis=1).max())
-            relaxed = Relaxed(bool(converged), dynamics.nsteps, float(atoms.get_potential_energy()), largest)
+            energy, largest = float(atoms.get_potential_energy()), largest_force(moved.get_forces())
+            relaxed = Relaxed(bool(converged), dynamics.nsteps, energy, largest)
             if signals.received is not None:
                 break
     except (ValueError, ArithmeticError) as error:

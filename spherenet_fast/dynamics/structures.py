@@ -18,10 +18,19 @@ def starting_structure(path, frame: int | None = None) -> Atoms:
     found = read_structures(path)
     if frame is None and len(found) > 1:
         raise ValueError(f"{path}: expected one structure, got {len(found)}; --frame 0 to {len(found) - 1} chooses one")
-    frame = frame or 0
-    if not -len(found) <= frame < len(found):
-        raise ValueError(f"--frame: expected {-len(found)} to {len(found) - 1}, got {frame}")
-    return bare(found[frame])
+    return bare(chosen_frame(found, frame or 0))
+
+
+def chosen_frame(structures: list[Atoms], frame: int) -> Atoms:
+    """The structure of this number, from 0, negative from the end. Raises ValueError if there is none."""
+    if not -len(structures) <= frame < len(structures):
+        raise ValueError(f"--frame: expected {-len(structures)} to {len(structures) - 1}, got {frame}")
+    return structures[frame]
+
+
+def largest_force(forces: np.ndarray) -> float:
+    """Of forces [N, 3], in their unit."""
+    return float(np.linalg.norm(forces, axis=1).max())
 
 
 def bare(atoms: Atoms) -> Atoms:

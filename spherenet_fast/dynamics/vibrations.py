@@ -11,7 +11,8 @@ from ase.thermochemistry import HarmonicThermo, IdealGasThermo
 from ase.vibrations import VibrationsData
 
 from ..calculators.ase import SphereNetCalculator
-from .structures import bare
+from ..data.formats.ase_files import fixed_atoms
+from .structures import bare, largest_force
 from .watching import CheckedCalculator
 
 # eV/Å. Frequencies are defined where no force is. Forces of this size move a soft mode (50 1/cm) by some 1/cm, those of
@@ -84,10 +85,10 @@ def vibrations(
     if relax:
         atoms.set_constraint(FixAtoms([atom for atom in range(len(atoms)) if atom not in moving]))
         if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=steps):
-            left = np.linalg.norm(atoms.get_forces()[moving], axis=1).max()
+            left = largest_force(atoms.get_forces()[moving])
             raise ValueError(f"--relax: expected forces below {fmax:g} eV/Å after {steps} steps, got {left:.3g}")
     atoms.set_constraint()
-    largest = float(np.linalg.norm(atoms.get_forces()[moving], axis=1).max())
+    largest = largest_force(atoms.get_forces()[moving])
     if largest > LARGEST_FORCE:
         raise ValueError(
             f"the structure: expected forces of at most {LARGEST_FORCE:g} eV/Å, without which there are no harmonic "
@@ -139,8 +140,7 @@ def thermochemistry(
 
 def _moving(atoms: Atoms, indices: Sequence[int] | None) -> np.ndarray:
     if indices is None:
-        fixed = [constraint.index for constraint in atoms.constraints if isinstance(constraint, FixAtoms)]
-        moving = np.setdiff1d(np.arange(len(atoms)), np.concatenate([*fixed, []]))
+        moving = np.flatnonzero(~fixed_atoms(atoms))
     else:
         moving = np.unique(np.asarray(indices, dtype=np.int64))
     if not len(moving) or moving.min() < 0 or moving.max() >= len(atoms):

@@ -115,19 +115,29 @@ def stress_errors(stress: Tensor, label: Tensor) -> Tensor:
     return error[~error.isnan().any(1)] if label.isnan().any() else error
 
 
+def predicted(model, batch: Batch) -> tuple[Tensor, ...]:
+    """Targets [B, T], and of what `batch` has labels forces [N, 3] and stress [B, 3, 3], by a potential or a model."""
+    if batch.forces is None:
+        return (model(batch),)
+    return model.energy_and_forces(batch) if batch.stress is None else model.energy_forces_stress(batch)
+
+
+def slope_errors(batch: Batch, slopes, scale: Tensor | float = 1.0) -> tuple[Tensor | None, Tensor | None]:
+    """Of the forces and stress that `predicted` gives, less labels over `scale`: [n, 3], of free atoms, and [b, 6]."""
+    forces, stress = (*slopes, None, None)[:2]
+    return (
+        None if forces is None else batch.of_free_atoms(forces - batch.forces / scale),
+        None if stress is None else stress_errors(stress, batch.stress / scale),
+    )
+
+
 def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Prediction minus label: targets [B, T]; where `batch` has them forces [n, 3] of free atoms, and stress [b, 6].
 
     Of a target without a label the error is NaN.
     """
-    if batch.forces is None:
-        return potential(batch) - batch.y, None, None
-    if batch.stress is None:
-        energy, forces = potential.energy_and_forces(batch)
-        return energy - batch.y, batch.of_free_atoms(forces - batch.forces), None
-    energy, forces, stress = potential.energy_forces_stress(batch)
-    forces_error = batch.of_free_atoms(forces - batch.forces)
-    return energy - batch.y, forces_error, stress_errors(stress, batch.stress)
+    targets, *slopes = predicted(potential, batch)
+    return targets - batch.y, *slope_errors(batch, slopes)
 
 
 def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32) -> Errors:

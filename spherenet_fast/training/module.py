@@ -8,7 +8,7 @@ import torch
 
 from ..data.molecules import Batch
 from .config import Config
-from .metrics import ErrorSum, stress_errors
+from .metrics import ErrorSum, predicted, slope_errors
 from .optimization.ema import WeightAverage
 from .optimization.losses import MeanLoss, loss_parts, total_loss
 from .optimization.optimizer import make_optimizer
@@ -65,15 +65,8 @@ class TrainingModule(pl.LightningModule):
         potential = self.potential
         dtype = batch.pos.dtype
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
-        if batch.forces is None:
-            return potential.model(batch) - label, None, None
-        scale = potential.scale.to(dtype)
-        if batch.stress is None:
-            energy, forces = potential.recorded.energy_and_forces(batch)
-            return energy - label, batch.of_free_atoms(forces - batch.forces / scale), None
-        energy, forces, stress = potential.recorded.energy_forces_stress(batch)
-        forces_error = batch.of_free_atoms(forces - batch.forces / scale)
-        return energy - label, forces_error, stress_errors(stress, batch.stress / scale)
+        energy, *slopes = predicted(potential.model if batch.forces is None else potential.recorded, batch)
+        return energy - label, *slope_errors(batch, slopes, potential.scale.to(dtype))
 
     def _mirrored(self, batch: Batch, number: int) -> Batch:
         """Mirror images of some of the molecules, drawn from (seed, step) so that a resumed run draws the same.

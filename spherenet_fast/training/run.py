@@ -73,10 +73,7 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
     """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run."""
     out, config = Path(out), absolute_paths(config)
     checkpoint = _checkpoint_to_resume(config, out) if resume else None
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: expected a folder, got the file {out}")
-    if not resume and out.is_dir() and any(out.iterdir()):
-        raise in_use(out)
+    check_folder(out, resume)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.training.threads or threads)
     try:
@@ -86,7 +83,7 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
 
 
 def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fresh: bool) -> dict:
-    device = _device(config.training.device)
+    device = training_device(config)
     molecules = prepare_molecules(config.data, config.loss.stress_weight > 0)
     drawn = out / "split.npz"
     resumed = not fresh and checkpoint is not None and drawn.is_file()
@@ -147,7 +144,7 @@ def _claim(
         try:
             (out / "config.yaml").touch(exist_ok=False)  # of several processes that come at once one succeeds
         except FileExistsError:
-            raise in_use(out) from None
+            raise _in_use(out) from None
     remove_partial_files(out)
     if checkpoint is not None:
         make_last(checkpoint[1], out)
@@ -167,7 +164,15 @@ def _known(results):
     return None if isinstance(results, float) and math.isnan(results) else results
 
 
-def in_use(out: Path) -> ValueError:
+def check_folder(out: Path, resume: bool) -> None:
+    """ValueError if `out` is a file, or a folder with something in it and nothing is to be resumed."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: expected a folder, got the file {out}")
+    if not resume and out.is_dir() and any(out.iterdir()):
+        raise _in_use(out)
+
+
+def _in_use(out: Path) -> ValueError:
     """What to raise for the folder `out` of a new run where something is already."""
     return ValueError(f"--out: expected a new folder, got {out}, which is in use; --resume would continue a run there")
 
@@ -199,8 +204,9 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
     return found
 
 
-def _device(wanted: str) -> str:
+def training_device(config: Config) -> str:
     """ "cpu" or "cuda". float64, which atomic energies and sums of energies need, is missing on Apple's GPUs."""
+    wanted = config.training.device
     if wanted == "gpu" and not torch.cuda.is_available():
         raise ValueError("config key 'training.device': expected cpu or auto where PyTorch finds no GPU, got 'gpu'")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

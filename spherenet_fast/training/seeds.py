@@ -5,15 +5,13 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from .._files import write_file
 from .config import Config
 from .evaluation import evaluation_data, predictions
 from .evaluation.predictions import mean
 from .metrics import aligned
 from .potential import Potential
-from .run import in_use, train_to_the_end
+from .run import check_folder, train_to_the_end, training_device
 from .trainer import eval_batch_size
 
 
@@ -37,8 +35,7 @@ def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
     out = Path(out)
     if resume and not out.is_dir():
         raise FileNotFoundError(f"--resume: expected the folder of a run, there is no {out}")
-    if not resume and out.is_dir() and any(out.iterdir()):
-        raise in_use(out)
+    check_folder(out, resume)
     folders, found = [out / f"seed{number}" for number in range(count)], []
     for number, folder in enumerate(folders):
         seed = config.training.seed + number
@@ -61,8 +58,7 @@ def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
 
 def _committee_errors(config: Config, folders: list[Path]) -> dict[str, dict[str, float]]:
     """Errors of the mean of the predictions of all models on the test set."""
-    device = "cuda" if config.training.device != "cpu" and torch.cuda.is_available() else "cpu"
-    potentials = [Potential.load(folder / "best.ckpt", device) for folder in folders]
+    potentials = [Potential.load(folder / "best.ckpt", training_device(config)) for folder in folders]
     molecules, test = evaluation_data(potentials[0], run=folders[0])
     found = [predictions(potential, molecules, test, eval_batch_size(config)) for potential in potentials]
     errors = mean(found).errors(potentials[0])

@@ -55,7 +55,7 @@ def from_atoms(
         if not np.isfinite(atoms.positions).all():
             raise ValueError(f"{name(number)}: pos: expected finite numbers, got others")
         try:
-            fixed.append(_fixed(atoms))
+            fixed.append(fixed_atoms(atoms))
         except IndexError as error:
             raise ValueError(f"{name(number)}: FixAtoms: expected atoms 0 to {len(atoms) - 1}, {error}") from error
     found = find_labels(structures, keys, forces, name) if labels else Labels({}, {}, None, None, (), ())
@@ -86,7 +86,7 @@ def from_atoms(
     )
 
 
-def _fixed(atoms: Atoms) -> np.ndarray:
+def fixed_atoms(atoms: Atoms) -> np.ndarray:
     """[N] bool, the atoms that a FixAtoms holds; IndexError where it holds others."""
     from ase.constraints import FixAtoms
 

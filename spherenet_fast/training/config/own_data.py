@@ -64,8 +64,11 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
     reading = {section: values for section, values in stated.items() if section != "loss"}  # whose weights come last
     config = checked(OmegaConf.create(first), OmegaConf.create(reading))
     data = stated.get("data") or {}
-    found = _labels(config, data)
-    molecules = _read(config, found)
+    options = _options(config, {"forces": data.get("forces", True), "file_units": {}})  # of names not known so far
+    molecules = read_molecules(config.data.source, **options)
+    found = _labels(config, data, molecules)
+    if (wanted := _options(config, found)) != options:
+        molecules = read_molecules(config.data.source, **wanted)
     found |= _units(molecules, found["targets"], data)
     found |= _parts(molecules, data)
     sections = {name: dict(values) for name, values in SETTINGS.items()}
@@ -86,14 +89,14 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
     return Derived(config, _text(source, molecules, config))
 
 
-def _read(config: Config, found: Mapping[str, Any]) -> Molecules:
+def _options(config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `read_molecules`."""
     chosen = {name: found[name] for name in ("keys", "forces", "file_units") if name in found}
-    return read_molecules(config.data.source, **config.data.read_options() | chosen)
+    return config.data.read_options() | chosen
 
 
-def _labels(config: Config, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _labels(config: Config, stated: Mapping[str, Any], molecules: Molecules) -> dict[str, Any]:
     """targets, forces and keys: what is `stated`, else what the names of labels say."""
-    molecules = _read(config, {"forces": stated.get("forces", True), "file_units": {}})  # of names not known so far
     keys, names = dict(config.data.keys), molecules.names
     if "targets" in stated:
         targets = list(config.data.targets)

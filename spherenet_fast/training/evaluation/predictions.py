@@ -8,7 +8,7 @@ from torch import Tensor
 from ...data.loader import evaluation_loader
 from ...data.molecules import Molecules
 from ...plots.errors import Compared
-from ..metrics import Errors, ErrorSum, stress_errors
+from ..metrics import Errors, ErrorSum, predicted, stress_errors
 from ..potential import Potential
 
 
@@ -83,14 +83,9 @@ def predictions(potential: Potential, molecules: Molecules, indices: Tensor, bat
         for batch in evaluation_loader(molecules, indices, batch_size):
             fixed = torch.zeros_like(batch.z, dtype=torch.bool) if batch.fixed is None else batch.fixed
             there = batch.to(device)
-            if batch.forces is None:
-                found = (potential(there),)
-            elif batch.stress is None:
-                found = potential.energy_and_forces(there)
-            else:
-                found = potential.energy_forces_stress(there)
             references = potential.offset(there, batch.num_graphs)
-            rows.append((batch.z, batch.y, ~fixed, references.cpu(), *(part.cpu() for part in found)))
+            found = (part.cpu() for part in (references, *predicted(potential, there)))
+            rows.append((batch.z, batch.y, ~fixed, *found))
     z, y_label, free, references, y, *slopes = (torch.cat(parts) for parts in zip(*rows, strict=True))
     forces, stress = (*slopes, None, None)[:2]
     forces_label = None if forces is None else molecules.forces[molecules.atoms_of(indices)[0]]
