@@ -74,6 +74,17 @@ class LooksAtValues(SphereNet):
         return super().rho_ev(e, system) * (2 if bool(system.distance.min() > 0) else 1)
 
 
+class Scripted(SphereNet):
+    """With a part in TorchScript, as libraries of equivariant layers have them."""
+
+    def __init__(self, hidden_channels: int = 128, **more: int):
+        super().__init__(hidden_channels=hidden_channels, **more)
+        self.scripted = torch.jit.script(torch.nn.Linear(1, 1).double())
+
+    def phi_u(self, e_u, v_u, p_u):
+        return self.scripted(v_u)
+
+
 class ChangesInPlace(SphereNet):
     """What depends on no argument is changed in place: it must be made again in every call."""
 

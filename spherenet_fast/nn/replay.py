@@ -87,6 +87,7 @@ class Replay:
             and not torch._C._len_torch_dispatch_stack()
             and model.hparams.get("kernels", True)
             and not checks_are_on(weight)
+            and not self._watched.has_script
             and not self._watched.has_hooks()
             and getattr(type(model), method) is getattr(GraphNetwork3D, method)
             and method not in vars(model)
@@ -157,7 +158,10 @@ class _Watched:
     """The modules, parameters, buffers and hooks of a model, looked at in every call."""
 
     def __init__(self, model: GraphNetwork3D):
-        self.modules = list(model.modules())
+        modules = list(model.modules())
+        # TorchScript shows other objects in every look at a module, and runs it by means of its own.
+        self.modules = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+        self.has_script = len(self.modules) < len(modules)
         places = [p for module in self.modules for p in (module._parameters, module._buffers, module._modules)]
         self.sizes = [(place, len(place)) for place in places]
         self.parts = [(place, name, part) for place in places for name, part in place.items()]

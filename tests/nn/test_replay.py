@@ -13,6 +13,7 @@ from replayed import (
     CountsCalls,
     DropsOut,
     LooksAtValues,
+    Scripted,
     assert_same,
     assert_same_gradients,
     gradients,
@@ -211,6 +212,16 @@ def test_a_model_that_looks_at_values_is_called_as_ever():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(replay, molecules())
+
+
+def test_a_model_with_a_scripted_part_is_called_as_ever():
+    model = own(Scripted).eval()
+    replay = Replay(model, AT_ONCE)
+    for _ in range(2):
+        assert_same(replay, molecules())
+    assert not replay._recordings
+    model.train()
+    assert_same_gradients(replay, molecules())
 
 
 def test_changes_in_place_are_made_in_every_call():
