@@ -17,6 +17,7 @@ import csv
 from pathlib import Path
 
 from bench.tables import Row, pipes
+from bench.training import other_potentials
 from bench.training.run_rows import ABLATION, RESULTS, SMOOTH, append, read, rows_of_run
 
 BENCH = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ BUDGET = ("settings", "train", "test", "steps", "batch", "threads", "hardware", 
 PAPERS = {"value": "the paper (3D Graph Networks)", "iclr_2022": "ICLR 2022"}  # column of paper.csv: head in a table
 TITLES = {
     "ablation": "Ablation (the paper's Table 4)", "md17": "MD17 (Table 3)", "qm9": "QM9 (Table 1)",
+    "other_potentials": "Beside other potentials, by the same trainer in the same time",
     "slabs": "Adsorption energies of slabs (Table 2 has those of OC20)",
 }  # fmt: skip
 MEASURED = {
@@ -76,7 +78,8 @@ def markdown(rows: list[Row], paper: list[Row], more: list[str] | tuple[str, ...
         own = [row for row in rows if row["experiment"] == experiment]
         parts.append(f"## {TITLES.get(experiment, experiment)}")
         parts += [ablation(own, paper), verdict(own)] if experiment == "ablation" else []
-        parts.append(results(own, paper))
+        side_by_side = experiment == other_potentials.EXPERIMENT
+        parts.append(other_potentials.side_by_side(own) if side_by_side else results(own, paper))
     return "\n\n".join(filter(None, [*parts, *more])) + "\n"
 
 

@@ -85,6 +85,20 @@ def test_the_paper_s_number_stands_beside_ours_in_the_same_unit():
     assert line[4:7] == ["0.208", "0.22", "0.249"]
 
 
+def test_other_potentials_have_a_line_each():
+    same = dict(experiment="other_potentials", data="alanine dipeptide")
+    errors = [("energy", "MAE", "eV", 0.01), ("energy", "RMSE", "eV", 0.02), ("call", "median", "ms", 5)]
+    rows = [
+        result(model=model, target=target, metric=metric, unit=unit, value=factor * value, **same)
+        for model, factor in (("SphereNet", 1), ("PaiNN", 2))
+        for target, metric, unit, value in errors
+    ]
+    text = experiments.markdown(rows, [])
+    (head,), lines = cells(text, ["data"]), cells(text, ["alanine dipeptide"])
+    assert head[1:5] == ["model", "energy, MAE, eV", "energy, RMSE, eV", "call, median, ms"]
+    assert [line[1:5] for line in lines] == [["SphereNet", "0.01", "0.02", "5"], ["PaiNN", "0.02", "0.04", "10"]]
+
+
 def test_shipped_numbers_are_well_formed_and_the_document_is_up_to_date():
     rows = [row for path in sorted((BENCH / "results/training").glob("*.csv")) for row in experiments.read(path)]
     paper = experiments.read(BENCH / "data/paper.csv", experiments.PAPER_COLUMNS)
