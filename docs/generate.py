@@ -3,6 +3,7 @@
 configuration.md      every key of a config, from the dataclasses of its sections and the constructors of the models
 benchmarks.md         the tables of bench/results/speed/*.csv, with their figures
 ablation.md           the ablation's table, from bench/results/training/ablation.csv
+pretrained.md         the cards of the weights in the package
 minutes.md            runs of ethanol with equal budgets, from bench/results/training/md17.csv
 experiments.md        bench/results/experiments.md
 changelog.md          CHANGELOG.md, where there is one
@@ -26,7 +27,7 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "configuration": reference.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(folder),
-        "minutes": minutes(RESULTS / "training" / "md17.csv"),
+        "pretrained": pretrained(), "minutes": minutes(RESULTS / "training" / "md17.csv"),
         "experiments": _without_title(RESULTS / "experiments.md"), "changelog": changelog(),
     }  # fmt: skip
     for name, text in parts.items():
@@ -60,6 +61,26 @@ def ablation(folder: Path) -> str:
     curves = Path(shutil.copy(RESULTS / "training" / "learning-curves.png", folder)).name
     picture = f"![Validation errors of forces, on 20 frames, with Muon](generated/{curves})"
     return f"{experiments.ablation(rows, paper)}\n\n{experiments.verdict(rows)}\n\n{picture}\n"
+
+
+def pretrained() -> str:
+    """A table of the errors of all weights in the package, and the card of each."""
+    from bench.tables import pipes
+    from spherenet_fast.pretrained import card, names
+
+    cards = {name: card(name) for name in names()}
+    lines = [
+        [f"[`{name}`](#{name})", target, f"{error['MAE']:.3g}", f"{error['RMSE']:.3g}", error["unit"]]
+        for name, facts in cards.items()
+        for target, error in facts["errors"].items()
+    ]
+    parts = [pipes(["weights", "target", "MAE", "RMSE", "unit"], lines)]
+    for name, facts in cards.items():
+        units = ", ".join(f"{target}: {unit}" for target, unit in facts["units"].items())
+        shown = facts | {"elements": ", ".join(facts["elements"]), "units": f"{units}; positions: Ang"}
+        rows = [f"| {key} | {value} |" for key, value in shown.items() if key not in ("errors", "check")]
+        parts.append("\n".join([f"## {name}", "", "| | |", "|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
 
 
 def minutes(path: Path) -> str:

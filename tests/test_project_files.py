@@ -33,6 +33,15 @@ def test_installed_package_says_that_it_is_typed():
     assert (files("spherenet_fast") / "py.typed").is_file()
 
 
+def test_files_beside_the_code_are_installed():
+    """Wheel and source archive take what package-data names."""
+    package = ROOT / "spherenet_fast"
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["spherenet_fast"]
+    named = {path for pattern in patterns for path in package.glob(pattern)}
+    beside = {path for path in package.rglob("*") if path.suffix in (".ckpt", ".md", ".npz", ".typed", ".yaml")}
+    assert {package / "pretrained/md17-ethanol.ckpt", package / "samples/toluene.npz"} <= beside <= named
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows_run_scripts_that_exist(path):
     jobs = yaml.safe_load(path.read_text())["jobs"]

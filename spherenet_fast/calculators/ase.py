@@ -44,7 +44,8 @@ class SphereNetCalculator(Calculator):
     default, have no such jumps.
 
     Args:
-        potential: a `Potential`, the path of a checkpoint (``best.ckpt`` of a training run), or a model.
+        potential: a `Potential`; a checkpoint, as `Potential.load` takes it: a path (``best.ckpt`` of a training run),
+            a name of pretrained weights, or hf://...; or a model.
         device: "cpu", "cuda", ...; default: where the potential is, the CPU for a checkpoint. A potential or model
             that is given is moved itself.
         unit: unit of the energy where the potential does not know its own (of a model: eV). It also states that the
@@ -59,6 +60,7 @@ class SphereNetCalculator(Calculator):
     Examples::
 
         atoms.calc = SphereNetCalculator("runs/ethanol/best.ckpt")
+        atoms.calc = SphereNetCalculator("md17-ethanol")  # pretrained, comes with the package
         atoms.calc = SphereNetCalculator(model, shift={"C": -1029.0, "H": -13.6}, scale=0.7)  # of one's own loop
         atoms.calc = SphereNetCalculator(Potential.fit(model, train_data))  # the two from the data
         atoms.get_potential_energy()

@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ..nn.framework import GraphNetwork3D
+from ..pretrained import is_name
 from ..training.potential import Potential
 from .ase import SphereNetCalculator
 
@@ -93,12 +94,12 @@ class Committee(Calculator):
 
 
 def members(path: str | PathLike) -> list[Path]:
-    """The checkpoints of the committee in a folder, seed0/best.ckpt, seed1/best.ckpt, ...; of a file, it alone.
+    """The checkpoints of the committee in a folder, seed0/best.ckpt, seed1/best.ckpt, ...; another checkpoint alone.
 
     Raises ValueError for a folder without.
     """
     path = Path(path)
-    if not path.is_dir():
+    if is_name(path) or not path.is_dir():
         return [path]
     found = {int(folder.name[4:]): folder for folder in path.glob("seed*") if folder.name[4:].isdecimal()}
     checkpoints = [folder / "best.ckpt" for _, folder in sorted(found.items()) if (folder / "best.ckpt").is_file()]

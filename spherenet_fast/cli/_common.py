@@ -10,7 +10,10 @@ import typer
 KEYS = typer.Option(
     metavar="NAME=LABEL,...", help="Names of labels in the data, as energy=REF_energy,forces=REF_forces."
 )
-Checkpoint = Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(help="best.ckpt or last.ckpt of a run; or a name, as md17-ethanol; or hf://owner/repository/file."),
+]
 Structures = Annotated[Path, typer.Argument(help="Any file of structures that ASE reads.")]
 Start = Annotated[Path, typer.Argument(help="Any file that ASE reads, with the structure to start from.")]
 Minimum = Annotated[Path, typer.Argument(help="Any file that ASE reads, with a structure at a minimum.")]

@@ -48,6 +48,7 @@ def evaluate(
     from ..data.labels import parse_keys
     from ..plots.errors import draw_errors
     from ..plots.files import check_picture, save
+    from ..pretrained import checkpoint_file
     from ..training.evaluation import evaluation_data, predictions
     from ..training.evaluation.files import csv_text, labeled_structures
     from ..training.evaluation.tables import detailed_table
@@ -61,8 +62,9 @@ def evaluate(
             if path is not None:
                 check_output(path, overwrite, option)
         potential = loaded(checkpoint, device, unit)
+        run = checkpoint_file(checkpoint).parent
         molecules, indices = evaluation_data(
-            potential, data, split, part, file_units=units_of(file_units), keys=parse_keys(keys), run=checkpoint.parent
+            potential, data, split, part, file_units=units_of(file_units), keys=parse_keys(keys), run=run
         )
         if data is not None:  # else the run's own config decided what to test on
             potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])

@@ -12,6 +12,7 @@ def info():
     """
     from .. import __version__
     from .._environment import device_text, devices, facts, library_facts
+    from ..pretrained import names
 
     lines({"spherenet_fast": f"{__version__}, {Path(__file__).parents[1]}"} | facts())
     try:
@@ -20,7 +21,7 @@ def info():
         cause = error.__cause__ if isinstance(error, OSError) else None  # torch's own text does not say what was wrong
         lines({"library": f"FAILED to load: {cause or error}"})
         raise typer.Exit(1) from error
-    lines(found)
+    lines(found | {"weights": ", ".join(names())})
     results = {device_text(device): self_test(device) for device in devices()}
     lines({f"test on {device}": result for device, result in results.items()})
     if any(result.startswith("FAILED") for result in results.values()):

@@ -11,7 +11,9 @@ from ._common import AllowUnseen, Device, Overwrite, Structures, Unit, errors_in
 def predict(
     checkpoint: Annotated[
         list[Path],
-        typer.Argument(help="best.ckpt of a run; several, or the folder of --seeds: their mean and variance."),
+        typer.Argument(
+            help="best.ckpt of a run, or a name, as md17-ethanol; several, or the folder of --seeds: mean and variance."
+        ),
     ],
     structures: Structures,
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ file to write.")],

@@ -9,7 +9,7 @@ from .formats import ase_files, lmdb, npz, pyg
 from .molecules import Molecules, Origin
 from .reading import ReadOptions
 
-SAMPLES = ("ethanol", "qm9", "fcc111", "paracetamol")
+SAMPLES = ("ethanol", "toluene", "qm9", "fcc111", "paracetamol")
 FORMATS = (pyg, lmdb, npz, ase_files)  # the first that holds a source reads it; see `formats`
 
 
@@ -22,9 +22,9 @@ def read_molecules(source, **options: Any) -> Molecules:
     """Read molecules with all labels that the source has.
 
     Args:
-        source: "ethanol", "qm9", "fcc111" or "paracetamol" (shipped samples), a path to an ``.npz`` archive (layouts in
-            `npz` and `relaxations`), to an LMDB of OC20 or a folder of them, to any other file or a folder of files
-            (read with ASE), or "pyg:QM9", "pyg:MD17/<molecule>".
+        source: "ethanol", "toluene", "qm9", "fcc111" or "paracetamol" (shipped samples), a path to an ``.npz`` archive
+            (layouts in `npz` and `relaxations`), to an LMDB of OC20 or a folder of them, to any other file or a folder
+            of files (read with ASE), or "pyg:QM9", "pyg:MD17/<molecule>".
         options: see `ReadOptions`: root, labels, dtype, relaxations, file_units, keys, forces.
 
     Raises:

@@ -18,6 +18,7 @@ last E' and V'. A model whose layers each add to its prediction adds it up in V.
 
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +104,26 @@ class GraphNetwork3D(Recorded, nn.Module):
             self.hparams, cutoff = dict(cutoff), cutoff["cutoff"]
         check_arguments(GraphNetwork3D, {"cutoff": cutoff, "num_layers": num_layers})
         self.cutoff, self.num_layers = float(cutoff), num_layers
+
+    @classmethod
+    def from_pretrained(cls, name: Any, device: Any = "cpu") -> Any:
+        """Trained weights that come with the package, or from a hub: a `spherenet_fast.training.Potential`.
+
+            potential = SphereNet.from_pretrained("md17-ethanol")
+            energy, forces = potential.energy_and_forces(data)  # in `potential.units`, reference energies included
+
+        The network itself, which predicts neither reference energies nor units, is `potential.model`.
+
+        Args:
+            name: one of `spherenet_fast.pretrained.names`, hf://OWNER/REPOSITORY/FILE, or the path of a checkpoint.
+
+        Raises as `Potential.load`, and ValueError where the network is of another class.
+        """
+        training = import_module("spherenet_fast.training.potential")  # which is built on this module
+        potential = training.Potential.load(name, device)
+        if not isinstance(potential.model, cls):
+            raise ValueError(f"{name}: expected a {cls.__name__}, got a {type(potential.model).__name__}")
+        return potential
 
     @classmethod
     def check_hparams(cls, hparams: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..models import find_model
 from ..nn.framework import GraphNetwork3D
 from ..nn.ranges import MAX_ATOMIC_NUMBER
+from ..pretrained import advice, checkpoint_file
 from .normalization import check_normalization
 
 FORMAT = "spherenet_fast potential 1"
@@ -26,18 +26,25 @@ def serialized(state: dict) -> bytes:
 
 
 def read_checkpoint(path) -> dict:
-    """The dictionary in a checkpoint file, every byte of its contents checked; runs no code from it.
+    """The dictionary in a checkpoint, every byte of its contents checked; runs no code from it.
+
+    Weights that are stored as float16 are returned as float32.
+
+    Args:
+        path: of a file, a name of pretrained weights, or hf://...: see `spherenet_fast.pretrained.checkpoint_file`.
 
     Raises:
         FileNotFoundError: there is no such file.
         PermissionError: it may not be read.
-        ValueError: the file is empty, truncated, damaged, or no checkpoint.
+        OSError: a download has failed.
+        ValueError: the file is empty, truncated, damaged, or no checkpoint; see `checkpoint_file`.
     """
-    if Path(path).is_dir():
-        best = "; it has a best.ckpt" if (Path(path) / "best.ckpt").is_file() else ""
+    path = checkpoint_file(path)
+    if path.is_dir():
+        best = "; it has a best.ckpt" if (path / "best.ckpt").is_file() else ""
         raise ValueError(f"{path}: expected the file of a checkpoint, got a folder{best}")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint{advice(path)}")
     try:
         with zipfile.ZipFile(path) as archive:  # of which torch.load would not compare the check sums
             damaged = archive.testzip()
@@ -57,7 +64,13 @@ def read_checkpoint(path) -> dict:
     for part in (state, state.get("potential")):
         if isinstance(part, dict) and "normalisation" in part:  # as checkpoints from before the release spell it
             part["normalization"] = part.pop("normalisation")
+        if isinstance(part, dict) and isinstance(part.get("weights"), dict):
+            part["weights"] = {name: _widened(weight) for name, weight in part["weights"].items()}
     return state
+
+
+def _widened(weight):
+    return weight.float() if isinstance(weight, Tensor) and weight.dtype == torch.float16 else weight
 
 
 def digest(weights: Mapping[str, Tensor], normalization: Mapping[str, Tensor]) -> str:

@@ -310,11 +310,16 @@ class Potential(nn.Module):
         It comes ready to evaluate: in evaluation mode, its weights without gradients. A model that is not of this
         package is imported from where the checkpoint says (`spherenet_fast.models.find_model`).
 
+        Args:
+            path: of a file; or a name of pretrained weights, as "md17-ethanol"; or hf://OWNER/REPOSITORY/FILE, of the
+                Hugging Face Hub. See `spherenet_fast.pretrained.checkpoint_file`.
+
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is empty, truncated, damaged, or no checkpoint of this package, or one of a model that
                 cannot be imported (see `spherenet_fast.models.find_model`), or its numbers are not finite; or PyTorch
-                cannot compute on `device`.
+                cannot compute on `device`; or a pretrained file is damaged, or huggingface_hub is not installed.
+            OSError: a download has failed.
         """
         device = usable_device(device)
         state = read_checkpoint(path)
@@ -362,7 +367,7 @@ def _number(name: str, value) -> float:
 def load(path, device=None) -> Potential:
     """The trained potential in a checkpoint, ready to use, on `device` (default: the CPU).
 
-        potential = spherenet_fast.load("runs/ethanol/best.ckpt")
+        potential = spherenet_fast.load("runs/ethanol/best.ckpt")  # or pretrained, "md17-ethanol", "hf://..."
         energy, forces = potential.energy_and_forces(data)
 
     It predicts targets in the units of the training's labels (`potential.units`), reference energies included; its

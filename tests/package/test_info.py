@@ -10,7 +10,7 @@ from commands import call
 from compiled_calls import REGISTERED
 
 import spherenet_fast
-from spherenet_fast import _environment, _library, ops
+from spherenet_fast import _environment, _library, ops, pretrained
 from spherenet_fast.cli import _self_test
 from spherenet_fast.cli.info import self_test
 
@@ -31,6 +31,7 @@ def test_all_is_well(instruction_set):
     assert facts["library"] == str(_library.loaded_path())
     assert facts["CPU kernels"] == f"{_library.cpu_instruction_set()} (SPHERENET_FAST_CPU={instruction_set})"
     assert facts["CUDA kernels"].startswith("none") != _library.has_cuda_kernels()
+    assert facts["weights"] == ", ".join(pretrained.names())
     assert facts["test on cpu"].startswith("passed, relative errors: energy ")
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...data.sources import source_path
+from ...pretrained import is_name
 from .sections import Config
 
 
@@ -24,7 +25,7 @@ def _with_places(config: Config, function) -> Config:
     return replace(
         config,
         data=replace(config.data, **{name: function(place) for name, place in known.items()}),
-        training=replace(config.training, init_from=None if start is None else function(start)),
+        training=replace(config.training, init_from=start if start is None or is_name(start) else function(start)),
     )
 
 

@@ -94,7 +94,8 @@ class TrainingConfig:
     max_time: float | None = option(None, above=0, high=1e7, unit="minutes")  # of training, all resumed parts
     val_every: int | None = count(None)  # steps between validations; none: once an epoch
     log_every: int = count(20)  # steps between rows of training errors
-    init_from: str | None = None  # a checkpoint whose weights the training begins with (fine-tuning)
+    # A checkpoint, or pretrained weights, that the training begins with (fine-tuning): a path, md17-ethanol, hf://...
+    init_from: str | None = None
     seed: int = count(0, 0, LARGEST_SEED)  # of the initial weights, the order of the molecules and the mirror images
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     augment_reflections: bool = False
