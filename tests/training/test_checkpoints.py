@@ -213,7 +213,7 @@ def test_a_class_of_one_s_own_is_asked_for_by_name(tmp_path, potential, monkeypa
 
 
 def test_a_checkpoint_that_does_not_say_has_the_papers_torsion(tmp_path, potential):
-    assert potential.model.hparams["torsion"] == "smooth"
+    assert potential.model.hparams["torsion"] == "smooth_even"
     state = potential.state()
     del state["hparams"]["torsion"]
     assert Potential.load(saved(tmp_path / "p.ckpt", state)).model.torsion == "paper"

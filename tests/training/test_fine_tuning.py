@@ -71,7 +71,7 @@ def test_other_elements_and_another_unit(start):
     ("changes", "message"),
     [
         ({"model__hidden_channels": 16}, "expected model.hidden_channels: 8 as in .*start.ckpt, got 16"),
-        ({"model__torsion": "smooth_even"}, "expected model.torsion: smooth as in .*start.ckpt, got smooth_even"),
+        ({"model__torsion": "smooth"}, "expected model.torsion: smooth_even as in .*start.ckpt, got smooth"),
         (
             {"data__source": "qm9", "data__targets": "[gap]", "data__forces": False},
             "expected data.targets: energy as in .*start.ckpt, got gap",

@@ -78,7 +78,7 @@ def test_every_whole_hyper_parameter_has_both_ends(name):
         ({"loss__energy_weight": 0, "loss__forces_weight": 0}, "'loss.energy_weight', .* expected one above 0"),
         ({"loss__energy_weight": 0, "data__forces": False}, "'loss.energy_weight', .* expected one above 0"),
         ({"data__units": "{energy: parsec}"}, "'data.units.energy': unit: expected one of eV, .* got 'parsec'"),
-        ({"model__use_angle": False}, "'model.torsion': expected None where use_angle is False, got 'smooth'"),
+        ({"model__use_angle": False}, "'model.torsion': expected None where use_angle is False, got 'smooth_even'"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(changes, message):

@@ -269,7 +269,7 @@ def test_a_run_that_does_not_say_has_the_papers_torsion(run):
     for options in (checkpoint["potential"]["hparams"], checkpoint["potential"]["config"]["model"]):
         del options["torsion"]
     torch.save(checkpoint, run / "last.ckpt")
-    with pytest.raises(ValueError, match="expected model.torsion = 'paper' as in .*last.ckpt, got 'smooth'"):
+    with pytest.raises(ValueError, match="expected model.torsion = 'paper' as in .*last.ckpt, got 'smooth_even'"):
         train(tiny_config(), run, resume=True)
 
 
