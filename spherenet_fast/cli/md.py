@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ._common import Checkpoint, Device, Dtype, Frame, Start, Unit, check_input_stays, errors_in_one_line, loaded
+from ._common import Checkpoint, Device, Dtype, Structures, Unit, check_input_stays, errors_in_one_line, loaded
 
 
 def md(
     checkpoint: Checkpoint,
-    structure: Start,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for trajectory, log and picture.")],
+    structures: Structures,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for trajectory, log and picture, of several structures a folder for each in it."
+        ),
+    ],
     ensemble: Annotated[
         str, typer.Option(help="nve (constant energy), langevin (temperature) or npt (temperature and pressure).")
     ] = "langevin",
@@ -27,8 +32,13 @@ def md(
     keep_velocities: Annotated[
         bool, typer.Option("--keep-velocities", help="Start with the velocities in the file.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of velocities and random forces.")] = 0,
-    frame: Frame = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of velocities and random forces, plus 1 for each further structure.")
+    ] = 0,
+    frame: Annotated[
+        int | None,
+        typer.Option(help="Structure in the file, from 0; -1 is the last.", show_default="all in one batch"),
+    ] = None,
     every: Annotated[int, typer.Option(min=1, help="Steps between frames of the trajectory.")] = 10,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 10,
     save_every: Annotated[
@@ -45,10 +55,14 @@ def md(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in the folder.")] = False,
 ):
-    """Molecular dynamics of one structure; Ctrl-C saves (so does SIGTERM), and --resume goes on to the same end."""
-    from ..dynamics.md import FILES, check_folder, run_dynamics
+    """Molecular dynamics of structures; Ctrl-C saves (so does SIGTERM), and --resume goes on to the same end.
+
+    Several structures move together: each step is one call of the network.
+    """
+    from ..dynamics.md import run_batch
     from ..dynamics.settings import Settings, steps_of
-    from ..dynamics.structures import starting_structure
+    from ..dynamics.state import check_folder, files_of, folder_of
+    from ..dynamics.structures import starting_structures
     from ..training.callbacks.signals import Interrupted
 
     with errors_in_one_line():
@@ -58,15 +72,18 @@ def md(
             every=every, log_every=log_every, save_every=save_every, allow_apart=allow_apart,
         )  # fmt: skip
         check_folder(out, resume, overwrite)
-        check_input_stays(structure, [out / name for name in FILES], "--out")
-        atoms = starting_structure(structure, frame)
+        found = starting_structures(structures, frame)
+        check_input_stays(structures, files_of(out), "--out")
         potential = loaded(checkpoint, device, unit, dtype)
         try:
-            ended = run_dynamics(potential, atoms, settings, out, resume, overwrite)
+            runs = run_batch(potential, found, settings, out, resume, overwrite)
         except Interrupted as stop:
             print(f"stopped by {stop}; the same command with --resume goes on")
             raise typer.Exit(128 + stop.signum) from stop
+        ended, of = runs[0], f" of {len(runs)} structures" if len(runs) > 1 else ""
         speed = f", {ended.speed}" if ended.speed else ""
-        print(f"{ended.step} steps ({ended.step * timestep / 1000:g} ps) in {out}{speed}")
-        if ended.drift is not None:
-            print(f"energy that should be constant: drift {ended.drift / len(atoms):.3g} meV/atom/ps")
+        print(f"{ended.step} steps ({ended.step * timestep / 1000:g} ps){of} in {out}{speed}")
+        for number, ended in enumerate(runs):
+            name = f"{folder_of(number)}: " if len(runs) > 1 else ""
+            if ended.drift is not None:
+                print(f"{name}energy that should be constant: drift {ended.drift / len(ended.atoms):.3g} meV/atom/ps")

@@ -1,6 +1,7 @@
 """ASE's integrators: made from the settings, and their numbers saved and put back."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,34 @@ from .settings import Settings
 
 # Time constants of npt in timesteps, as ASE recommends them.
 THERMOSTAT, BAROSTAT = 100, 1000
+
+
+class Draws:
+    """The random numbers of structures that move together: each has its own, of `seed` plus its number.
+
+    sizes: their numbers of atoms.
+    """
+
+    def __init__(self, seed: int, sizes: Sequence[int]):
+        self.sizes = sizes
+        self.generators = [np.random.default_rng(seed + number) for number in range(len(sizes))]
+
+    def standard_normal(self, size: tuple[int, ...]) -> np.ndarray:
+        """[N, 3], as of a generator of NumPy. size: N of all structures together, and 3."""
+        drawn = [
+            one.standard_normal((count, *size[1:])) for one, count in zip(self.generators, self.sizes, strict=True)
+        ]
+        return np.concatenate(drawn)
+
+    @property
+    def state(self) -> list[dict]:
+        """Of the generators; it may be set."""
+        return [dict(generator.bit_generator.state) for generator in self.generators]
+
+    @state.setter
+    def state(self, states: list[dict]) -> None:
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.bit_generator.state = state
 
 
 def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
@@ -33,7 +62,7 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
         force_temperature(atoms, temperature)
 
 
-def make_integrator(atoms: Atoms, settings: Settings, rng: np.random.Generator) -> MolecularDynamics:
+def make_integrator(atoms: Atoms, settings: Settings, rng: Draws) -> MolecularDynamics:
     """What moves `atoms` by a step. rng: of the random forces."""
     timestep = settings.timestep * units.fs
     if settings.ensemble == "nve":
@@ -67,7 +96,9 @@ def put_numbers(integrator: MolecularDynamics, numbers: dict[str, np.ndarray]) -
     """
     owners = _owners(integrator)
     places = {key: key[: key.rfind(".") + 1] for key in numbers}
-    if numbers_of(integrator).keys() - numbers.keys() or set(places.values()) - owners.keys():
+    own = numbers_of(integrator)
+    alike = all(key in numbers and numbers[key].shape == value.shape for key, value in own.items())
+    if not alike or set(places.values()) - owners.keys():
         name = type(integrator).__name__
         raise ValueError(f"--resume: expected the numbers of {name} as in this version of ASE, got those of another")
     for key, value in numbers.items():

@@ -1,27 +1,25 @@
 """A run of molecular dynamics in a folder, which may be stopped at any moment and goes on to the same end."""
 
-import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from ase import Atoms, units
 
 from .._files import FolderLock, remove_partial_files
-from ..plots.energies import draw_energies, drift
-from ..plots.files import save
 from ..training.callbacks.signals import Interrupted, StopSignals
 from ..training.potential import Potential
-from .forces import Forces
-from .integrators import draw_velocities, make_integrator
+from ..training.results import check_structures
+from .forces import Forces, JointCalculator
+from .integrators import Draws, draw_velocities, make_integrator
 from .progress import Progress
-from .records import Log, Trajectory, read_log
-from .settings import Settings, has_volume, option
-from .state import State, load_state, save_state
-from .watching import CheckedCalculator, Good, Neighborhoods, NotPhysical, check_temperature
+from .records import TRAJECTORY, Record
+from .settings import Settings, has_volume
+from .state import STATE, State, check_folder, clear, digest, folder_of, save_state, state_to_resume
+from .structures import joined
+from .watching import CheckedCalculator, Good, Neighborhoods, NotPhysical, check_temperature, named
 
-TRAJECTORY, LOG, STATE, PICTURE = FILES = ("trajectory.traj", "log.csv", "state.npz", "energy.png")
 COLUMNS = ("step", "time_ps", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 CELL_COLUMNS = ("pressure_GPa", "volume_A3")
 
@@ -59,21 +57,54 @@ def run_dynamics(
             be; the last frame of the trajectory is the last good one.
         Interrupted: a signal stopped the run, all saved.
     """
-    settings.check_structure(atoms)
-    out = Path(out)
+    [ended] = run_batch(potential, [atoms], settings, out, resume, overwrite)
+    return ended
+
+
+def run_batch(
+    potential: Potential | Forces,
+    structures: Sequence[Atoms],
+    settings: Settings,
+    out,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> list[Ended]:
+    """`run_dynamics` of several structures at once, whose forces come from one call of the potential in every step.
+
+    Structure k moves as it would alone with k added to the seed, but for rounding. Trajectory, log and picture of each
+    are in a folder of its own, structure-000, structure-001, ... in `out`; of a single structure in `out` itself.
+
+    Args:
+        potential: of several structures no other `Forces`.
+        structures: they repeat in the same directions. "npt" moves one alone.
+        others: see `run_dynamics`.
+
+    Raises:
+        What `run_dynamics` raises; the structure is named. One that comes where no further step makes sense ends the
+        run of all, and the last frame of each trajectory is the last good one.
+    """
+    structures, out = list(structures), Path(out)
+    _check_structures(potential, structures, settings)
     source = potential if isinstance(potential, Forces) else Forces.of_potential(potential)
-    pressed = has_volume(atoms) and "stress" in source.calculator.implemented_properties
+    pressed = all(map(has_volume, structures)) and "stress" in source.calculator.implemented_properties
     if settings.ensemble == "npt" and not pressed:
         raise ValueError(f"--ensemble npt: expected a calculator that gives a stress, got {source.name}")
-    identity = settings.of_the_run() | source.identity | {"structure": _digest(atoms)}
+    digests = [digest(atoms) for atoms in structures]
+    identity = settings.of_the_run() | source.identity | {"structure": digests if len(digests) > 1 else digests[0]}
     with FolderLock() as lock:
-        state = _state_to_resume(out, identity) if resume else None
+        state = state_to_resume(out, identity) if resume else None
         check_folder(out, resume, overwrite)
-        atoms.calc = CheckedCalculator(source.calculator, pressed, source.name)
-        rng = np.random.default_rng(settings.seed)
-        neighborhoods = Neighborhoods(atoms, source.reach)
+        rng = Draws(settings.seed, [len(atoms) for atoms in structures])
+        neighborhoods = Neighborhoods(structures, source.reach)
         if state is None and not settings.keep_velocities:
-            draw_velocities(atoms, settings.temperature, rng)
+            for atoms, generator in zip(structures, rng.generators, strict=True):
+                draw_velocities(atoms, settings.temperature, generator)
+        atoms = structures[0] if len(structures) == 1 else joined(structures)
+        if isinstance(potential, Potential) and len(structures) > 1:
+            atoms.calc = JointCalculator(potential, structures, pressed, source.name)
+        else:
+            atoms.calc = CheckedCalculator(source.calculator, pressed, source.name)
+        atoms.set_positions(atoms.get_positions())  # constraints of lengths measure them at the start, not on a resume
         integrator = make_integrator(atoms, settings, rng)
         if state is not None:
             state.put(atoms, integrator, rng)
@@ -85,7 +116,7 @@ def run_dynamics(
         if not lock.take(out):
             raise ValueError(f"--out: expected a folder that no other process writes to, got {out}")
         remove_partial_files(out)
-        run = _Run(atoms, integrator, rng, settings, out, identity, state)
+        run = _Run(atoms, structures, integrator, rng, settings, out, identity, state)
         try:
             return run.to_the_end(None if settings.allow_apart else neighborhoods)
         finally:
@@ -93,46 +124,53 @@ def run_dynamics(
 
 
 class _Run:
-    """What is moved and what is written, from a saved state on or from the start."""
+    """What is moved and what is written, from a saved state on or from the start.
 
-    def __init__(self, atoms, integrator, rng, settings: Settings, out: Path, identity: dict, state: State | None):
-        self.atoms, self.integrator, self.rng = atoms, integrator, rng
+    atoms: what the integrator moves: the only one of `structures`, or all of them joined.
+    """
+
+    def __init__(
+        self, atoms, structures, integrator, rng, settings: Settings, out, identity: dict, state: State | None
+    ):
+        self.atoms, self.structures, self.integrator, self.rng = atoms, structures, integrator, rng
         self.settings, self.out, self.identity = settings, out, identity
-        self.conserved = {"nve": "total_eV", "npt": "conserved_eV"}.get(settings.ensemble)
+        conserved = {"nve": "total_eV", "npt": "conserved_eV"}.get(settings.ensemble)
+        folders = [out]
+        if len(structures) > 1:
+            folders = [out / folder_of(number) for number in range(len(structures))]
+        self.records: list[Record] = []
+        self.progress = None
         self.step = 0 if state is None else state.step
         self._saved = time.monotonic()
         if state is None:
-            for name in FILES[::-1]:
-                (out / name).unlink(missing_ok=True)
-            self._stamp()
-            self._newest = 0  # step of the last frame
-            self.trajectory = Trajectory.begin(out / TRAJECTORY, atoms)
-            self.log = Log.begin(out / LOG, self._columns())
-            self.log.write(self._row())
+            clear(out)
+            self._share()
+            for folder, one in zip(folders, structures, strict=True):
+                self.records.append(Record.begin(folder, one, conserved, self._columns()))
+                self.records[-1].row(self._row(one))
             self.save()
         else:
-            self._newest = state.places["trajectory"]["step"]
-            Trajectory.cut(out / TRAJECTORY, state.places["trajectory"])
-            Log.cut(out / LOG, state.places["log"])
-            self.trajectory, self.log = Trajectory(out / TRAJECTORY), Log(out / LOG)
-        self.progress = Progress(self.step, settings.steps, settings.timestep)
+            for folder, one, place in zip(folders, structures, state.places, strict=True):
+                self.records.append(Record.cut(folder, one, conserved, place))
+        self.progress = Progress(self.step, settings.steps, settings.timestep, len(structures))
 
-    def to_the_end(self, neighborhoods: Neighborhoods | None) -> Ended:
+    def to_the_end(self, neighborhoods: Neighborhoods | None) -> list[Ended]:
         good = Good.of(self.atoms)
         with StopSignals() as signals:
             while self.step < self.settings.steps and signals.received is None:
                 try:
                     self.integrator.step()
                     self.atoms.get_forces()
-                    check_temperature(self.atoms, self.settings.temperature)
+                    check_temperature(self.structures, self.settings.temperature)
                     if neighborhoods is not None:
-                        neighborhoods.check(self.atoms)
+                        neighborhoods.check()
                 except (ValueError, ArithmeticError) as error:  # ArithmeticError: NotPhysical, or of NumPy and the like
                     good.put(self.atoms)
                     self._finish()
+                    last = self.out / TRAJECTORY if len(self.records) == 1 else f"each {TRAJECTORY} below {self.out}"
                     raise NotPhysical(
                         f"step {self.step + 1}: {error}; the frame before, at {self._time():g} ps, is the last one in "
-                        f"{self.out / TRAJECTORY}; a smaller --timestep may help"
+                        f"{last}; a smaller --timestep may help"
                     ) from error
                 self.step += 1
                 good = Good.of(self.atoms)
@@ -143,52 +181,52 @@ class _Run:
             self._finish()
         if self.step < self.settings.steps:
             raise Interrupted(signals.received, saved=True)
-        slope = None
-        if self.conserved:
-            log = read_log(self.out / LOG)
-            slope = drift(log["time_ps"], log[self.conserved])
-        return Ended(self.atoms, self.step, self.progress.speed(), slope)
+        speed = self.progress.speed()
+        return [Ended(record.atoms, self.step, speed, record.drift()) for record in self.records]
 
     def save(self) -> None:
-        places = {"trajectory": self.trajectory.place() | {"step": self._newest}, "log": self.log.place()}
+        places = [record.place() for record in self.records]
         save_state(self.out / STATE, self.step, self.atoms, self.integrator, self.rng, places, self.identity)
         self._saved = time.monotonic()
 
     def close(self) -> None:
         self.progress.close()
-        self.trajectory.close()
+        for record in self.records:
+            record.close()
 
     def _record(self) -> None:
-        self._stamp()
-        if self.step % self.settings.log_every == 0:
-            self.log.write(self._row())
-        if self.step % self.settings.every == 0:
-            self.trajectory.write(self.atoms)
-            self._newest = self.step
+        row, frame = self.step % self.settings.log_every == 0, self.step % self.settings.every == 0
+        if row or frame:
+            self._share()
+            for record in self.records:
+                if row:
+                    record.row(self._row(record.atoms))
+                if frame:
+                    record.frame(self.step, self._time())
         self.progress.update(self.step, self.atoms.get_total_energy(), self.atoms.get_temperature())
 
     def _finish(self) -> None:
         """The frame at which the run stopped, which no saved state counts, and the picture."""
-        if self._newest != self.step:
-            self._stamp()
-            self.trajectory.write(self.atoms)
-        save(draw_energies(read_log(self.out / LOG), self.conserved), self.out / PICTURE)
+        self._share()
+        for record in self.records:
+            record.frame(self.step, self._time())
+            record.draw()
+
+    def _share(self) -> None:
+        if len(self.structures) > 1:
+            self.atoms.calc.share()
 
     def _time(self) -> float:
         return self.step * self.settings.timestep / 1000
-
-    def _stamp(self) -> None:
-        self.atoms.info = {"step": self.step, "time_ps": self._time()}
 
     def _columns(self) -> list[str]:
         cell = CELL_COLUMNS if self.atoms.calc.stress else ()
         return [*COLUMNS, *cell, *(["conserved_eV"] if self.settings.ensemble == "npt" else [])]
 
-    def _row(self) -> list:
-        atoms = self.atoms
+    def _row(self, atoms: Atoms) -> list:
         potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
         numbers = [self._time(), potential, kinetic, potential + kinetic, atoms.get_temperature()]
-        if atoms.calc.stress:
+        if self.atoms.calc.stress:
             stress = atoms.get_stress(include_ideal_gas=True)
             numbers += [-stress[:3].mean() / units.GPa, atoms.get_volume()]
         if self.settings.ensemble == "npt":
@@ -196,46 +234,24 @@ class _Run:
         return [self.step, *map(float, numbers)]
 
 
-def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """ValueError or FileExistsError if a run may not write there."""
-    if resume and overwrite:
-        raise ValueError("--overwrite: expected none with --resume, got both")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: expected a folder, got the file {out}")
-    if not (resume or overwrite) and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(
-            f"--out: expected a new folder, got {out}, which is in use; --resume goes on with a run there, "
-            "--overwrite replaces it"
-        )
-
-
-def _digest(atoms: Atoms) -> str:
-    """What tells a starting structure from others."""
-    structure = hashlib.sha256(atoms.numbers.astype("<i8").tobytes())
-    arrays = [atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses()]
-    arrays += [atoms.get_momenta()] if atoms.has("momenta") else []
-    for array in arrays:
-        structure.update(np.asarray(array, dtype="<f8").tobytes())
-    structure.update(repr([constraint.todict() for constraint in atoms.constraints]).encode())
-    return structure.hexdigest()
-
-
-def _state_to_resume(out: Path, identity: dict) -> State | None:
-    """The saved state in `out`; None if the run was stopped before the first one.
-
-    Raises FileNotFoundError, ValueError: there is no run, or another one, whose first difference is named.
-    """
-    path = out / STATE
-    if not path.is_file():
-        others = [file.name for file in out.iterdir() if file.name not in FILES] if out.is_dir() else [""]
-        if [name for name in others if not name.endswith(".partial")]:
-            raise FileNotFoundError(f"--resume: there is no {path}")
-        return None
-    state = load_state(path)
-    for name, value in identity.items():
-        if name not in state.run or state.run[name] != value:
-            if name in ("checkpoint", "structure"):
-                raise ValueError(f"--resume: expected the {name} that the run in {out} began with, got another")
-            was = state.run.get(name)
-            raise ValueError(f"--resume: expected {option(name)} {was} as in {path}, got {value}")
-    return state
+def _check_structures(potential: Potential | Forces, structures: list[Atoms], settings: Settings) -> None:
+    """ValueError if they cannot be moved so, or not together."""
+    count = len(structures)
+    for number, atoms in enumerate(structures):
+        try:
+            settings.check_structure(atoms)
+        except ValueError as error:
+            raise ValueError(f"{named(number, structures)}{error}") from error
+    if count == 1:
+        return
+    if settings.ensemble == "npt":
+        raise ValueError(f"--ensemble npt: expected one structure, got {count}; --frame 0 to {count - 1} chooses one")
+    if not isinstance(potential, Potential):
+        raise ValueError(f"structures: expected one with other forces than those of a potential, got {count}")
+    for number, atoms in enumerate(structures):
+        if (atoms.pbc != structures[0].pbc).any():
+            raise ValueError(
+                f"structure {number}: expected pbc {structures[0].pbc.tolist()}, as of the first one, got "
+                f"{atoms.pbc.tolist()}; --frame chooses one structure"
+            )
+    check_structures(potential, structures)

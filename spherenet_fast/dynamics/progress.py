@@ -13,11 +13,12 @@ class Progress:
 
     Args:
         step, steps: the first one, and of the whole run. timestep: fs.
+        structures: how many move, whose nanoseconds add up.
     """
 
-    def __init__(self, step: int, steps: int, timestep: float):
+    def __init__(self, step: int, steps: int, timestep: float, structures: int = 1):
         self.first = self.step = step
-        self.timestep = timestep
+        self.timestep, self.structures = timestep, structures
         self.steps = steps
         self._began = self._updated = self._last_line = time.monotonic()
         layout = "{percentage:3.0f}% |{bar:24}| step {n_fmt} of {total_fmt}, {remaining} left, {desc}"
@@ -28,7 +29,10 @@ class Progress:
     def speed(self) -> str:
         """Since the run began or was resumed; "" before the first step."""
         per_second = (self.step - self.first) / max(self._updated - self._began, 1e-9)
-        return f"{per_second:.3g} steps/s, {ns_per_day(per_second, self.timestep):.3g} ns/day" if per_second else ""
+        if not per_second:
+            return ""
+        text = f"{per_second:.3g} steps/s, {self.structures * ns_per_day(per_second, self.timestep):.3g} ns/day"
+        return f"{text} of {self.structures} structures" if self.structures > 1 else text
 
     def update(self, step: int, energy: float, temperature: float) -> None:
         """energy: eV. temperature: K."""

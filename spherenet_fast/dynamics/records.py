@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import TrajectoryWriter
 
-from .._files import append_line, cannot_be_written, sync, write_file
+from .._files import append_line, cannot_be_written, remove_partial_files, sync, write_file
+from ..plots.energies import draw_energies, drift
+from ..plots.files import save
 
+TRAJECTORY, LOG, PICTURE = "trajectory.traj", "log.csv", "energy.png"
 HEAD = 48  # bytes of a .traj before its first frame: kind, version, number of frames, where their places are listed
+KIND = 32  # bytes of these that are the same in all of them
 
 
 class Trajectory:
@@ -52,10 +57,14 @@ class Trajectory:
 
     @staticmethod
     def cut(path: Path, place: dict) -> None:
-        """Drop the frames after `place`. Raises ValueError if the file is shorter, OSError."""
+        """Drop the frames after `place`. Raises ValueError if the file is shorter or another one, OSError."""
         _check_size(path, place["size"])
+        head = bytes.fromhex(place["head"])
         with open(path, "r+b") as file:
-            file.write(bytes.fromhex(place["head"]))  # the frames are gone before their bytes are
+            if file.read(KIND) != head[:KIND]:
+                raise ValueError(f"{path}: expected the trajectory that belongs to the saved state, got another file")
+            file.seek(0)
+            file.write(head)  # the frames are gone before their bytes are
             file.flush()
             file.truncate(place["size"])
 
@@ -92,6 +101,66 @@ class Log:
     def cut(path: Path, place: dict) -> None:
         _check_size(path, place["size"])
         os.truncate(path, place["size"])
+
+
+class Record:
+    """What is written of one structure that moves, into a folder: a trajectory, a log and a picture of the energy.
+
+    Attributes:
+        step: of the newest frame.
+        conserved: name of the column that should be constant, or None.
+    """
+
+    def __init__(self, folder: Path, atoms: Atoms, conserved: str | None, step: int = 0):
+        self.folder, self.atoms, self.conserved, self.step = folder, atoms, conserved, step
+        self._trajectory, self._log = Trajectory(folder / TRAJECTORY), Log(folder / LOG)
+
+    @classmethod
+    def begin(cls, folder: Path, atoms: Atoms, conserved: str | None, columns: Sequence[str]) -> "Record":
+        """One with a first frame and no rows."""
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(folder)
+        atoms.info = {"step": 0, "time_ps": 0.0}
+        Trajectory.begin(folder / TRAJECTORY, atoms).close()
+        Log.begin(folder / LOG, columns)
+        return cls(folder, atoms, conserved)
+
+    @classmethod
+    def cut(cls, folder: Path, atoms: Atoms, conserved: str | None, place: dict) -> "Record":
+        """The one in a folder, back where `place` knows it. Raises ValueError if the files are others, OSError."""
+        remove_partial_files(folder)
+        Trajectory.cut(folder / TRAJECTORY, place["trajectory"])
+        Log.cut(folder / LOG, place["log"])
+        return cls(folder, atoms, conserved, place["step"])
+
+    def frame(self, step: int, time_ps: float) -> None:
+        """Add the atoms as they are, once for a step. Raises OSError."""
+        if step != self.step:
+            self.atoms.info = {"step": step, "time_ps": time_ps}
+            self._trajectory.write(self.atoms)
+            self.step = step
+
+    def row(self, numbers: Sequence[float]) -> None:
+        """Add a row to the log. Raises OSError."""
+        self._log.write(numbers)
+
+    def place(self) -> dict:
+        """What `cut` needs to come back here; all frames and rows are on the disk then."""
+        return {"trajectory": self._trajectory.place(), "log": self._log.place(), "step": self.step}
+
+    def draw(self) -> None:
+        """The picture. Raises OSError."""
+        save(draw_energies(read_log(self.folder / LOG), self.conserved), self.folder / PICTURE)
+
+    def drift(self) -> float | None:
+        """meV/ps of the energy that should be constant; None where none should."""
+        if self.conserved is None:
+            return None
+        log = read_log(self.folder / LOG)
+        return drift(log["time_ps"], log[self.conserved])
+
+    def close(self) -> None:
+        self._trajectory.close()
 
 
 def read_log(path) -> dict[str, np.ndarray]:

@@ -72,7 +72,7 @@ def relax(
                 atoms.set_momenta(None)
                 atoms.calc = CheckedCalculator(SphereNetCalculator(potential), stress=cell)
                 atoms.info = {"structure": number, "step": 0}
-                neighborhoods = Neighborhoods(atoms, potential.model.cutoff)
+                neighborhoods = Neighborhoods([atoms], potential.model.cutoff)
                 try:
                     atoms.get_forces()
                     trajectory = _begin(way, atoms, trajectory)
@@ -111,7 +111,7 @@ def _run(dynamics, moved, atoms: Atoms, fmax, steps, trajectory, neighborhoods, 
     try:
         for converged in dynamics.irun(fmax=fmax, steps=steps):
             if dynamics.nsteps > atoms.info["step"]:
-                neighborhoods.check(atoms)
+                neighborhoods.check()
                 good = Good.of(atoms)
                 atoms.info["step"] = dynamics.nsteps
                 trajectory.write(atoms)

@@ -19,8 +19,8 @@ from ..calculators.committee import Committee
 from ..training.callbacks.signals import Interrupted, StopSignals
 from ..training.predict import extended_xyz
 from .forces import Forces
-from .md import TRAJECTORY, run_dynamics
-from .records import Trajectory
+from .md import run_dynamics
+from .records import TRAJECTORY, Trajectory
 from .settings import Settings, has_volume
 from .structures import bare
 from .watching import CheckedCalculator, NotPhysical

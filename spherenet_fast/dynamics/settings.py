@@ -117,7 +117,7 @@ class Settings:
 
 
 def steps_of(steps: int | None, picoseconds: float | None, timestep: float) -> int:
-    """The number of steps (default: 1 ps). timestep: fs. Raises ValueError if both are given."""
+    """The number of steps (default: 1 ps). timestep: fs. Raises ValueError if both are given, or a time of no step."""
     if steps is not None and picoseconds is not None:
         raise ValueError(f"--picoseconds: expected none with --steps, got {picoseconds:g} and {steps} steps")
     if steps is not None:
@@ -129,6 +129,8 @@ def steps_of(steps: int | None, picoseconds: float | None, timestep: float) -> i
     wanted = 1000 * picoseconds / timestep
     if not math.isfinite(wanted):
         raise ValueError(f"--picoseconds: expected a number of steps of {timestep:g} fs, got {picoseconds:g}")
+    if round(wanted) < 1:
+        raise ValueError(f"--picoseconds: expected the time of a step, {timestep:g} fs, or more, got {picoseconds:g}")
     return round(wanted)
 
 

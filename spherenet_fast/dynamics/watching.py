@@ -88,45 +88,62 @@ class Neighborhoods:
     """Whether every atom that had a neighbor within a cutoff, that of the model, at the start has one.
 
     Args:
-        atoms: as they are at the start.
+        structures: as they are at the start.
         cutoff: Å.
     """
 
-    def __init__(self, atoms: Atoms, cutoff: float):
-        self.cutoff = cutoff
-        self._bound = np.isfinite(self._nearest(atoms))
-        self._positions, self._cell, self._slack = atoms.get_positions(), atoms.cell.array.copy(), 0.0
+    def __init__(self, structures: Sequence[Atoms], cutoff: float):
+        self.structures, self.cutoff = structures, cutoff
+        self._batch = torch.repeat_interleave(
+            torch.arange(len(structures)), torch.tensor([len(atoms) for atoms in structures])
+        )
+        self._bound = np.isfinite(self._nearest())
+        self._positions, self._cells, self._slack = self._places(), self._boxes(), 0.0
 
-    def check(self, atoms: Atoms) -> None:
-        """Raises NotPhysical."""
+    def check(self) -> None:
+        """Raises NotPhysical for structures that have moved."""
         # Two atoms come apart by at most twice what one has moved: until then nobody needs to be looked for.
-        moved = np.abs(atoms.positions - self._positions).max()  # along one axis: less than sqrt(3) times more in space
-        if 4 * moved < self._slack and (atoms.cell.array == self._cell).all():
+        moved = np.abs(self._places() - self._positions).max()  # along one axis: less than sqrt(3) times more in space
+        if 4 * moved < self._slack and (self._boxes() == self._cells).all():
             return
-        nearest = self._nearest(atoms)
-        lost = np.flatnonzero(self._bound & np.isinf(nearest))
-        if len(lost):
-            atom = int(lost[0])
-            raise NotPhysical(
-                f"atom {atom} ({atoms.symbols[atom]}) has flown apart: nobody is within {self.cutoff:g} Å of it"
-            )
+        nearest = self._nearest()
+        if len(lost := np.flatnonzero(self._bound & np.isinf(nearest))):
+            number = int(self._batch[lost[0]])
+            atom = int(lost[0] - np.searchsorted(self._batch, number))
+            name = f"{named(number, self.structures)}atom {atom} ({self.structures[number].symbols[atom]})"
+            raise NotPhysical(f"{name} has flown apart: nobody is within {self.cutoff:g} Å of it")
         self._slack = float(self.cutoff - nearest[self._bound].max()) if self._bound.any() else np.inf
-        self._positions, self._cell = atoms.get_positions(), atoms.cell.array.copy()
+        self._positions, self._cells = self._places(), self._boxes()
 
-    def _nearest(self, atoms: Atoms) -> np.ndarray:
+    def _places(self) -> np.ndarray:
+        """[N, 3] Å."""
+        return np.concatenate([atoms.positions for atoms in self.structures])
+
+    def _boxes(self) -> np.ndarray:
+        """[B, 3, 3] Å."""
+        return np.array([atoms.cell.array for atoms in self.structures])
+
+    def _nearest(self) -> np.ndarray:
         """[N] Å, distance of the nearest neighbor; infinite where none is within the cutoff."""
-        pos = torch.from_numpy(atoms.get_positions())
-        cell = pbc = None
-        if atoms.pbc.any():
-            cell, pbc = torch.from_numpy(atoms.cell.array.copy()), torch.from_numpy(atoms.pbc.copy())
-        graph = radius_graph(pos, None, self.cutoff, cell, pbc)
-        length = edge_vectors(pos, graph, None, cell).norm(dim=1)
+        pos, cell, pbc = torch.from_numpy(self._places()), None, None
+        if any(atoms.pbc.any() for atoms in self.structures):
+            cell = torch.from_numpy(self._boxes())
+            pbc = torch.from_numpy(np.array([atoms.pbc for atoms in self.structures]))
+        graph = radius_graph(pos, self._batch, self.cutoff, cell, pbc)
+        length = edge_vectors(pos, graph, self._batch, cell).norm(dim=1)
         nearest = torch.full((len(pos),), torch.inf, dtype=pos.dtype)
         return nearest.scatter_reduce(0, graph.edge_index[1], length, "amin").numpy()
 
 
-def check_temperature(atoms: Atoms, wanted: float) -> None:
+def check_temperature(structures: Sequence[Atoms], wanted: float) -> None:
     """Raises NotPhysical for a kinetic temperature above HOTTEST or ten times the one that is wanted, in K."""
     limit = max(HOTTEST, 10 * wanted)
-    if not (temperature := atoms.get_temperature()) <= limit:
-        raise NotPhysical(f"the kinetic temperature is {temperature:.0f} K, above {limit:g}")
+    for number, atoms in enumerate(structures):
+        if not (temperature := atoms.get_temperature()) <= limit:
+            text = f"the kinetic temperature is {temperature:.0f} K, above {limit:g}"
+            raise NotPhysical(f"{named(number, structures)}{text}")
+
+
+def named(number: int, structures: Sequence[Atoms]) -> str:
+    """How a message about one of several structures begins."""
+    return f"structure {number}: " if len(structures) > 1 else ""

@@ -3,12 +3,16 @@
 import json
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from ase import Atoms
 from torch import Tensor
 
 from .._files import write_file
+from ..data.formats.ase_files import from_atoms
+from ..graph import radius_graph
 from ..training.potential import Potential
 from .operators import SIZES, Energies, example, operators
 
@@ -73,6 +77,36 @@ class Pt2Model:
         except (RuntimeError, KeyError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: expected what `spherenet-fast export --to pt2` wrote: {reason}") from error
+
+    def evaluate(
+        self,
+        z: Tensor | Atoms | Sequence[Atoms],
+        pos: Tensor | None = None,
+        batch: Tensor | None = None,
+        cell: Tensor | None = None,
+        pbc: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `__call__` returns, of neighbors that are found here.
+
+        Args:
+            z: one or several structures of ASE, then alone; or atomic numbers [N] int64.
+            pos: [N, 3] float64, Å.
+            batch: [N] int64, the molecule of each atom, ascending; None: one molecule.
+            cell: [B, 3, 3] float64, Å; None: molecules.
+            pbc: [B, 3] or [3] bool, the directions that repeat; None: all, if there is a cell.
+
+        Raises:
+            TypeError, ValueError: as `__call__`; or two atoms are at the same place.
+        """
+        if not isinstance(z, Tensor):
+            structures = from_atoms([z] if isinstance(z, Atoms) else list(z), torch.float64, labels=False)
+            data = structures[:].to(self.device)
+            return self.evaluate(data.z, data.pos, data.batch, data.cell, data.pbc)
+        graph = radius_graph(pos, batch, self.cutoff, cell, pbc)
+        batch = torch.zeros_like(z) if batch is None else batch
+        cell = pos.new_zeros(int(batch[-1]) + 1, 3, 3) if cell is None else cell
+        shift = graph.edge_index.new_zeros(graph.edge_index.shape[1], 3) if graph.shift is None else graph.shift
+        return self(z, pos, batch, cell, graph.edge_index, shift)
 
     def __call__(
         self, z: Tensor, pos: Tensor, batch: Tensor, cell: Tensor, edge_index: Tensor, shift: Tensor

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from spherenet_fast.dynamics.md import FILES, LOG, STATE, TRAJECTORY
-from spherenet_fast.dynamics.records import Trajectory
-from spherenet_fast.dynamics.state import load_state
+from spherenet_fast.dynamics.records import LOG, TRAJECTORY, Trajectory
+from spherenet_fast.dynamics.state import FILES, STATE, load_state
 
 KILLS = 8
 
@@ -59,12 +58,3 @@ def test_a_frame_that_is_left_unfinished_does_not_count(tmp_path, monkeypatch):
             trajectory.write(atoms)
     trajectory.close()
     assert ase.io.read(tmp_path / TRAJECTORY, ":") == [atoms]
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no archive"])
-def test_a_damaged_state_is_named(tmp_path, damage):
-    path = tmp_path / STATE
-    np.savez(path, others=np.zeros(3, dtype=np.uint8))
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"state.npz: expected the saved state of a run, got another or damaged file"):
-        load_state(path)

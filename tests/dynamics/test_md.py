@@ -11,9 +11,8 @@ from ase.constraints import FixAtoms, MirrorForce
 from commands import call
 
 from spherenet_fast.dynamics import integrators
-from spherenet_fast.dynamics.md import FILES, LOG, PICTURE, STATE, TRAJECTORY
-from spherenet_fast.dynamics.records import read_log
-from spherenet_fast.dynamics.state import load_state
+from spherenet_fast.dynamics.records import LOG, PICTURE, TRAJECTORY, read_log
+from spherenet_fast.dynamics.state import FILES, STATE, load_state
 from spherenet_fast.plots.energies import drift
 
 
@@ -222,7 +221,9 @@ def test_the_integrator_of_another_ase_is_not_resumed(checkpoint, water, tmp_pat
     out = tmp_path / "run"
     assert md(checkpoint, water, out, "--steps", 3)[0] == 0
     saved = dict(np.load(out / STATE))
-    for wrong in ({"integrator/thermostat.eta": np.zeros(1)}, {"integrator/c1": None}):
+    for wrong in (
+        {"integrator/thermostat.eta": np.zeros(1)}, {"integrator/c1": None}, {"integrator/masses": np.zeros(2)}
+    ):  # fmt: skip
         numbers = {name: value for name, value in (saved | wrong).items() if value is not None}
         np.savez(out / STATE, **numbers)
         status, _, err = md(checkpoint, water, out, "--steps", 5, "--resume")
@@ -256,6 +257,7 @@ def test_another_structure_or_a_shorter_file_is_not_resumed(checkpoint, water, t
         (["--temperature", "-1"], "--temperature: expected a number of at least 0, got -1"),
         (["--temperature", "1e6"], "--temperature: expected at most 10000 K"),
         (["--steps", "3", "--picoseconds", "1"], "--picoseconds: expected none with --steps"),
+        (["--picoseconds", "1e-9"], "--picoseconds: expected the time of a step, 0.5 fs, or more, got 1e-09"),
         (["--picoseconds", "1e300", "--timestep", "1e-10"], "--picoseconds: expected a number of steps"),
         (["--frame", "2"], "--frame: expected -1 to 0, got 2"),
         (["--dtype", "half"], "--dtype: expected float32 or float64, got 'half'"),
@@ -270,8 +272,6 @@ def test_wrong_options_are_named(checkpoint, water, tmp_path, options, text):
 
 def test_wrong_structures_are_named(checkpoint, water, tmp_path):
     several = in_a_file(tmp_path, [molecule("H2O"), molecule("CH4")])
-    status, _, err = md(checkpoint, several, tmp_path / "run")
-    assert status == 2 and "expected one structure, got 2; --frame 0 to 1 chooses one" in err
     assert md(checkpoint, several, tmp_path / "run", "--frame", 1, "--steps", 2)[0] == 0
     assert ase.io.read(tmp_path / "run" / TRAJECTORY).get_chemical_formula() == "CH4"
     status, _, err = md(checkpoint, tmp_path / "none.xyz", tmp_path / "other")

@@ -35,7 +35,7 @@ def printed(program, folder):
         ("relax", ["bfgs", "0.01", "500", "(the checkpoint's)", "cpu"]),
         (
             "md",
-            ["langevin", "(300)", "0.5", "(1)", "(0.01)", "(0)", "0", "(the only one)", "10", "10", "10"]
+            ["langevin", "(300)", "0.5", "(1)", "(0.01)", "(0)", "0", "(all in one batch)", "10", "10", "10"]
             + ["(the checkpoint's)", "cpu"],
         ),
         ("export", ["(extensions, beside --out)", "(the checkpoint's)", "cpu"]),
