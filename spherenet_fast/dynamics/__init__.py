@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .md import run_dynamics
+    from .md import run_batch, run_dynamics
     from .relaxation import relax
     from .settings import Settings
 
-__all__ = ["Settings", "relax", "run_dynamics"]
-__getattr__, __dir__ = lazy_names(__name__, {"Settings": "settings", "relax": "relaxation", "run_dynamics": "md"})
+__all__ = ["Settings", "relax", "run_batch", "run_dynamics"]
+__getattr__, __dir__ = lazy_names(
+    __name__, {"Settings": "settings", "relax": "relaxation", "run_batch": "md", "run_dynamics": "md"}
+)

@@ -99,10 +99,11 @@ def run_batch(
         if state is None and not settings.keep_velocities:
             for atoms, generator in zip(structures, rng.generators, strict=True):
                 draw_velocities(atoms, settings.temperature, generator)
-        atoms = structures[0] if len(structures) == 1 else joined(structures)
         if isinstance(potential, Potential) and len(structures) > 1:
+            atoms = joined(structures)
             atoms.calc = JointCalculator(potential, structures, pressed, source.name)
         else:
+            [atoms] = structures
             atoms.calc = CheckedCalculator(source.calculator, pressed, source.name)
         atoms.set_positions(atoms.get_positions())  # constraints of lengths measure them at the start, not on a resume
         integrator = make_integrator(atoms, settings, rng)
@@ -139,7 +140,6 @@ class _Run:
         if len(structures) > 1:
             folders = [out / folder_of(number) for number in range(len(structures))]
         self.records: list[Record] = []
-        self.progress = None
         self.step = 0 if state is None else state.step
         self._saved = time.monotonic()
         if state is None:

@@ -56,6 +56,8 @@ def check(exported, structures, skin=0.0):
     """Equal to the calculator in float64: what is left is the order of sums."""
     potential, _, model = exported
     energy, forces, virial = model(*inputs(structures, model.cutoff + skin))
+    for found, same in zip(model.evaluate(structures), (energy, forces, virial), strict=True):
+        torch.testing.assert_close(found, same, atol=1e-9, rtol=0)  # sums in another order, of 1e3 eV
     parts = forces.split([len(atoms) for atoms in structures])
     for number, atoms in enumerate(structures):
         atoms.calc = SphereNetCalculator(potential)
@@ -84,6 +86,22 @@ def test_pairs_beyond_the_cutoff_change_nothing(exported):
 def test_cells(exported):
     check(exported, rattled(["CH3OH"], [[2.9, 0.3, 0], [0, 5, 0.2], [0.1, 0, 6]]))  # one of them below the cutoff
     check(exported, rattled(["CH3OH", "H2O"], [[4.2, 0.3, 0], [0, 5, 0.2], [0.1, 0, 6]]))
+
+
+def test_neighbors_are_found_for_structures_and_tensors(exported):
+    model, structures = exported[2], rattled(["CH3OH", "H2O"])
+    z, pos, batch, cell, *_ = inputs(structures, model.cutoff)
+    for one, other in zip(model.evaluate(z, pos, batch), model.evaluate(structures), strict=True):
+        assert torch.equal(one, other)
+    first = batch == 0
+    for one, other in zip(model.evaluate(z[first], pos[first]), model.evaluate(structures[0]), strict=True):
+        assert torch.equal(one, other)
+    box = torch.diag_embed(torch.full((2, 3), 4.5, dtype=torch.float64))
+    cells = rattled(["CH3OH", "H2O"], [4.5] * 3)
+    for one, other in zip(model.evaluate(z, pos, batch, box), model.evaluate(cells), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match=r"z: expected atomic numbers \[1, 6, 8\], .* got \[7\]"):
+        model.evaluate(molecule("NH3"))
 
 
 def test_wrong_inputs(exported, tmp_path):
