@@ -129,6 +129,8 @@ def _check_arguments(points: int, picoseconds: float, timestep: float, temperatu
                                ("temperature", temperature, 0)):  # fmt: skip
         if not (np.isfinite(value) and value >= least):
             raise ValueError(f"--{name}: expected a number {'above' if least else 'of at least'} 0, got {value:g}")
+    if picoseconds and 1000 * picoseconds < 2 * timestep:  # fewer have no drift
+        raise ValueError(f"--picoseconds: expected 0 or two steps of {timestep:g} fs and more, got {picoseconds:g}")
 
 
 def _largest_force(calculator: SphereNetCalculator, atoms: Atoms) -> Row:

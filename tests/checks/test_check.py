@@ -100,6 +100,8 @@ def test_limits():
         Limits(force_jump=-1)
     with pytest.raises(ValueError, match="--timestep: expected a number above 0, got 0"):
         check_potential(potential("smooth"), molecule("H2O"), timestep=0)
+    with pytest.raises(ValueError, match="--picoseconds: expected 0 or two steps of 0.5 fs and more, got 1e-09"):
+        check_potential(potential("smooth"), molecule("H2O"), picoseconds=1e-9)
 
 
 def test_a_number_that_is_not_finite_fails():
