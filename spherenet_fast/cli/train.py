@@ -38,6 +38,7 @@ def train(
     from ..training.callbacks.signals import Interrupted
     from ..training.config.files import is_data, run_name
     from ..training.config.own_data import config_of_data
+    from ..training.distributed.start import processes_of
     from ..training.run import train_to_the_end
     from ..training.seeds import train_seeds
 
@@ -46,21 +47,23 @@ def train(
         changes = [*(set_ or []), *named]
         if is_data(config):
             settings, text = config_of_data(config, changes)
-            print(text, flush=True)
         else:
-            settings = load_config(config, changes)
+            settings, text = load_config(config, changes), None
         of_run = Path(config).parent  # a run is resumed by its own config, too
         if resume and out is None and Path(config).name == "config.yaml" and (of_run / "split.npz").is_file():
             out = of_run
         out = out or Path("runs") / run_name(config)
-        try:
-            if seeds is None:
-                results = train_to_the_end(settings, out, resume)
-            else:
-                results = train_seeds(settings, seeds, out, resume)
-        except Interrupted as stop:
-            raise typer.Exit(128 + stop.signum) from stop
-        print(f"results in {out}")
-        for note in dict.fromkeys(one["note"] for one in results.get("seeds", [results])):
-            if note:
-                print(f"warning: {note}")
+        with processes_of(settings.training).one_voice():
+            if text is not None:
+                print(text, flush=True)
+            try:
+                if seeds is None:
+                    results = train_to_the_end(settings, out, resume)
+                else:
+                    results = train_seeds(settings, seeds, out, resume)
+            except Interrupted as stop:
+                raise typer.Exit(128 + stop.signum) from stop
+            print(f"results in {out}")
+            for note in dict.fromkeys(one["note"] for one in results.get("seeds", [results])):
+                if note:
+                    print(f"warning: {note}")

@@ -4,7 +4,7 @@ from .checks import check_frames
 from .formats.ase_files import from_atoms, read_ase, read_structures
 from .formats.lmdb import read_lmdb
 from .formats.npz import read_npz
-from .loader import ShuffledBatches, evaluation_loader, training_loader
+from .loader import EvenBatches, ShuffledBatches, evaluation_loader, training_loader
 from .molecules import Batch, Molecules
 from .reading import ReadOptions
 from .sources import SAMPLES, read_molecules, sample_path
@@ -14,6 +14,7 @@ from .units import UNITS, conversion, is_energy
 
 __all__ = [
     "Batch",
+    "EvenBatches",
     "Molecules",
     "QM9_TARGETS",
     "ReadOptions",

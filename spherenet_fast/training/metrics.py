@@ -10,6 +10,7 @@ from ..data.loader import evaluation_loader
 from ..data.molecules import Batch, Molecules
 from ..data.targets import FREE_ATOMS
 from ..data.units import conversion
+from .distributed.processes import Processes
 from .normalization import composition
 from .potential import Potential
 
@@ -115,6 +116,13 @@ def stress_errors(stress: Tensor, label: Tensor) -> Tensor:
     return error[~error.isnan().any(1)] if label.isnan().any() else error
 
 
+def label_counts(batch: Batch) -> tuple[int, int, int]:
+    """How many errors of targets, of forces and of stress a batch has."""
+    targets = batch.y.numel() if batch.known is None else int(batch.known.sum())
+    forces = 0 if batch.forces is None else batch.of_free_atoms(batch.forces).numel()
+    return targets, forces, 0 if batch.stress is None else stress_errors(batch.stress, batch.stress).numel()
+
+
 def predicted(model, batch: Batch) -> tuple[Tensor, ...]:
     """Targets [B, T], and of what `batch` has labels forces [N, 3] and stress [B, 3, 3], by a potential or a model."""
     if batch.forces is None:
@@ -140,19 +148,27 @@ def prediction_errors(potential: Potential, batch: Batch) -> tuple[Tensor, Tenso
     return targets - batch.y, *slope_errors(batch, slopes)
 
 
-def evaluate(potential: Potential, molecules: Molecules, indices: Tensor, batch_size: int = 32) -> Errors:
-    """Errors over the molecules `indices`.
+def evaluate(
+    potential: Potential,
+    molecules: Molecules,
+    indices: Tensor,
+    batch_size: int = 32,
+    processes: Processes | None = None,
+) -> Errors:
+    """Errors over the molecules `indices`, of which each of the `processes` predicts a share.
 
     `molecules` must have the potential's targets and units (`Molecules.choose`); forces are compared where it has them,
     on atoms that are not fixed.
     """
     device = potential.scale.device
     errors = ErrorSum.of(potential)
+    processes = processes or Processes()
     with torch.no_grad():
-        for batch in evaluation_loader(molecules, indices, batch_size):
+        for batch in evaluation_loader(molecules, processes.share(indices), batch_size):
             batch = batch.to(device)
             error, forces_error, stress_error = prediction_errors(potential, batch)
             errors.add(error, forces_error, batch.known, stress_error)
+    errors.load(processes.sum(errors.state()))
     return errors.means()
 
 

@@ -5,10 +5,13 @@ import time
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.molecules import Batch
+from .callbacks.signals import StopSignals
 from .config import Config
-from .metrics import ErrorSum, predicted, slope_errors
+from .distributed.processes import Processes
+from .metrics import ErrorSum, label_counts, predicted, slope_errors
 from .optimization.ema import WeightAverage
 from .optimization.losses import MeanLoss, loss_parts, total_loss
 from .optimization.optimizer import make_optimizer
@@ -22,17 +25,32 @@ class TrainingModule(pl.LightningModule):
     Validation uses the averaged weights. A checkpoint holds the present weights, their average (as the potential that
     `Potential.load` reads), the time used and the running sums of the log, so that a resumed run goes on exactly.
 
+    Of several processes each has a part of every batch. Their losses are weighted so that the mean of the gradients,
+    which DDP takes, is the gradient of the loss of the whole batch, however labels are spread over the parts. Before
+    every batch they agree on all that decides about the run: numbers of labels, the clock of the first one, signals.
+
     Args:
         potential: what is trained, changed in place.
         config: of the run.
         max_steps: end of the run in optimizer steps, or None.
+        signals: those that this process receives; None: none.
+        processes: that train together; None: this one alone.
     """
 
-    def __init__(self, potential: Potential, config: Config, max_steps: int | None):
+    def __init__(
+        self,
+        potential: Potential,
+        config: Config,
+        max_steps: int | None,
+        signals: StopSignals | None = None,
+        processes: Processes | None = None,
+    ):
         super().__init__()
         self.potential = potential
         self.config = config
         self.max_steps = max_steps
+        self.signals, self.processes = signals or StopSignals(), processes or Processes()
+        self._agreed: Tensor | None = None  # [processes, 6]: labels of three kinds, graphs, minutes, signal
         self.average: WeightAverage | None = None
         self.train_errors, self.val_errors = ErrorSum.of(potential, scaled=True), ErrorSum.of(potential, scaled=True)
         self.train_loss = 0.0  # a sum over graphs, a tensor once there is a batch
@@ -47,14 +65,38 @@ class TrainingModule(pl.LightningModule):
         """Minutes of training so far, those before a resume included."""
         return self._minutes_before + (0.0 if self._began is None else (time.monotonic() - self._began) / 60)
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int):
+        """Agree before each batch of training, while its labels are still where they can be counted at no cost."""
+        if self.trainer.training and self.processes.count > 1:
+            own = *label_counts(batch), batch.num_graphs, self.minutes(), self.signals.received or 0
+            self._agreed = self.processes.gathered(list(own))
+        return batch
+
+    @property
+    def signal(self) -> int | None:
+        """The signal by which the run is to stop after this step."""
+        if self.processes.count == 1:
+            return self.signals.received
+        return None if self._agreed is None else int(self._agreed[:, 5].max()) or None
+
+    def graphs(self, batch: Batch) -> int:
+        """Molecules in the batch of which `batch` is this process' part."""
+        return batch.num_graphs if self._agreed is None else int(self._agreed[:, 3].sum())
+
+    def _agreed_minutes(self) -> float:
+        """`minutes` of the first process when the batch began."""
+        if self.processes.count == 1:
+            return self.minutes()
+        return self._minutes_before if self._agreed is None else float(self._agreed[0, 4])
+
     def progress(self) -> float:
         """How much of the budget of steps and minutes is used, 0 to 1."""
-        return progress(self.global_step, self.max_steps, self.minutes(), self.config.training.max_time)
+        return progress(self.global_step, self.max_steps, self._agreed_minutes(), self.config.training.max_time)
 
     def clock(self) -> float:
         """How much of `max_time` is used; 0 where there is none."""
         max_time = self.config.training.max_time
-        return 0.0 if max_time is None else self.minutes() / max_time
+        return 0.0 if max_time is None else self._agreed_minutes() / max_time
 
     def _errors(self, batch: Batch):
         """Errors over scale, in the dtype of the model: targets [B, T], forces of free atoms [n, 3] or None, and stress
@@ -74,15 +116,24 @@ class TrainingModule(pl.LightningModule):
         number: of the batch in its step, from 0.
         """
         draw = np.random.default_rng((self.config.training.seed, self.global_step, *([number] if number else [])))
-        return batch.mirrored(torch.from_numpy(draw.random(batch.num_graphs) < 0.5).to(batch.pos.device))
+        first = 0 if self._agreed is None else int(self._agreed[: self.processes.rank, 3].sum())
+        which = draw.random(self.graphs(batch))[first : first + batch.num_graphs] < 0.5
+        return batch.mirrored(torch.from_numpy(which).to(batch.pos.device))
 
     def training_step(self, batch: Batch, batch_idx: int):
         if self.config.training.augment_reflections:
             batch = self._mirrored(batch, batch_idx % self.config.training.accumulate)
         error, *slopes = self._errors(batch)
-        loss = total_loss(self.config.loss, batch.of_known_targets(error), *slopes)
+        known = batch.of_known_targets(error)
+        if self._agreed is None:
+            loss, graphs = total_loss(self.config.loss, known, *slopes), batch.num_graphs
+        else:
+            every = self._agreed[:, :3].mean(0).tolist()
+            parts = zip(loss_parts(self.config.loss, known, *slopes), every, strict=False)
+            loss = sum(part * (count / (mean or 1.0)) for (part, count), mean in parts)
+            graphs = self.graphs(batch) / self.processes.count
         self.train_errors.add(error, slopes[0], batch.known, slopes[1])
-        self.train_loss = self.train_loss + loss.detach() * batch.num_graphs
+        self.train_loss = self.train_loss + loss.detach() * graphs
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int):
@@ -95,11 +146,12 @@ class TrainingModule(pl.LightningModule):
 
         Of targets with a limit on their errors, the share within it, too.
         """
-        errors = getattr(self, f"{part}_errors")
+        errors, total = getattr(self, f"{part}_errors"), self.processes.sum
+        errors.load(total(errors.state()))
         if part == "val":
-            loss = self.val_loss.take()
+            loss = self.val_loss.take(total)
         else:
-            loss, self.train_loss = float(self.train_loss) / errors.counts[0], 0.0
+            loss, self.train_loss = float(total([self.train_loss])[0]) / errors.counts[0], 0.0
         means = {f"{part}_loss": loss}
         found = errors.means(self.potential.scale)
         means |= {f"{part}_mae_{name}": value for name, value in found.mae.items()}
@@ -141,17 +193,15 @@ class TrainingModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint):
         checkpoint["potential"] = self.averaged_state()
-        checkpoint["run"] = {
-            "minutes": self.minutes(),
-            "train_errors": self.train_errors.state(),
-            "train_loss": self.train_loss,
-        }
+        sums = {"train_errors": self.train_errors.state(), "train_loss": self.train_loss}
+        checkpoint["run"] = {"minutes": self.minutes()} | self.processes.sum(sums)
 
     def on_load_checkpoint(self, checkpoint):
         run = checkpoint["run"]
         self._minutes_before = run["minutes"]
-        self.train_errors.load(run["train_errors"])
-        self.train_loss = run["train_loss"]
+        if self.processes.is_first:  # whose sums stand for those of all
+            self.train_errors.load(run["train_errors"])
+            self.train_loss = run["train_loss"]
         before, now = checkpoint["potential"]["config"]["training"], vars(self.config.training)
         if any(before[limit] != now[limit] for limit in ("max_epochs", "max_steps", "max_time")):
             self.lr_of_other_budget = checkpoint["optimizer_states"][0]["param_groups"][0]["lr"]

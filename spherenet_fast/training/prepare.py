@@ -16,6 +16,7 @@ from ..nn.hparams import arguments
 from .config import Config, DataConfig
 from .config.files import config_to_dict
 from .config.models import ModelConfig
+from .distributed.processes import Processes
 from .normalization import Normalization, fit_normalization
 from .potential import Potential, refit
 
@@ -142,6 +143,21 @@ def untrained_model(config: ModelConfig, targets: tuple[str, ...]) -> GraphNetwo
     elif len(targets) != 1:
         raise ValueError(f"data.targets: expected one, as {name} takes no out_channels, got {', '.join(targets)}")
     return model(**hparams)
+
+
+def count_edges(model: GraphNetwork3D, molecules: Molecules, indices: Tensor, processes: Processes) -> Tensor:
+    """Edges that the model sees in each of the molecules `indices` [M]: [M] int64. Each process counts a share."""
+    own = []
+    for part in processes.share(indices).split(256):
+        batch = molecules[part]
+        graph = radius_graph(
+            batch.pos, batch.batch, model.cutoff, batch.cell, batch.pbc, model.hparams.get("max_num_neighbors")
+        )
+        own.append(torch.bincount(batch.batch[graph.edge_index[1]], minlength=len(part)))
+    edges = torch.zeros(len(indices), dtype=torch.int64)
+    for rank, part in enumerate(processes.objects(torch.cat(own) if own else edges[:0])):
+        edges[rank :: processes.count] = part
+    return edges
 
 
 def _check_neighbors(model: GraphNetwork3D, molecules: Molecules, indices: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from .._files import FolderLock, remove_partial_files, write_file
-from ..data import Split, read_split
+from ..data import Molecules, Split, read_split
 from ..data.checks import check_parts
 from ..models import find_model
 from .callbacks.logs import plot_learning_curve
@@ -20,6 +20,8 @@ from .checkpoint import read_checkpoint, stated
 from .config import Config
 from .config.files import config_from_dict, config_to_dict
 from .config.paths import absolute_paths, moved_paths
+from .distributed.processes import Processes
+from .distributed.start import processes_of
 from .metrics import error_table, evaluate, print_unseen_elements
 from .optimization.schedule import shortcoming
 from .potential import Potential
@@ -34,6 +36,8 @@ FREE_ON_RESUME = (
     "eval_batch_size",
     "log_every",
     "device",
+    "devices",
+    "num_nodes",
     "threads",
     "tensorboard",
 )
@@ -50,7 +54,8 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
         config: a checked config.
         out: a folder that does not exist or is empty, unless `resume`.
         resume: continue the run in `out`. Run with the same config the result is, on a CPU and without max_time, the
-            same to the last bit as without the interruption; only the limits and the display may be changed.
+            same to the last bit as without the interruption; only the limits and the display may be changed, and
+            the number of processes, if their batches together stay as large.
 
     Returns:
         {"mae": {name: error}, "rmse": {...}, "units": {...}, "step": n, "note": text} of the test molecules with the
@@ -70,26 +75,43 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
 
 
 def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
-    """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run."""
+    """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run.
+
+    Of several processes (see `processes_of`) each returns the results.
+
+    Raises, besides what `train` raises:
+        ConnectionError: another process of the run has ended.
+    """
     out, config = Path(out), absolute_paths(config)
-    checkpoint = _checkpoint_to_resume(config, out) if resume else None
-    check_folder(out, resume)
+    processes = processes_of(config.training)
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.training.threads or threads)
+    torch.set_num_threads(config.training.threads or max(1, threads // processes.sharers))
     try:
-        return _train(config, out, checkpoint, fresh=not resume)
+        with processes.one_voice():
+            return _train(config, out, resume, processes)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fresh: bool) -> dict:
-    device = training_device(config)
-    molecules = prepare_molecules(config.data, config.loss.stress_weight > 0)
-    drawn = out / "split.npz"
-    resumed = not fresh and checkpoint is not None and drawn.is_file()
-    split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
-    check_parts(molecules, split.val, split.test, config.data.forces)
-    potential = prepare_potential(config, molecules, split, checkpoint[0]["potential"] if checkpoint else None)
+def _train(config: Config, out: Path, resume: bool, processes: Processes) -> dict:
+    def former() -> tuple[dict, Path] | None:
+        found = _checkpoint_to_resume(config, out) if resume else None
+        check_folder(out, resume)
+        return found and ({name: found[0][name] for name in ("potential", "global_step")}, found[1])
+
+    checkpoint, fresh = processes.first_does(former), not resume
+
+    def prepared() -> tuple[str, Molecules, Split, Potential]:
+        device = training_device(config)
+        molecules = prepare_molecules(config.data, config.loss.stress_weight > 0)
+        drawn = out / "split.npz"
+        resumed = not fresh and checkpoint is not None and drawn.is_file()
+        split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
+        check_parts(molecules, split.val, split.test, config.data.forces)
+        state = checkpoint[0]["potential"] if checkpoint else None
+        return device, molecules, split, prepare_potential(config, molecules, split, state)
+
+    device, molecules, split, potential = processes.all_do(prepared)
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
         print(f"frames, drawn by whole relaxations: {parts}")
@@ -99,29 +121,36 @@ def _train(config: Config, out: Path, checkpoint: tuple[dict, Path] | None, fres
     try:
         with FolderLock() as lock:
             claim = partial(_claim, lock, config, out, split, len(molecules), checkpoint, fresh)
-            fit(config, out, molecules, split, potential, device, resume_step, claim)
+            fit(config, out, molecules, split, potential, device, resume_step, claim, processes)
     except Interrupted:
-        plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
+        if processes.is_first:
+            plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
         raise
-    plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units)
+    processes.first_does(lambda: plot_learning_curve(out / "metrics.csv", out / "learning_curve.png", units))
     best = Potential.load(out / "best.ckpt", device=device)
     if len(split.test):
         print(f"testing the best averaged weights on {len(split.test)} molecules", flush=True)
     try:
         with StopSignals(at_once=True):
-            errors = evaluate(best, molecules, split.test, eval_batch_size(config))
+            errors = evaluate(best, molecules, split.test, eval_batch_size(config), processes)
     except Interrupted as stop:
-        print(f"test stopped by {stop}; the same command with --resume takes it up", file=sys.stderr)
+        if processes.is_first:
+            print(f"test stopped by {stop}; the same command with --resume takes it up", file=sys.stderr)
         raise
-    last = read_checkpoint(out / LAST)
-    step = last["global_step"]
-    results = errors._asdict() | {"units": units, "step": step}
-    results["note"] = shortcoming(config, step, last["run"]["minutes"])
-    write_file(out / "results.json", (json.dumps(_known(results), indent=1) + "\n").encode())
+
+    def results() -> dict:
+        last = read_checkpoint(out / LAST)
+        step = last["global_step"]
+        found = errors._asdict() | {"units": units, "step": step}
+        found["note"] = shortcoming(config, step, last["run"]["minutes"])
+        write_file(out / "results.json", (json.dumps(_known(found), indent=1) + "\n").encode())
+        return found
+
+    found = processes.first_does(results)
     if errors.mae:
         print(f"test set, {len(split.test)} molecules, best averaged weights:\n{error_table(best, errors)}")
         print_unseen_elements(best, molecules, split.test)
-    return results
+    return found
 
 
 def _claim(
@@ -195,13 +224,26 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
         before = config_to_dict(moved_paths(absolute_paths(config_from_dict(former)), out))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected a config that this version knows: {error}") from error
-    for section, options in config_to_dict(config).items():
+    now = config_to_dict(config)
+    if same := _same_batches(before["training"], now["training"]):
+        before["training"]["batch_size"] = now["training"]["batch_size"]
+    for section, options in now.items():
         for name, value in options.items():
             was = before.get(section, {}).get(name)
-            if was != value and not (section == "training" and name in FREE_ON_RESUME):
+            free = section == "training" and name in FREE_ON_RESUME and (same or name not in ("devices", "num_nodes"))
+            if was != value and not free:
                 key = f"{section}.{name}"
                 raise ValueError(f"--resume: expected {key} = {was!r} as in {path}, got {value!r}")
     return found
+
+
+def _same_batches(before: dict, now: dict) -> bool:
+    """Whether two sections `training` make the same batches of all processes together, of any number of processes."""
+
+    def total(options: dict) -> int:
+        return options["batch_size"] * options["devices"] * options["num_nodes"]
+
+    return before["max_edges"] is None and now["max_edges"] is None and total(before) == total(now)
 
 
 def training_device(config: Config) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .._files import write_file
 from .config import Config
+from .distributed.start import processes_of
 from .evaluation import evaluation_data, predictions
 from .evaluation.predictions import mean
 from .metrics import aligned
@@ -33,27 +34,38 @@ def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
     Raises what `train_to_the_end` raises.
     """
     out = Path(out)
-    if resume and not out.is_dir():
-        raise FileNotFoundError(f"--resume: expected the folder of a run, there is no {out}")
-    check_folder(out, resume)
+    processes = processes_of(config.training)
+
+    def check() -> None:
+        if resume and not out.is_dir():
+            raise FileNotFoundError(f"--resume: expected the folder of a run, there is no {out}")
+        check_folder(out, resume)
+
+    processes.first_does(check)
     folders, found = [out / f"seed{number}" for number in range(count)], []
     for number, folder in enumerate(folders):
         seed = config.training.seed + number
-        print(f"model {number + 1} of {count}: seed {seed}, in {folder}", flush=True)
+        with processes.one_voice():
+            print(f"model {number + 1} of {count}: seed {seed}, in {folder}", flush=True)
         one = replace(config, training=replace(config.training, seed=seed))
-        found.append(train_to_the_end(one, folder, resume and folder.is_dir()))
+        begun = processes.first_does(lambda folder=folder: resume and folder.is_dir())
+        found.append(train_to_the_end(one, folder, begun))
     names = list(found[0]["mae"])
     results = {
         "seeds": found,
         "mean": {name: statistics.fmean(one["mae"][name] for one in found) for name in names},
         "spread": {name: statistics.pstdev([one["mae"][name] for one in found]) for name in names},
-        "committee": _committee_errors(config, folders) if names else {"mae": {}, "rmse": {}},
         "units": found[0]["units"],
     }
-    write_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    if names:
-        print(f"MAE on the test set\n{_table(results)}")
-    return results
+
+    def report() -> dict:
+        results["committee"] = _committee_errors(config, folders) if names else {"mae": {}, "rmse": {}}
+        write_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+        if names:
+            print(f"MAE on the test set\n{_table(results)}")
+        return results
+
+    return processes.first_does(report)
 
 
 def _committee_errors(config: Config, folders: list[Path]) -> dict[str, dict[str, float]]:

@@ -125,11 +125,10 @@ def test_the_first_step_says_how_many_to_expect(tmp_path, monkeypatch, capsys):
     "variables",
     [
         {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"},
-        {"TORCHELASTIC_RUN_ID": "7", "RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4", "GROUP_RANK": "0"},
         {"LSB_JOBID": "7", "LSB_DJOB_RANKFILE": "hosts", "JSM_NAMESPACE_LOCAL_RANK": "2", "JSM_NAMESPACE_SIZE": "4"},
         {"PL_TRAINER_NUM_NODES": "2", "PL_TRAINER_DEVICES": "4", "PL_TRAINER_STRATEGY": "ddp"},
     ],
-    ids=["SLURM", "torchrun", "LSF", "Lightning"],
+    ids=["SLURM", "LSF", "Lightning"],
 )
 def test_one_process_trains_whatever_a_cluster_says(tmp_path, monkeypatch, variables):
     for name, value in variables.items():

@@ -26,8 +26,10 @@ class RunControl(pl.Callback):
         val_every: steps between validations (or savings).
         validates: whether there are validation molecules.
         steps_per_epoch: for the column "epoch" of the metrics.
-        signals: an interruption is looked for here after every step.
+        signals: taken back from Lightning; what they say is `module.signal`, looked at after every step.
         report: called with (metrics, module) after every row of metrics, to show progress.
+
+    Of several processes all pass here at the same steps, and the first one writes.
     """
 
     def __init__(
@@ -54,17 +56,17 @@ class RunControl(pl.Callback):
     def on_train_start(self, trainer, module: TrainingModule):
         self.started = True
         self.signals.listen()
-        if self.signals.received is not None:
-            raise Interrupted(self.signals.received, saved=False)
+        if module.signal is not None:
+            raise Interrupted(module.signal, saved=False)
         if self._best_state is not None:
-            self._write_best()
+            self._write_best(module)
         trainer.should_stop = module.progress() >= 1  # a finished run was resumed
         self._window_began = time.monotonic()
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer, module: TrainingModule, outputs, batch, batch_idx):
         step = trainer.global_step
-        self._window_graphs += batch.num_graphs
+        self._window_graphs += module.graphs(batch)
         if step == self._step:  # gradients are accumulated; what is saved has none pending
             return
         self._step = step
@@ -75,15 +77,15 @@ class RunControl(pl.Callback):
         trainer.should_stop = trainer.should_stop or finished
         if self.validates and (finished or step % self.val_every == 0):
             return
-        if finished or self.signals.received is not None or step % self.val_every == 0:
+        if finished or module.signal is not None or step % self.val_every == 0:
             self._save(trainer, module)
-            self._stop_if_told()
+            self._stop_if_told(module)
 
     def on_validation_end(self, trainer, module: TrainingModule):
         metrics = module.take_errors("val")
         self._log(trainer, module, metrics)
         self._save(trainer, module, metrics["val_loss"])
-        self._stop_if_told()
+        self._stop_if_told(module)
         self._window_began = time.monotonic()  # validation does not count as training speed
         self._window_graphs = 0
 
@@ -99,15 +101,18 @@ class RunControl(pl.Callback):
         step = trainer.global_step
         # Errors of forces are NaN where no atom was free; whatever else is not finite shows in the loss.
         if not all(math.isfinite(value) for name, value in metrics.items() if name.endswith("_loss")):
-            saved = " last.ckpt holds the last saved state" if (self.out / "last.ckpt").is_file() else ""
-            raise FloatingPointError(
-                f"the loss stopped being finite before step {step}; a smaller optimizer.lr or an "
-                f"optimizer.gradient_clip may help.{saved}"
-            )
+            module.processes.all_do(lambda: self._diverged(step))
         row = {"epoch": step / self.steps_per_epoch, "minutes": module.minutes()} | metrics
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
         self.report(row, module)
+
+    def _diverged(self, step: int):
+        saved = " last.ckpt holds the last saved state" if (self.out / LAST).is_file() else ""
+        raise FloatingPointError(
+            f"the loss stopped being finite before step {step}; a smaller optimizer.lr or an "
+            f"optimizer.gradient_clip may help.{saved}"
+        )
 
     def _save(self, trainer, module: TrainingModule, val_loss: float | None = None):
         """last.ckpt, and best.ckpt if `val_loss` is the lowest so far, or no weights were ever validated."""
@@ -119,11 +124,12 @@ class RunControl(pl.Callback):
             logger.save()  # the rows of a step are on the disk before its checkpoint
         trainer.save_checkpoint(self.out / LAST)
         if improved:
-            self._write_best()
+            self._write_best(module)
 
-    def _write_best(self):
-        write_file(self.out / "best.ckpt", serialized(self._best_state))
+    def _write_best(self, module: TrainingModule):
+        if module.processes.is_first:
+            write_file(self.out / "best.ckpt", serialized(self._best_state))
 
-    def _stop_if_told(self):
-        if self.signals.received is not None:
-            raise Interrupted(self.signals.received, saved=True)
+    def _stop_if_told(self, module: TrainingModule):
+        if module.signal is not None:
+            raise Interrupted(module.signal, saved=True)

@@ -24,13 +24,13 @@ class Interrupted(BaseException):
 class StopSignals:
     """While entered, the first signal is only noted in `received`; Ctrl-C after it raises `Interrupted` at once.
 
-    at_once: raise it at the first signal, where everything is saved.
+    at_once: raise it at the first signal, where everything is saved. speaks: say on the terminal that one came.
     Signals that the process was started to ignore stay ignored. Outside the main thread, where Python delivers no
     signals, nothing is caught.
     """
 
-    def __init__(self, at_once: bool = False):
-        self.at_once = at_once
+    def __init__(self, at_once: bool = False, speaks: bool = True):
+        self.at_once, self.speaks = at_once, speaks
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
@@ -57,7 +57,8 @@ class StopSignals:
             self.received = number
             again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
             with suppress(RuntimeError):  # the signal came while a line was being printed
-                print(f"\n{_name(number)}: stopping after this step{again}", file=sys.stderr, flush=True)
+                if self.speaks:
+                    print(f"\n{_name(number)}: stopping after this step{again}", file=sys.stderr, flush=True)
         elif number == signal.SIGINT:
             raise Interrupted(self.received, saved=False)
 

@@ -86,7 +86,10 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, in what portions, and how often to look."""
 
-    batch_size: int = count(32)  # molecules in a batch
+    batch_size: int = count(32)  # molecules in a batch of one process; a step takes those of all of them
+    # Edges in a batch of one process, which then has fewer molecules than batch_size where that is needed; batches are
+    # drawn so that all have about as many edges. none: any number.
+    max_edges: int | None = count(None)
     accumulate: int = count(1)  # batches in a step, whose gradients are averaged: large steps in little memory
     eval_batch_size: int | None = count(None)  # none: four times batch_size
     max_epochs: int | None = count(None)  # passes over the molecules; a run ends at the first of its limits
@@ -100,6 +103,8 @@ class TrainingConfig:
     # Show every molecule as its mirror image half of the time: its labels are the same, SphereNet's torsions are not.
     augment_reflections: bool = False
     device: str = option("auto", choices=("auto", "cpu", "gpu"))  # auto: a GPU if there is one
+    devices: int = count(1, high=1024)  # GPUs (or processes on the CPU) of each node that train together
+    num_nodes: int = count(1, high=65536)  # machines that train together
     threads: int | None = count(None, high=1024)  # on the CPU; none: all or one, whichever is faster
     tensorboard: bool = True  # write files for TensorBoard, too
 

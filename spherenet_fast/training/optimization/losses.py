@@ -1,5 +1,7 @@
 """Losses on errors divided by the scale of the labels."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,8 +63,12 @@ class MeanLoss:
             self.sums[number] = self.sums[number] + loss.detach() * count
             self.counts[number] += count
 
-    def take(self) -> float:
-        """The loss of what was added, which is then forgotten. A part without errors is 0."""
-        found = sum(float(part) / max(count, 1) for part, count in zip(self.sums, self.counts, strict=True))
+    def take(self, total: Callable = lambda values: values) -> float:
+        """The loss of what was added, which is then forgotten. A part without errors is 0.
+
+        total: makes of lists of sums and counts those of all processes together.
+        """
+        sums, counts = total([self.sums, self.counts])
+        found = sum(float(part) / max(count, 1) for part, count in zip(sums, counts, strict=True))
         self.sums, self.counts = [], []
         return found

@@ -1,0 +1,1 @@
+"""Several processes, one for each device, that train together."""
