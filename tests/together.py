@@ -111,7 +111,10 @@ def stopped(folder: Path, out: Path, victim: int, number: int, step: int = KILLE
 
 
 def by_the_clock(folder: Path, out: Path):
-    """A deed: train for a tenth of a minute by a clock that the steps move, in the second process three times faster."""
+    """A deed: train for a tenth of a minute, by a clock that the steps move, three times faster in the second process.
+
+    Where the weights differ between the processes, saving fails.
+    """
 
     def deed(rank: int) -> None:
         TrainingModule.minutes = lambda self: 0.01 * (self.global_step + 1) * (1 + 2 * rank)

@@ -225,7 +225,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected a config that this version knows: {error}") from error
     now = config_to_dict(config)
-    if same := _same_batches(before["training"], now["training"]):
+    if same := same_batches(before["training"], now["training"]):
         before["training"]["batch_size"] = now["training"]["batch_size"]
     for section, options in now.items():
         for name, value in options.items():
@@ -237,7 +237,7 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
     return found
 
 
-def _same_batches(before: dict, now: dict) -> bool:
+def same_batches(before: dict, now: dict) -> bool:
     """Whether two sections `training` make the same batches of all processes together, of any number of processes."""
 
     def total(options: dict) -> int:

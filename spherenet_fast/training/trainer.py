@@ -96,8 +96,9 @@ def fit(
         callbacks.append(FasterThreads(torch.get_num_threads()))
     with _quiet_lightning():
         trainer = pl.Trainer(
-            accelerator=device, devices=options.devices, num_nodes=options.num_nodes, strategy=_strategy(processes, potential),
-            plugins=[processes.environment(), WholeCheckpoints()], max_steps=-1, max_epochs=-1,
+            accelerator=device, devices=options.devices, num_nodes=options.num_nodes,
+            strategy=_strategy(processes, potential), plugins=[processes.environment(), WholeCheckpoints()],
+            max_steps=-1, max_epochs=-1,
             val_check_interval=val_every * accumulate, check_val_every_n_epoch=None, num_sanity_val_steps=0,
             accumulate_grad_batches=accumulate,
             limit_val_batches=1.0 if len(split.val) else 0, gradient_clip_val=config.optimizer.gradient_clip,
