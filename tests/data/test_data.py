@@ -10,6 +10,7 @@ from ase import units
 from training_runs import random_molecules
 
 from spherenet_fast.data import (
+    EvenBatches,
     Molecules,
     ShuffledBatches,
     conversion,
@@ -84,6 +85,51 @@ def test_batch_larger_than_the_data_is_the_data():
     assert sorted(next(iter(batches)).tolist()) == [0, 1, 2]
     with pytest.raises(ValueError, match="at least 1 training molecule"):
         ShuffledBatches(torch.arange(0), 4, seed=0)
+
+
+def test_processes_share_a_batch():
+    """In equal parts, or nearly so, where all molecules together do not fill a batch."""
+    for molecules, size in ((17, 2), (5, 8)):
+        indices = torch.arange(molecules)
+        whole = islice(ShuffledBatches(indices, 3 * size, seed=3), 7)
+        parts = zip(*(islice(ShuffledBatches(indices, size, 3, 0, rank, 3), 7) for rank in range(3)), strict=True)
+        for batch, shares in zip(whole, parts, strict=True):
+            assert torch.equal(torch.cat(shares), batch)
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    with pytest.raises(ValueError, match="at least 3 training molecules, one for each process, got 2"):
+        ShuffledBatches(torch.arange(2), 4, seed=0, count=3)
+
+
+def sizes_of_a_set(count):
+    """Edges of many small molecules and a few large ones."""
+    draw = np.random.default_rng(0)
+    return torch.from_numpy(np.concatenate([draw.integers(10, 300, count - count // 6), [3000] * (count // 6)]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_even_batches_have_as_many_molecules_and_about_as_many_edges(count):
+    edges, indices = sizes_of_a_set(600), torch.arange(100, 700)
+    streams = [EvenBatches(indices, edges, 20_000, 64, 3, rank=rank, count=count) for rank in range(count)]
+    steps = streams[0].steps_per_epoch
+    epochs = [list(islice(stream, 2 * steps)) for stream in streams]
+    sums = torch.tensor([[int(edges[batch - 100].sum()) for batch in epoch] for epoch in epochs])
+    assert sums.max() <= 20_000 and sums.max() - sums.min() <= 3000 - 10  # the largest molecule less the smallest
+    assert (sums.amax(0) - sums.amin(0)).double().mean() < 100  # the processes of a step have equal work
+    assert len({len(batch) for epoch in epochs for batch in epoch}) == 1
+    first = torch.cat([batch for epoch in epochs for batch in epoch[:steps]])
+    assert len(first.unique()) == len(first) > 600 - count * 64  # each once, but those that fill no batch
+
+
+def test_even_batches_depend_on_seed_and_step_only():
+    edges, indices = sizes_of_a_set(60), torch.arange(60)
+    whole = list(islice(EvenBatches(indices, edges, 9000, 8, 3), 20))
+    rest = list(islice(EvenBatches(indices, edges, 9000, 8, 3, start=9), 11))
+    assert all(map(torch.equal, whole[9:], rest))
+    assert not all(map(torch.equal, whole, islice(EvenBatches(indices, edges, 9000, 8, 4), 20)))
+    assert len(whole[0]) == 8 > len(next(iter(EvenBatches(indices, edges, 3000, 8, 3)))) >= 1
+    message = "training.max_edges: expected at least 3000, the edges of the largest training molecule, got 2999"
+    with pytest.raises(ValueError, match=message):
+        EvenBatches(indices, edges, 2999, 8, 3)
 
 
 def test_loaders_yield_collated_batches():

@@ -12,17 +12,19 @@ from training_runs import TINY_MODEL, random_molecules, tiny_config, untrained
 
 from spherenet_fast.data import read_molecules
 from spherenet_fast.data.targets import is_extensive
+from spherenet_fast.graph import radius_graph
 from spherenet_fast.models import SphereNet
 from spherenet_fast.training import Potential
 from spherenet_fast.training.callbacks import threads
 from spherenet_fast.training.config import LossConfig, OptimizerConfig
+from spherenet_fast.training.distributed.processes import Processes
 from spherenet_fast.training.metrics import ErrorSum, spreads, standardized
 from spherenet_fast.training.module import TrainingModule
 from spherenet_fast.training.normalization import Normalization, composition, fit_elements, fit_normalization
 from spherenet_fast.training.optimization.ema import WeightAverage
 from spherenet_fast.training.optimization.losses import error_loss, total_loss
 from spherenet_fast.training.optimization.schedule import learning_rate, progress, shortcoming
-from spherenet_fast.training.prepare import prepare_molecules
+from spherenet_fast.training.prepare import count_edges, prepare_molecules
 
 # References and scale
 
@@ -334,3 +336,17 @@ def test_one_thread_where_several_are_slower(monkeypatch, set_threads, busy):
     assert taken == expected + [2] * (len(taken) - len(expected))
     choice.on_train_end(None, None)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.filterwarnings("ignore:max_num_neighbors")
+@pytest.mark.parametrize("neighbors", [None, 2])
+def test_edges_are_those_that_the_model_sees(neighbors):
+    molecules, indices = random_molecules(9, periodic=True), torch.tensor([8, 0, 3, 5])
+    model = SphereNet(**TINY_MODEL, max_num_neighbors=neighbors)
+    parts = []
+    for number in indices.tolist():
+        batch = molecules[[number]]
+        graph = radius_graph(batch.pos, None, model.cutoff, batch.cell, batch.pbc, neighbors)
+        parts.append(graph.edge_index.shape[1])
+    assert count_edges(model, molecules, indices, Processes()).tolist() == parts
+    assert len(set(parts)) > 1
