@@ -59,9 +59,8 @@ class EvenBatches(ShuffledBatches):
     """`ShuffledBatches` that all have the same number of molecules, and edges up to a limit, about as many in each.
 
     The molecules of an epoch are sorted by edges and cut into as many portions as a batch has molecules; a batch takes
-    one of each portion at random. So no two batches differ by more edges than the
-    largest and the smallest molecule. Of batches with nearly
-    equal sums, the processes take one each.
+    one of each portion at random. So no two batches differ by more edges than the largest and the smallest molecule.
+    The processes of a step take batches with nearly equal sums.
 
     Args:
         edges: [M] int64, of each molecule of `indices`.
