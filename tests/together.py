@@ -43,7 +43,7 @@ def config(folder: Path, processes=2, **changes):
     values = {"data__source": folder / "data.extxyz", "data__units": "{energy: eV}", "data__train": 18, "data__val": 5}
     values |= {"data__test": 5, "model__hidden_channels": 32, "training__max_steps": STEPS}  # wide enough for Muon
     values |= {"training__devices": processes, "training__batch_size": 4 // processes}
-    values |= {"training__augment_reflections": True, "optimizer__gradient_clip": 5.0}
+    values |= {"training__augment_reflections": True, "model__torsion": "smooth", "optimizer__gradient_clip": 5.0}
     return tiny_config(**values | changes)
 
 

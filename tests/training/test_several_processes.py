@@ -74,7 +74,7 @@ def test_two_processes_are_one_with_batches_twice_as_large(runs):
 def test_one_process_writes(runs):
     names = {"config.yaml", "split.npz", "metrics.csv", "results.json", "last.ckpt", "previous.ckpt", "best.ckpt"}
     assert set(os.listdir(runs[0] / "two")) == names
-    trainings = sum(len(deeds) for deeds in runs[1].values())
+    trainings = sum(len(ended) for ended, _ in runs[1].values())
     assert runs[2].stdout.count("test set, 5 molecules") == trainings - 3  # three were stopped before
     assert runs[2].stderr.count("validation: step 5 of") == len(runs[1])
 
