@@ -100,6 +100,8 @@ class FolderLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(self._descriptor)
+            self._descriptor = None
             return False
         except OSError:  # a file system without locks
             pass

@@ -34,7 +34,7 @@ def init(
             raise ValueError(f"--out: expected a name that ends in {' or '.join(YAML)}, got {out.name!r}")
         check_output(out, overwrite)
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
-        config, text = config_of_data(data, [*(set_ or []), *named])
+        config, text, _ = config_of_data(data, [*(set_ or []), *named])
         write_file(out, commented(config, f"{text}\n\n  spherenet-fast train {out}").encode())
         print(f"{text}\nconfig in {out}")
 

@@ -44,6 +44,8 @@ def evaluate(
 
     Without --data and --split: on the test molecules of its own run. With --data alone: on all molecules there.
     """
+    import torch
+
     from .._files import check_output, write_file
     from ..data.labels import parse_keys
     from ..plots.errors import draw_errors
@@ -67,7 +69,7 @@ def evaluate(
             potential, data, split, part, file_units=units_of(file_units), keys=parse_keys(keys), run=run
         )
         if data is not None:  # else the run's own config decided what to test on
-            potential.check_elements(molecules.z[molecules.atoms_of(indices)[0]])
+            potential.check_elements(torch.tensor(molecules.elements(indices)))
         found = predictions(potential, molecules, indices, batch_size)
         print(f"{len(indices)} molecules")
         print(detailed_table(potential, found))

@@ -45,8 +45,9 @@ def train(
     with errors_in_one_line():
         named = [f"data.keys.{name}={label}" for name, label in (parse_keys(keys) or {}).items()]
         changes = [*(set_ or []), *named]
+        read = None
         if is_data(config):
-            settings, text = config_of_data(config, changes)
+            settings, text, read = config_of_data(config, changes)
         else:
             settings, text = load_config(config, changes), None
         of_run = Path(config).parent  # a run is resumed by its own config, too
@@ -58,9 +59,9 @@ def train(
                 print(text, flush=True)
             try:
                 if seeds is None:
-                    results = train_to_the_end(settings, out, resume)
+                    results = train_to_the_end(settings, out, resume, read)
                 else:
-                    results = train_seeds(settings, seeds, out, resume)
+                    results = train_seeds(settings, seeds, out, resume, read)
             except Interrupted as stop:
                 raise typer.Exit(128 + stop.signum) from stop
             print(f"results in {out}")

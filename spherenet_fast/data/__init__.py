@@ -9,6 +9,7 @@ from .molecules import Batch, Molecules
 from .reading import ReadOptions
 from .sources import SAMPLES, read_molecules, sample_path
 from .splits import Split, hold_out, random_split, read_split
+from .streams.molecules import StreamedMolecules
 from .targets import QM9_TARGETS, canonical_target, is_extensive, is_total_energy
 from .units import UNITS, conversion, is_energy
 
@@ -21,6 +22,7 @@ __all__ = [
     "SAMPLES",
     "ShuffledBatches",
     "Split",
+    "StreamedMolecules",
     "UNITS",
     "canonical_target",
     "check_frames",

@@ -1,9 +1,8 @@
 """One look at a whole data set before it is used: frames that no model can take, labels that are missing."""
 
 import numpy as np
-import torch
 
-from ..graph.periodic import COINCIDENT, FLAT, is_flat
+from ..graph.periodic import COINCIDENT, FLAT
 from .molecules import Molecules
 
 
@@ -24,11 +23,8 @@ def check_labels(molecules: Molecules, targets, forces: bool, missing: str = "sk
 
 def check_volumes(molecules: Molecules) -> None:
     """Raise ValueError that names the first molecule without a cell that repeats and has a volume: it has no stress."""
-    wrong = torch.ones(len(molecules), dtype=torch.bool)
-    if molecules.cell is not None:
-        wrong = ~molecules.pbc.any(1) | is_flat(molecules.cell)
-    if wrong.any():
-        name = molecules.name(int(wrong.nonzero()[0]))
+    if len(wrong := molecules.without_volume()):
+        name = molecules.name(int(wrong[0]))
         raise ValueError(
             f"{name}: expected a cell with a volume that repeats, as loss.stress_weight is not 0, got none"
         )

@@ -48,7 +48,11 @@ def parse_keys(given: list[str] | None) -> dict[str, str] | None:
 
 
 def find_labels(
-    structures: list[Atoms], keys: dict[str, str] | None = None, forces: bool = False, name="structure {}".format
+    structures: list[Atoms],
+    keys: dict[str, str] | None = None,
+    forces: bool = False,
+    name="structure {}".format,
+    partial: bool = False,
 ) -> Labels:
     """The labels of `structures`.
 
@@ -62,6 +66,7 @@ def find_labels(
             in eV.
         forces: whether forces are wanted.
         name: names a structure in messages, by its number.
+        partial: whether these are some of more structures, and may have no label of `keys`.
 
     Raises:
         ValueError: no structure has a label of `keys`, or a label is no number or no vector for every atom.
@@ -86,7 +91,7 @@ def find_labels(
         if target in ("forces", "stress"):
             continue
         columns[target] = column(label)
-        if np.isnan(columns[target]).all():
+        if np.isnan(columns[target]).all() and not partial:
             raise ValueError(missing_label(f"data.keys.{target}", label, *_names(structures)))
         if target == "energy":
             units["energy"] = "eV"
@@ -103,14 +108,14 @@ def find_labels(
     label = keys.get("forces", "forces")
     rows = [_vectors(atoms, label, name, number) for number, atoms in enumerate(structures)]
     found = any(row is not None for row in rows)
-    if "forces" in keys and not found:
+    if "forces" in keys and not found and not partial:
         raise ValueError(missing_label("data.keys.forces", label, scalars, vectors))
     if found:
         missing = [np.full((len(atoms), 3), np.nan) for atoms in structures]
         rows = [absent if row is None else row for row, absent in zip(rows, missing, strict=True)]
     stress = [_stress(atoms, keys.get("stress", "stress"), name, number) for number, atoms in enumerate(structures)]
     if all(matrix is None for matrix in stress):
-        if "stress" in keys:
+        if "stress" in keys and not partial:
             raise ValueError(f"data.keys.stress: expected structures with {keys['stress']!r}, got none")
         stress = None
     else:

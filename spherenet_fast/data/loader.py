@@ -1,11 +1,18 @@
 """Loaders whose order depends on nothing but the seed and the step."""
 
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from .molecules import Molecules
+from .molecules import Batch, Molecules
+from .streams.molecules import Guarded, StreamedMolecules
 
 
 class ShuffledBatches(Sampler):
@@ -115,12 +122,88 @@ def _unchanged(batch):
     return batch
 
 
-def training_loader(molecules: Molecules, batches: ShuffledBatches, pin_memory: bool = False) -> DataLoader:
-    """Endless batches of `molecules`, collated in the calling process: one gather is faster than a queue."""
-    return DataLoader(molecules, batch_size=None, sampler=batches, collate_fn=_unchanged, pin_memory=pin_memory)
+class WorkerBatches:
+    """Batches of molecules that other processes read, in the order of `batches`.
+
+    Where one of these processes ends, killed for its memory for example, the calling one reads the rest itself, and
+    says so: an error in the middle of a step would cost what was trained since the last checkpoint.
+
+    Args:
+        molecules: with at least one worker.
+        batches: of indices [B], the same from one iteration to the next.
+        died: called, with what is known of it, where a process has ended.
+    """
+
+    def __init__(self, molecules: StreamedMolecules, batches: Iterable[Tensor], pin_memory: bool, died: Callable):
+        self.molecules, self.batches, self.died = molecules, batches, died
+        self.loader = DataLoader(
+            Guarded(molecules.reader), batch_size=None, sampler=batches, collate_fn=_unchanged, pin_memory=pin_memory,
+            num_workers=molecules.workers,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Batch]:
+        done = 0
+        found = _without_child_signals(lambda: iter(self.loader))
+        try:
+            while True:
+                try:
+                    batch = next(found)
+                except StopIteration:
+                    return
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+                done += 1
+        except RuntimeError as error:  # of torch: a worker exited, or was killed
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            del found
+            self.died(" ".join(str(error).split()))
+        for indices in itertools.islice(iter(self.batches), done, None):
+            yield self.molecules[indices]
 
 
-def evaluation_loader(molecules: Molecules, indices: Tensor, batch_size: int, pin_memory: bool = False) -> DataLoader:
+class CountedWorkerBatches(WorkerBatches):
+    """`WorkerBatches` of a list of batches, so that their number is known."""
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _without_child_signals(make: Callable):
+    """What `make` returns, without the handler that torch sets for processes that end: it would raise its error
+    wherever the training is, in the middle of the optimizer's step for example. Waiting for a batch finds out, too.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return make()
+    before = signal.getsignal(signal.SIGCHLD)
+    made = make()
+    of_torch = getattr(before, "__module__", "").startswith("torch.")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or of_torch else before)
+    return made
+
+
+def _say(what: str) -> None:
+    print(f"a process that reads data has ended, this one goes on without it: {what}", file=sys.stderr, flush=True)
+
+
+def training_loader(
+    molecules: Molecules | StreamedMolecules, batches: ShuffledBatches, pin_memory=False, died: Callable = _say
+) -> Iterable[Batch]:
+    """Endless batches of `molecules`, collated in the calling process where they are in memory: one gather is faster
+    than a queue. Of those that are not, `died` is called where a process that reads them has ended."""
+    return _loader(molecules, batches, pin_memory, died, WorkerBatches)
+
+
+def evaluation_loader(
+    molecules: Molecules | StreamedMolecules, indices: Tensor, batch_size: int, pin_memory=False, died: Callable = _say
+) -> Iterable[Batch]:
     """The molecules `indices` in order, `batch_size` at a time."""
     parts = list(indices.split(batch_size)) if len(indices) else []
-    return DataLoader(molecules, batch_size=None, sampler=parts, collate_fn=_unchanged, pin_memory=pin_memory)
+    return _loader(molecules, parts, pin_memory, died, CountedWorkerBatches)
+
+
+def _loader(molecules, batches, pin_memory: bool, died: Callable, of_workers: type[WorkerBatches]) -> Iterable[Batch]:
+    if getattr(molecules, "workers", 0):
+        return of_workers(molecules, batches, pin_memory, died)
+    return DataLoader(molecules, batch_size=None, sampler=batches, collate_fn=_unchanged, pin_memory=pin_memory)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..graph.periodic import is_flat
 from ..nn.ranges import MAX_ATOMIC_NUMBER
-from .labels import missing_label
+from .selection import Selection, selection
 from .targets import canonical_target
-from .units import conversion, is_energy, unit_name
 
 
 class Batch:
@@ -67,13 +67,15 @@ class Batch:
 
 
 class Origin(NamedTuple):
-    """The files of M molecules, in order, and how many each holds."""
+    """The files that molecules are of, in order, and how many each holds; molecule 0 is number `first` of them."""
 
     files: tuple[str, ...]
     counts: tuple[int, ...]
+    first: int = 0
 
     def name(self, molecule: int) -> str:
         """ "frame 3 of md.traj", from 0."""
+        molecule += self.first
         for file, count in zip(self.files, self.counts, strict=True):
             if molecule < count:
                 return f"frame {molecule} of {file}"
@@ -159,14 +161,38 @@ class Molecules(torch.utils.data.Dataset):
         _require_finite(self.pos, self.n_atoms, self.name)
         self.offset = torch.zeros(count + 1, dtype=torch.int64)
         torch.cumsum(self.n_atoms, 0, out=self.offset[1:])
-        self._labels_missing = bool(self.y.isnan().any())
+        self.labels_missing = bool(self.y.isnan().any())
 
     def name(self, molecule: int) -> str:
         """What to call a molecule in a message: its frame and file, where they are known."""
         return f"molecule {molecule}" if self.origin is None else self.origin.name(molecule)
 
+    @property
+    def has_forces(self) -> bool:
+        """Whether some molecule has forces."""
+        return self.forces is not None and not (len(self.forces) and bool(self.forces.isnan().all()))
+
+    @property
+    def has_stress(self) -> bool:
+        """Whether some molecule has a stress."""
+        return self.stress is not None and not bool(self.stress.isnan().all())
+
     def __len__(self) -> int:
         return len(self.n_atoms)
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """The targets [B, T] float64 of the molecules `indices` [B]; a copy."""
+        return self.y[indices]
+
+    def elements(self, indices: Tensor | None = None) -> list[int]:
+        """The atomic numbers, ascending, that the molecules `indices` [B] have, or all of them."""
+        return (self.z if indices is None else self.z[self.atoms_of(indices)[0]]).unique().tolist()
+
+    def with_elements(self, numbers: Tensor) -> Tensor:
+        """[M] bool, the molecules with an atom of one of the atomic numbers [k]."""
+        found = torch.zeros(len(self), dtype=torch.bool)
+        found[torch.repeat_interleave(torch.arange(len(self)), self.n_atoms)[torch.isin(self.z, numbers)]] = True
+        return found
 
     def __getitem__(self, indices) -> Batch:
         """The batch of molecules `indices` ([B] int64, or a list, slice or int)."""
@@ -208,7 +234,7 @@ class Molecules(torch.utils.data.Dataset):
             y,
             pick(self.forces, atoms),
             pick(self.fixed, atoms),
-            ~y.isnan() if self._labels_missing else None,
+            ~y.isnan() if self.labels_missing else None,
             pick(self.stress, indices),
         )
 
@@ -231,6 +257,12 @@ class Molecules(torch.utils.data.Dataset):
             columns["stress"] = self.stress.isnan().flatten(1).any(1)
         return {name: rows.nonzero()[:, 0] for name, rows in columns.items() if rows.any()}
 
+    def without_volume(self) -> Tensor:
+        """[k] numbers of the molecules without a cell that repeats and has a volume."""
+        if self.cell is None:
+            return torch.arange(len(self))
+        return (~self.pbc.any(1) | is_flat(self.cell)).nonzero()[:, 0]
+
     def choose(self, targets, units=None, forces=False, stress=False) -> "Molecules":
         """The same molecules with the columns `targets` only, converted; forces and stress follow the target "energy".
 
@@ -245,69 +277,42 @@ class Molecules(torch.utils.data.Dataset):
             ValueError: a target does not exist (the message lists the names), a unit is unknown or does not fit,
                 a label is infinite or on some atoms only, or forces or stress are wanted and there are none.
         """
-        names = [canonical_target(name) for name in targets]
-        own = {canonical_target(name): column for column, name in enumerate(self.names)}
-        for name in names:
-            if name not in own:
-                without_forces = forces and self.forces is None
-                raise ValueError(missing_label("targets", name, self.names, self.vectors, without_forces))
-        if len(set(names)) != len(names):
-            raise ValueError(f"targets: expected distinct names, got {', '.join(names)}")
-        units = {canonical_target(name): unit for name, unit in (units or {}).items()}
-        for name in units:
-            if name not in names:
-                raise ValueError(f"units: expected names among the targets {', '.join(names)}, got {name!r}")
-        columns = [own[name] for name in names]
-        factors, chosen = [], []
-        for name, column in zip(names, columns, strict=True):
-            given = self.units[column]
-            wanted = units.get(name) or given
-            if given is None and wanted is not None:
-                raise ValueError(
-                    f"file_units.{name}: expected the file's unit, to convert to {wanted!r}, got none "
-                    f"(config key data.file_units.{name}, or evaluate --file-units {name}=UNIT)"
-                )
-            try:
-                factors.append(1.0 if given is None else conversion(given, wanted))
-                chosen.append(None if wanted is None else unit_name(wanted))
-            except ValueError as error:
-                raise ValueError(f"target {name!r}: {error}") from None
-        y = self.y[:, columns] * torch.tensor(factors, dtype=torch.float64)
-        for column, name in enumerate(names):
+        chosen = selection(self, targets, units, forces, stress)
+        y = self.y[:, list(chosen.columns)]
+        for column, name in enumerate(chosen.names):
             if len(y) and y[:, column].isnan().all():
                 raise ValueError(f"targets: expected some molecule with a label {name!r}, got none")
         if (infinite := y.isinf()).any():
             row, column = (int(i) for i in infinite.nonzero()[0])
-            raise ValueError(f"{self.name(row)}: {names[column]}: expected a finite label, got {float(y[row, column])}")
-        chosen_forces, fixed = self._forces_in(names, chosen, factors) if forces else (None, self.fixed)
-        if stress and (self.stress is None or self.stress.isnan().all()):
-            raise ValueError("stress: expected labels in the data, as loss.stress_weight is not 0, got none")
+            label = chosen.names[column]
+            raise ValueError(f"{self.name(row)}: {label}: expected a finite label, got {float(y[row, column])}")
         if stress and (infinite := self.stress.isinf().flatten(1).any(1)).any():
             raise ValueError(f"{self.name(int(infinite.nonzero()[0]))}: stress: expected finite labels, got others")
-        return replace(
-            self, y=y, names=tuple(names), units=tuple(chosen), forces=chosen_forces, fixed=fixed,
-            stress=self.stress * factors[0] if stress else None,
-        )  # fmt: skip
+        return self.selected(chosen)
 
-    def _forces_in(self, names, units, factors) -> tuple[Tensor, Tensor | None]:
-        """Forces in the unit of the energy, and the atoms whose forces do not count."""
-        if self.forces is None or (len(self.forces) and self.forces.isnan().all()):
-            raise ValueError(missing_label("forces", "forces", self.names, self.vectors))
-        if names != ["energy"]:
-            raise ValueError(f"targets: expected ['energy'] alone when training on forces, got {names}")
-        if units[0] is not None and not is_energy(units[0]):
-            raise ValueError(f"units.energy: expected an energy unit, got {units[0]!r}")
+    def selected(self, chosen: Selection) -> "Molecules":
+        """`choose` by a selection, without a look at whether there is any label. Raises as `forces_for_loss`."""
+        y = self.y[:, list(chosen.columns)] * torch.tensor(chosen.factors, dtype=torch.float64)
+        forces, fixed = self.forces_for_loss(chosen.factors[0]) if chosen.forces else (None, self.fixed)
+        stress = self.stress * chosen.factors[0] if chosen.stress else None
+        return replace(self, y=y, names=chosen.names, units=chosen.units, forces=forces, fixed=fixed, stress=stress)
+
+    def forces_for_loss(self, factor: float) -> tuple[Tensor, Tensor | None]:
+        """The forces [ΣN, 3] times `factor`, 0 where there is no label, and the atoms [ΣN] whose forces do not count.
+
+        Raises ValueError for a force that is infinite, or is there on some atoms of a molecule only.
+        """
         if (infinite := self.forces.isinf().any(1)).any():
             atom = int(infinite.nonzero()[0])
             number = int(torch.searchsorted(self.offset, atom, right=True)) - 1
             raise ValueError(f"{self.name(number)}: forces: expected finite labels, got {self.forces[atom].tolist()}")
         absent = self.missing((), True)
         if not absent:
-            return self.forces * factors[0], self.fixed
+            return self.forces * factor, self.fixed
         atoms = self.atoms_of(absent["forces"])[0]
         fixed = torch.zeros(len(self.z), dtype=torch.bool) if self.fixed is None else self.fixed.clone()
         fixed[atoms] = True
-        return (self.forces * factors[0]).index_fill(0, atoms, 0.0), fixed
+        return (self.forces * factor).index_fill(0, atoms, 0.0), fixed
 
 
 def _require_finite(pos: Tensor, n_atoms: Tensor, name) -> None:

@@ -26,6 +26,10 @@ class ReadOptions:
             wrongly, as in `in_stated_units`.
         keys: {target or "forces": the name under which the source has it}, as {"energy": "REF_energy"}.
         forces: whether forces are wanted; of a file's two energies, theirs is taken then (see `labels.find_labels`).
+        stream: leave the structures in their files, which are LMDBs, NumPy archives or ASE's databases, and read each
+            when a batch needs it; None: where the files are larger than an eighth of the machine's memory.
+        index: folder of what is known of all structures that are read so; None: spherenet_fast in the user's cache.
+        workers: processes that read them; 0: the one that trains; None: one a core, but at most 4.
     """
 
     root: str | Path | None = None
@@ -35,6 +39,9 @@ class ReadOptions:
     file_units: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     forces: bool = False
+    stream: bool | None = None
+    index: str | Path | None = None
+    workers: int | None = None
 
 
 def as_stated(molecules: Molecules, options: ReadOptions, units: Mapping[str, str] | None = None) -> Molecules:

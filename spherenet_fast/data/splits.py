@@ -48,10 +48,7 @@ def hold_out(molecules: Molecules, symbols: list[str]) -> Molecules:
             raise ValueError(f"data.held_out: expected symbols of elements, got {symbol!r}")
     if molecules.test is not None:
         raise ValueError(f"data.held_out: expected a source without test frames of its own, got {symbols}")
-    numbers = torch.tensor([atomic_numbers[symbol] for symbol in symbols])
-    structure = torch.repeat_interleave(torch.arange(len(molecules)), molecules.n_atoms)
-    held = torch.zeros(len(molecules), dtype=torch.bool)
-    held[structure[torch.isin(molecules.z, numbers)]] = True
+    held = molecules.with_elements(torch.tensor([atomic_numbers[symbol] for symbol in symbols]))
     if not held.any() or held.all():
         how_many = "all" if held.any() else "none"
         raise ValueError(f"data.held_out: expected elements of some molecules, got {', '.join(symbols)} in {how_many}")

@@ -174,13 +174,13 @@ def evaluate(
 
 def print_unseen_elements(potential: Potential, molecules: Molecules, indices: Tensor) -> None:
     """Say which elements among the molecules `indices` were not in the training set, if any."""
-    if unseen := potential.unseen_elements(molecules.z[molecules.atoms_of(indices)[0]]):
+    if unseen := potential.unseen_elements(torch.tensor(molecules.elements(indices))):
         print(f"not in the training set: {', '.join(unseen)}")
 
 
 def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
     """Standard deviation of every target; of U0, U, H and G without the energies of the free atoms, as is usual."""
-    y = molecules.y[indices].clone()
+    y = molecules.labels(indices)
     counts = composition(molecules, indices)
     for column, (name, unit) in enumerate(zip(molecules.names, molecules.units, strict=True)):
         if name in FREE_ATOMS and unit is not None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.molecules import Molecules
+from ..data.streams.molecules import PART, StreamedMolecules
 from ..data.targets import is_extensive
 from ..nn.ranges import MAX_ATOMIC_NUMBER
 
@@ -43,8 +44,10 @@ def check_normalization(names, units, elements: Tensor, shift: Tensor, scale: Te
         raise ValueError(f"normalization: scale: expected positive numbers, got {scale.min().item()}")
 
 
-def composition(molecules: Molecules, indices: Tensor) -> Tensor:
+def composition(molecules: Molecules | StreamedMolecules, indices: Tensor) -> Tensor:
     """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
+    if isinstance(molecules, StreamedMolecules):
+        return molecules.composition(indices)
     atoms, batch = molecules.atoms_of(indices)
     counts = torch.zeros(len(indices), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     counts.index_put_((batch, molecules.z[atoms]), torch.ones((), dtype=torch.float64), accumulate=True)
@@ -64,7 +67,7 @@ def fit_elements(counts: Tensor, y: Tensor) -> Tensor:
 
 
 def fit_normalization(
-    molecules: Molecules, train: Tensor, references: str = "auto", scale: str = "auto"
+    molecules: Molecules | StreamedMolecules, train: Tensor, references: str = "auto", scale: str = "auto"
 ) -> Normalization:
     """Fit references and scale to the training molecules alone.
 
@@ -82,6 +85,8 @@ def fit_normalization(
     Raises:
         ValueError: there are forces, but every atom is fixed; or a target has no label.
     """
+    if isinstance(molecules, StreamedMolecules):
+        return _fit_in_parts(molecules, train, references, scale)
     free_forces = None
     if molecules.forces is not None:
         batch = molecules[train]
@@ -99,7 +104,7 @@ def fit_normalization(
         rows = known[:, column]
         if not rows.any():
             raise ValueError(f"data.train: expected training molecules with a label {name!r}, got none")
-        kind = ("elements" if is_extensive(name) else "mean") if references == "auto" else references
+        kind = _kind(references, name)
         if kind == "elements":
             elements[column] = fit_elements(counts[rows], y[rows, column])
         elif kind == "mean":
@@ -111,9 +116,65 @@ def fit_normalization(
         size = free_forces.double().square().mean().sqrt().expand_as(shift)
     else:
         size = torch.stack([column[rows].std(correction=0) for column, rows in zip(rest.T, known.T, strict=True)])
-    # Identical labels (or a single molecule) leave nothing to scale; rounding of the fit is not a scale either.
-    negligible = size <= 1e-9 * y.nan_to_num(0.0).abs().amax(0)
-    return Normalization(elements, shift, torch.where(negligible, torch.ones_like(size), size))
+    return Normalization(elements, shift, _or_one(size, y.nan_to_num(0.0).abs().amax(0)))
+
+
+def _kind(references: str, name: str) -> str:
+    return ("elements" if is_extensive(name) else "mean") if references == "auto" else references
+
+
+def _or_one(size: Tensor, largest: Tensor) -> Tensor:
+    """The scales [T], given the largest labels; 1 where identical labels (or a single molecule) leave nothing to scale,
+    and where what is left is rounding of the fit."""
+    return torch.where(size <= 1e-9 * largest, torch.ones_like(size), size)
+
+
+def _fit_in_parts(molecules: StreamedMolecules, train: Tensor, references: str, scale: str) -> Normalization:
+    """`fit_normalization` to what is known of all molecules, of which a part at a time is in memory.
+
+    Equations of least squares are reduced by QR, part after part, to as many as there are unknowns.
+    """
+    parts = train.sort().values.split(PART)
+    count = len(molecules.names)
+    reduced = [torch.zeros(0, MAX_ATOMIC_NUMBER + 2, dtype=torch.float64)] * count
+    number, total, largest = (torch.zeros(count, dtype=torch.float64) for _ in range(3))
+    for part in parts:
+        counts, y = molecules.composition(part), molecules.labels(part)
+        known = ~y.isnan()
+        number += known.sum(0)
+        total += y.nan_to_num(0.0).sum(0)
+        largest = torch.maximum(largest, y.nan_to_num(0.0).abs().amax(0))
+        for column, name in enumerate(molecules.names):
+            if _kind(references, name) == "elements":
+                rows = known[:, column]
+                equations = torch.cat([reduced[column], torch.cat([counts[rows], y[rows, column : column + 1]], 1)])
+                reduced[column] = torch.linalg.qr(equations, "r").R
+    elements = torch.zeros(count, MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+    shift = torch.zeros(count, dtype=torch.float64)
+    for column, name in enumerate(molecules.names):
+        if number[column] == 0:
+            raise ValueError(f"data.train: expected training molecules with a label {name!r}, got none")
+        if _kind(references, name) == "elements":
+            elements[column] = fit_elements(reduced[column][:, :-1], reduced[column][:, -1])
+        elif _kind(references, name) == "mean":
+            shift[column] = total[column] / number[column]
+    if scale == "none":
+        return Normalization(elements, shift, torch.ones_like(shift))
+    if molecules.has_forces:
+        sums = [[float(values.sum()) for values in molecules.squared_forces(part)] for part in parts]
+        square, atoms = map(sum, zip(*sums, strict=True))
+        if atoms == 0:
+            raise ValueError("data.forces: expected atoms that are not fixed, got none in training")
+        return Normalization(elements, shift, _or_one(torch.full_like(shift, square / (3 * atoms)).sqrt(), largest))
+    mean, square = torch.zeros_like(shift), torch.zeros_like(shift)
+    for power in (1, 2):  # the variance around the mean, which may be much larger
+        for part in parts:
+            rest = molecules.labels(part) - molecules.composition(part) @ elements.T - shift
+            if power == 1:
+                mean += rest.nansum(0) / number
+            else:
+                square += (rest - mean).square().nansum(0)
+    return Normalization(elements, shift, _or_one((square / number).sqrt(), largest))
 
 
 def fit_to_predictions(molecules: Molecules, y: Tensor, forces: Tensor | None) -> Normalization:

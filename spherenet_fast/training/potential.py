@@ -13,6 +13,7 @@ from ..data.formats.ase_files import from_atoms
 from ..data.loader import evaluation_loader
 from ..data.molecules import Molecules
 from ..data.sources import read_molecules
+from ..data.streams.molecules import StreamedMolecules
 from ..data.units import unit_name
 from ..models import model_name
 from ..nn.framework import GraphNetwork3D
@@ -95,7 +96,7 @@ class Potential(nn.Module):
                 raise ValueError("data: expected structures, got none")
             data = from_atoms(list(data), weight.dtype, forces=True)
         elif not isinstance(data, Molecules):
-            data = read_molecules(data, dtype=weight.dtype, forces=True)
+            data = read_molecules(data, dtype=weight.dtype, forces=True, stream=False)
         names = ["energy"] if "energy" in data.names else list(data.names)
         molecules = data.choose(names, forces=names == ["energy"] and data.forces is not None)
         model.eval()
@@ -334,15 +335,27 @@ class Potential(nn.Module):
         return potential.to(device).eval().requires_grad_(False)
 
 
+MOST_TO_REFIT = 10_000  # molecules
+
+
 def refit(
-    potential: Potential, molecules: Molecules, train: Tensor, references: str = "auto", batch_size: int = 64
+    potential: Potential,
+    molecules: Molecules | StreamedMolecules,
+    train: Tensor,
+    references: str = "auto",
+    batch_size: int = 64,
 ) -> Normalization:
     """The potential's own normalization, with what it leaves of the labels [B, T] of `train` added to its references.
 
     Args:
         molecules: with the targets and units of the potential. train: [B] indices.
         references: as for `fit_normalization`.
+
+    Of molecules that are not in memory, MOST_TO_REFIT are taken, spread evenly over `train`.
     """
+    if isinstance(molecules, StreamedMolecules):
+        chosen = train[:: -(-len(train) // MOST_TO_REFIT)]
+        molecules, train = molecules.loaded(chosen), torch.arange(len(chosen))
     rest = molecules.y.clone()
     with torch.no_grad():
         for part, batch in zip(train.split(batch_size), evaluation_loader(molecules, train, batch_size), strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import QM9_TARGETS, Molecules, Split, hold_out, random_split, read_molecules, read_split
+from ..data import QM9_TARGETS, Molecules, Split, StreamedMolecules, hold_out, random_split, read_molecules, read_split
 from ..data.checks import check_frames, check_labels, check_volumes
 from ..data.targets import canonical_target, is_total_energy
 from ..data.units import conversion
@@ -21,16 +21,19 @@ from .normalization import Normalization, fit_normalization
 from .potential import Potential, refit
 
 
-def prepare_molecules(config: DataConfig, stress: bool = False) -> Molecules:
+def prepare_molecules(
+    config: DataConfig, stress: bool = False, read: Molecules | StreamedMolecules | None = None
+) -> Molecules | StreamedMolecules:
     """Read the data and choose targets and units; QM9's targets default to the units of the literature (meV, D, ...).
 
-    Prints what was chosen in reading, and how many molecules have no label. stress: whether it is learned, too.
+    Prints what was chosen in reading, and how many molecules have no label. stress: whether it is learned, too. read:
+    what `read_molecules` has returned for this config; None: it is read here.
 
     Raises:
         FileNotFoundError, ValueError: see `read_molecules`, `Molecules.choose`, `check_frames` and `check_volumes`; a
             label is missing where data.missing says "error".
     """
-    molecules = read_molecules(config.source, **config.read_options())
+    molecules = read_molecules(config.source, **config.read_options()) if read is None else read
     known = {canonical_target(name): unit for name, unit in zip(molecules.names, molecules.units, strict=True)}
     usual = {
         name: QM9_TARGETS[name].report
@@ -40,7 +43,8 @@ def prepare_molecules(config: DataConfig, stress: bool = False) -> Molecules:
     units = usual | {canonical_target(name): unit for name, unit in config.units.items()}
     chosen = molecules.choose(config.targets, units, config.forces, stress)
     check_labels(molecules, config.targets, config.forces, config.missing, stress)
-    check_frames(chosen)
+    if isinstance(chosen, Molecules):  # else their files have been looked through
+        check_frames(chosen)
     if stress:
         check_volumes(chosen)
     for name, unit in zip(chosen.names, chosen.units, strict=True):
@@ -51,7 +55,7 @@ def prepare_molecules(config: DataConfig, stress: bool = False) -> Molecules:
     return chosen
 
 
-def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
+def prepare_split(config: DataConfig, molecules: Molecules | StreamedMolecules) -> Split:
     """The split file of the config, or a draw by its seed; tested on held-out elements where it names them.
 
     Raises like `read_split`, `random_split` and `hold_out`.
@@ -63,7 +67,9 @@ def prepare_split(config: DataConfig, molecules: Molecules) -> Split:
     return random_split(molecules, config.train, config.val, config.test, config.seed)
 
 
-def prepare_potential(config: Config, molecules: Molecules, split: Split, resumed: dict | None = None) -> Potential:
+def prepare_potential(
+    config: Config, molecules: Molecules | StreamedMolecules, split: Split, resumed: dict | None = None
+) -> Potential:
     """A potential with fresh weights (by `training.seed`), normalization fitted to the training molecules.
 
     With `training.init_from` it has the weights and the scale of that checkpoint, and what they leave of the labels is
@@ -84,7 +90,7 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split, resume
     torch.manual_seed(config.training.seed)
     model = untrained_model(config.model, molecules.names).to(getattr(torch, config.data.dtype))
     _check_neighbors(model, molecules, split.train)
-    elements = molecules.z[molecules.atoms_of(split.train)[0]].unique().tolist()
+    elements = molecules.elements(split.train)
     if config.training.init_from is None:
         normalization = fit_normalization(molecules, split.train, config.loss.references, config.loss.scale)
     else:
@@ -100,7 +106,7 @@ def prepare_potential(config: Config, molecules: Molecules, split: Split, resume
         normalization,
         molecules.names,
         molecules.units,
-        forces=molecules.forces is not None,
+        forces=molecules.has_forces,
         elements=elements,
         config=config_to_dict(config),
     )

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from .._files import FolderLock, remove_partial_files, write_file
-from ..data import Molecules, Split, read_split
+from ..data import Molecules, Split, StreamedMolecules, read_split
 from ..data.checks import check_parts
 from ..models import find_model
 from .callbacks.logs import plot_learning_curve
@@ -40,6 +40,10 @@ FREE_ON_RESUME = (
     "num_nodes",
     "threads",
     "tensorboard",
+    "wandb",
+    "wandb_project",
+    "index",
+    "workers",
 )
 
 
@@ -74,9 +78,13 @@ def train(config: Config, out, resume: bool = False) -> dict | None:
         return None
 
 
-def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
-    """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run.
+def train_to_the_end(
+    config: Config, out, resume: bool = False, read: Molecules | StreamedMolecules | None = None
+) -> dict:
+    """`train`, but raises `Interrupted` if Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stopped the run, or if a
+    process that reads data has ended.
 
+    read: the data, where it has been read as config.data says.
     Of several processes (see `processes_of`) each returns the results.
 
     Raises, besides what `train` raises:
@@ -88,12 +96,14 @@ def train_to_the_end(config: Config, out, resume: bool = False) -> dict:
     torch.set_num_threads(config.training.threads or max(1, threads // processes.sharers))
     try:
         with processes.one_voice():
-            return _train(config, out, resume, processes)
+            return _train(config, out, resume, processes, read)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(config: Config, out: Path, resume: bool, processes: Processes) -> dict:
+def _train(
+    config: Config, out: Path, resume: bool, processes: Processes, read: Molecules | StreamedMolecules | None
+) -> dict:
     def former() -> tuple[dict, Path] | None:
         found = _checkpoint_to_resume(config, out) if resume else None
         check_folder(out, resume)
@@ -101,9 +111,9 @@ def _train(config: Config, out: Path, resume: bool, processes: Processes) -> dic
 
     checkpoint, fresh = processes.first_does(former), not resume
 
-    def prepared() -> tuple[str, Molecules, Split, Potential]:
+    def prepared() -> tuple[str, Molecules | StreamedMolecules, Split, Potential]:
         device = training_device(config)
-        molecules = prepare_molecules(config.data, config.loss.stress_weight > 0)
+        molecules = prepare_molecules(config.data, config.loss.stress_weight > 0, read)
         drawn = out / "split.npz"
         resumed = not fresh and checkpoint is not None and drawn.is_file()
         split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
@@ -230,7 +240,8 @@ def _checkpoint_to_resume(config: Config, out: Path) -> tuple[dict, Path] | None
     for section, options in now.items():
         for name, value in options.items():
             was = before.get(section, {}).get(name)
-            free = section == "training" and name in FREE_ON_RESUME and (same or name not in ("devices", "num_nodes"))
+            allowed = section in ("data", "training") and name in FREE_ON_RESUME
+            free = allowed and (same or name not in ("devices", "num_nodes"))
             if was != value and not free:
                 key = f"{section}.{name}"
                 raise ValueError(f"--resume: expected {key} = {was!r} as in {path}, got {value!r}")

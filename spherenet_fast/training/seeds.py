@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .._files import write_file
+from ..data import Molecules, StreamedMolecules
 from .config import Config
 from .distributed.start import processes_of
 from .evaluation import evaluation_data, predictions
@@ -16,7 +17,9 @@ from .run import check_folder, train_to_the_end, training_device
 from .trainer import eval_batch_size
 
 
-def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
+def train_seeds(
+    config: Config, count: int, out, resume: bool = False, read: Molecules | StreamedMolecules | None = None
+) -> dict:
     """Train `count` models as `config` says, with training.seed, training.seed + 1, ...; see `train_to_the_end`.
 
     The runs are in the folders seed0, seed1, ... of `out`; all have the same split. A table of their errors on the test
@@ -26,6 +29,7 @@ def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
     Args:
         out: a folder that does not exist or is empty, unless `resume`.
         resume: go on with the run that was interrupted, and those after it.
+        read: see `train_to_the_end`.
 
     Returns:
         {"seeds": [{"mae": {name: error}, "rmse": {...}, ...} of each], "mean": {name: MAE}, "spread": {...},
@@ -49,7 +53,7 @@ def train_seeds(config: Config, count: int, out, resume: bool = False) -> dict:
             print(f"model {number + 1} of {count}: seed {seed}, in {folder}", flush=True)
         one = replace(config, training=replace(config.training, seed=seed))
         begun = processes.first_does(lambda folder=folder: resume and folder.is_dir())
-        found.append(train_to_the_end(one, folder, begun))
+        found.append(train_to_the_end(one, folder, begun, read))
     names = list(found[0]["mae"])
     results = {
         "seeds": found,

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,14 +11,21 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from ..data import EvenBatches, Molecules, ShuffledBatches, Split, evaluation_loader, training_loader
+from ..data import (
+    EvenBatches,
+    Molecules,
+    ShuffledBatches,
+    Split,
+    StreamedMolecules,
+    evaluation_loader,
+    training_loader,
+)
 from ..models import MODELS
 from .callbacks.display import Display
-from .callbacks.logs import MetricsFile
+from .callbacks.logs import MetricsFile, other_loggers
 from .callbacks.run_control import RunControl
 from .callbacks.saving import LAST, WholeCheckpoints
 from .callbacks.signals import Interrupted, StopSignals
@@ -32,26 +40,38 @@ from .prepare import count_edges
 class Loaders(pl.LightningDataModule):
     """Lightning's view of the loaders; the stream of training batches starts at the step of the trainer.
 
-    val: [V] the molecules that this process validates on.
+    val: [V] the molecules that this process validates on. signals: told where a process that reads data has ended.
     """
 
-    def __init__(self, molecules: Molecules, val: Tensor, batches: ShuffledBatches, eval_batch_size: int, pin: bool):
+    def __init__(
+        self,
+        molecules: Molecules | StreamedMolecules,
+        val: Tensor,
+        batches: ShuffledBatches,
+        eval_batch_size: int,
+        pin: bool,
+        signals: StopSignals,
+    ):
         super().__init__()
         self.molecules, self.val, self.batches = molecules, val, batches
-        self.eval_batch_size, self.pin = eval_batch_size, pin
+        self.eval_batch_size, self.pin, self.signals = eval_batch_size, pin, signals
 
     def train_dataloader(self):
         self.batches.start = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        return training_loader(self.molecules, self.batches, self.pin)
+        return training_loader(self.molecules, self.batches, self.pin, self._stop)
 
     def val_dataloader(self):
-        return evaluation_loader(self.molecules, self.val, self.eval_batch_size, self.pin)
+        return evaluation_loader(self.molecules, self.val, self.eval_batch_size, self.pin, self._stop)
+
+    def _stop(self, what: str) -> None:
+        print(f"a process that reads data (data.workers) has ended: {what}; stopping after this step", file=sys.stderr)
+        self.signals.notice(signal.SIGCHLD)
 
 
 def fit(
     config: Config,
     out: Path,
-    molecules: Molecules,
+    molecules: Molecules | StreamedMolecules,
     split: Split,
     potential: Potential,
     device: str,
@@ -111,11 +131,9 @@ def fit(
         processes.first_does(claim)
         if processes.is_first:
             trainer.loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
-            if options.tensorboard:
-                logger = TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step or 0)
-                trainer.loggers.append(logger)
+            trainer.loggers += other_loggers(config, out, resume_step)
         val = processes.share(split.val)
-        loaders = Loaders(molecules, val, batches, eval_batch_size(config), pin=device == "cuda")
+        loaders = Loaders(molecules, val, batches, eval_batch_size(config), device == "cuda", signals)
         try:
             with signals, losses_named():
                 path = None if resume_step is None else out / LAST

@@ -28,7 +28,7 @@ def derived(name, *changes):
 
 def test_energies_and_forces_are_found_with_their_unit():
     ase.io.write("w.extxyz", waters(40))
-    config, text = config_of_data("w.extxyz")
+    config, text, _ = config_of_data("w.extxyz")
     data = config.data
     assert (data.targets, data.forces, data.keys, data.units) == (["energy"], True, {}, {"energy": "eV"})
     assert (data.train, data.val, data.test) == (30, 4, 6)
@@ -47,7 +47,7 @@ def test_an_archive_says_its_unit_or_none():
     np.savez("a.npz", **arrays, energy_unit="kcal/mol")
     np.savez("b.npz", **arrays)
     assert derived("a.npz").data.units == {"energy": "kcal/mol"} and not derived("a.npz").data.forces
-    config, text = config_of_data("b.npz")
+    config, text, _ = config_of_data("b.npz")
     assert config.data.units == {} and "energy in an unknown unit (data.file_units.energy says it)" in text
     assert derived("b.npz", "data.file_units.energy=Hartree").data.units == {"energy": "Hartree"}
 
@@ -132,10 +132,10 @@ def test_reflections_are_shown_to_models_that_see_them(changes, torsion, augment
 def test_the_structures_of_a_file_stay_together():
     for number, count in enumerate((3, 5, 2, 4, 3, 6)):
         ase.io.write(f"{number}.extxyz", waters(count, seed=number))
-    config, text = config_of_data(".")
+    config, text, _ = config_of_data(".")
     assert (config.data.train, config.data.val, config.data.test) == (None, 6, 6) and "no test" not in text
     ase.io.write("0.extxyz", waters(40))
-    config, text = config_of_data(".")
+    config, text, _ = config_of_data(".")
     assert (config.data.val, config.data.test) == (0, 0) and "no test: too few files" in text
 
 

@@ -1,6 +1,7 @@
 """Arrays of NumPy archives (.npz), read one by one: no pickles, no sizes that the file does not bear out."""
 
 import math
+import os
 import re
 import warnings
 import zipfile
@@ -40,6 +41,13 @@ class Archive:
             ) from error
         self._members = {name.removesuffix(".npy"): name for name in self._zip.namelist()}
         self._used: set[str] = set()
+
+    @staticmethod
+    def is_compressed(path) -> bool:
+        """Whether an array of the archive can only be read from its beginning. Raises as the constructor."""
+        with Archive(path) as archive:
+            infos = archive._zip.infolist()
+        return any(info.compress_type != zipfile.ZIP_STORED for info in infos)
 
     def __enter__(self) -> "Archive":
         return self
@@ -82,6 +90,14 @@ class Archive:
     def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype of an array, which is not read."""
         return self._guarded(name, self._header)
+
+    def place(self, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
+        """Where the numbers of an array begin in the file, its shape and its dtype; of one that is not compressed."""
+        return self._guarded(name, self._place)
+
+    def array(self, name: str) -> np.ndarray:
+        """An array of any kind but objects."""
+        return self._guarded(name, self._read)
 
     def numbers(self, name: str, *shape: int | str) -> np.ndarray:
         """An array of numbers of at most 64 bits, in the byte order of the machine.
@@ -150,6 +166,20 @@ class Archive:
         if min(shape, default=0) < 0 or stated != present:
             raise ValueError(f"its header states {dtype} {list(shape)}, {stated} bytes; there are {present}")
         return shape, dtype
+
+    def _place(self, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
+        shape, dtype = self._header(name)
+        info = self._zip.getinfo(self._members[name])
+        with open(self._zip.filename, "rb") as file:
+            file.seek(info.header_offset)
+            local = file.read(30)  # of the zip: its last two numbers are the sizes of what follows it
+            file.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), os.SEEK_CUR)
+            if local[:4] != b"PK\x03\x04":
+                raise ValueError("no array where the archive's table has one")
+            _, by_columns, _ = _READ_HEADER[np.lib.format.read_magic(file)](file)
+            if by_columns and len(shape) > 1:
+                raise ValueError("numbers by columns, expected them by rows (numpy.ascontiguousarray)")
+            return file.tell(), shape, dtype
 
     def _checked_header(self, name: str, expected: tuple[int | str, ...]) -> np.dtype:
         shape, dtype = self.header(name)

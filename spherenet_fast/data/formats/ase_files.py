@@ -29,6 +29,7 @@ def from_atoms(
     forces: bool = False,
     origin: Origin | None = None,
     labels: bool = True,
+    partial: bool = False,
 ) -> Molecules:
     """Pack ASE structures: energies (eV) and forces (eV/Å) from their calculators, other labels from ``atoms.info``.
 
@@ -37,7 +38,7 @@ def from_atoms(
     cells, before they are rounded to `dtype`: see `centered`.
 
     Args:
-        keys, forces: see `find_labels`.
+        keys, forces, partial: see `find_labels`.
         origin: of the structures, for messages.
         labels: False to read none.
 
@@ -58,7 +59,7 @@ def from_atoms(
             fixed.append(fixed_atoms(atoms))
         except IndexError as error:
             raise ValueError(f"{name(number)}: FixAtoms: expected atoms 0 to {len(atoms) - 1}, {error}") from error
-    found = find_labels(structures, keys, forces, name) if labels else Labels({}, {}, None, None, (), ())
+    found = find_labels(structures, keys, forces, name, partial) if labels else Labels({}, {}, None, None, (), ())
     y = np.array(list(found.columns.values()), dtype=np.float64).reshape(len(found.columns), len(structures)).T
     periodic = any(atoms.pbc.any() for atoms in structures)
 

@@ -10,6 +10,8 @@ import pickle
 import pickletools
 import warnings
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import numpy as np
 import torch
 
 from ..centering import centered
-from ..molecules import Molecules
+from ..molecules import Molecules, Origin
 from ..reading import ReadOptions, as_stated
+from ..streams.records import Opened, applicable
 from .archives import truth_values, whole_numbers
 from .lmdb_file import LmdbFile
 from .relaxations import RELAXATION_TARGETS
@@ -145,6 +148,11 @@ def _files(path: Path) -> list[Path]:
     return [file for inside in sorted(path.glob("*.lmdb")) for file in _files(inside)]
 
 
+def records(source: str, options: ReadOptions) -> "LmdbRecords | None":
+    """The records of all files at `source`; None where there is no LMDB."""
+    return LmdbRecords(source, options) if holds(source) else None
+
+
 def read_source(source: str, options: ReadOptions) -> Molecules:
     return as_stated(read_lmdb(source, options.dtype, options.relaxations), options)
 
@@ -169,13 +177,21 @@ def read_lmdb(path, dtype: torch.dtype = torch.float32, relaxations: bool = Fals
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such data file")
-    other = Counter()
+    other: Counter = Counter()
     records = [_arrays(file, number, record, other) for file in _files(path) for number, record in _records(file)]
     if not records:
         raise ValueError(f"{path}: expected records, got none")
     if other:
-        warnings.warn(f"{path}: not used, as they are not understood: entries {', '.join(sorted(other))}", stacklevel=2)
+        warnings.warn(_not_used(path, other), stacklevel=2)
+    return _packed(path, records, dtype, relaxations)
 
+
+def _not_used(path: Path, other: Counter) -> str:
+    return f"{path}: not used, as they are not understood: entries {', '.join(sorted(other))}"
+
+
+def _packed(path: Path, records: list[dict[str, np.ndarray]], dtype: torch.dtype, relaxations: bool) -> Molecules:
+    """What `_arrays` returned of at least one record."""
     names = [name for name in (*RELAXATION_TARGETS, "energy") if any(name in record for record in records)]
     if relaxations and not all(RELAXATION_TARGETS[0] in record for record in records):
         raise ValueError(f"data.relaxations: expected y_relaxed in every record of {path}, got some without")
@@ -281,13 +297,55 @@ def _count(file: Path, length: Any) -> int:
         raise ValueError(f"{file}: length: expected the number of records; {error}") from error
 
 
+def _length(file: Path, database: LmdbFile) -> int:
+    """The number of records of a file."""
+    length = database.get(b"length")
+    return len(database) if length is None else _count(file, _unpickled(file, length))
+
+
+def _record(file: Path, database: LmdbFile, number: int, count: int) -> Any:
+    value = database.get(str(number).encode())
+    if value is None:
+        raise ValueError(f"{file}: expected {count} records, got none with number {number}")
+    return _unpickled(file, value)
+
+
 def _records(file: Path):
     """Number and object of every record of a file."""
     with LmdbFile(file) as database:
-        length = database.get(b"length")
-        count = len(database) if length is None else _count(file, _unpickled(file, length))
+        count = _length(file, database)
         for number in range(count):
-            value = database.get(str(number).encode())
-            if value is None:
-                raise ValueError(f"{file}: expected {count} records, got none with number {number}")
-            yield number, _unpickled(file, value)
+            yield number, _record(file, database, number, count)
+
+
+class LmdbRecords:
+    """The records of `read_lmdb`, read one by one: see `streams.records.Records`."""
+
+    grouped = False
+
+    def __init__(self, source: str, options: ReadOptions):
+        self.path, self.options, self.files = Path(source), options, _files(Path(source))
+        self._opened = Opened(self._open)
+
+    def _open(self, file: int) -> LmdbFile:
+        return LmdbFile(self.files[file], check=False)
+
+    def prepare(self, folder: Path) -> None:
+        """Nothing: every record is read by itself."""
+
+    def count(self, file: int) -> int:
+        return _length(self.files[file], self._opened[file])
+
+    def read(self, file: int, numbers: Sequence[int]) -> list[tuple[dict[str, np.ndarray], Counter]]:
+        path, database, found = self.files[file], self._opened[file], []
+        for number in numbers:
+            other: Counter = Counter()
+            record = _record(path, database, number, len(database))
+            found.append((_arrays(path, number, record, other), other))
+        return found
+
+    def packed(self, records: list[tuple[dict[str, np.ndarray], Counter]], origin: Origin | None) -> Molecules:
+        options, other = self.options, sum((other for _, other in records), Counter())
+        packed = _packed(self.path, [record for record, _ in records], options.dtype, options.relaxations)
+        notes = (_not_used(self.path, other),) if other else ()
+        return as_stated(replace(packed, origin=origin, notes=notes), applicable(options, packed.names))

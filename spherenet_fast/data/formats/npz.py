@@ -33,7 +33,7 @@ from ..units import force_units, is_energy, unit_name
 from .archives import Archive
 from .relaxations import packed_relaxations
 
-_MD17_NAMES = {"R": "pos", "E": "energy", "F": "forces", "coords": "pos", "energies": "energy", "nuclear_charges": "z"}
+MD17_NAMES = {"R": "pos", "E": "energy", "F": "forces", "coords": "pos", "energies": "energy", "nuclear_charges": "z"}
 _PACKED = ("n_atoms", "z", "pos", "forces", "fixed", "pbc", "id")  # no labels, whatever their shapes are
 _RMD17_ORIGIN = ("old_indices", "old_energies", "old_forces")  # the frames' numbers and labels in MD17
 
@@ -83,20 +83,20 @@ def read_stored(path, labels, dtype, relaxations, corrected=(), energies=()) -> 
     `energies` are labels that are energies, whatever their names.
     """
     with Archive(path) as archive:
-        units = _stated_units(archive, corrected)
+        units = stated_units(archive, corrected)
         energy_unit = units.pop("energy", None)
         if "pos_initial" in archive:
             molecules = packed_relaxations(archive, dtype, relaxations, energy_unit or "eV")
         elif relaxations:
             raise ValueError(f"data.relaxations: expected an array pos_initial in {path}, got {', '.join(archive)}")
         elif "n_atoms" in archive:
-            molecules = _packed(archive, dtype, energy_unit, energies)
+            molecules = packed_molecules(archive, dtype, energy_unit, energies)
         elif "train_pos" in archive:
             prefixes = ["train_"] + ["test_"] * ("test_pos" in archive)
             molecules = _frames(archive, dtype, prefixes, "_revised" * (labels == "revised"), energy_unit or "kcal/mol")
         else:
             notes = ()
-            if archive.rename(_MD17_NAMES):
+            if archive.rename(MD17_NAMES):
                 if energy_unit is None and "energy" not in corrected:
                     notes = ("energy: in kcal/mol, as in MD17's files, whose names the arrays have",)
                 energy_unit = energy_unit or "kcal/mol"
@@ -106,7 +106,7 @@ def read_stored(path, labels, dtype, relaxations, corrected=(), energies=()) -> 
     return molecules, units
 
 
-def _stated_units(archive: Archive, corrected) -> dict[str, str]:
+def stated_units(archive: Archive, corrected) -> dict[str, str]:
     """{"energy", "length", "forces": unit} as far as the archive states them and they are not among `corrected`."""
     units = {}
     for key, (names, spelling) in _UNIT_ARRAYS.items():
@@ -199,7 +199,7 @@ def _frames(archive: Archive, dtype: torch.dtype, prefixes: list[str], suffix: s
     )
 
 
-def _packed(archive: Archive, dtype: torch.dtype, unit: str | None, energies) -> Molecules:
+def packed_molecules(archive: Archive, dtype: torch.dtype, unit: str | None, energies) -> Molecules:
     """Molecules one after the other; `unit` is that of the energy where the archive states it."""
     if missing := {"z", "pos"} - set(archive):
         text = f"expected arrays n_atoms, z and pos, got none called {' or '.join(sorted(missing))}"
@@ -210,7 +210,7 @@ def _packed(archive: Archive, dtype: torch.dtype, unit: str | None, energies) ->
 
     def unit_of(name, default=None):
         info = QM9_TARGETS.get(canonical_target(name))
-        named = "energy" in name.lower() or _MD17_NAMES.get(name) == "energy" or name in energies
+        named = "energy" in name.lower() or MD17_NAMES.get(name) == "energy" or name in energies
         return unit if unit and (named or (info and is_energy(info.unit))) else default
 
     if "y" in archive and "target_names" in archive:

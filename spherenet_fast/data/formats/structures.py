@@ -125,21 +125,23 @@ def _sdf_record(text: str) -> Atoms:
 
 
 def _database(path: Path) -> list[Atoms]:
-    """The rows of an ase.db, with the numbers and vectors of key_value_pairs and data."""
+    """The rows of an ase.db."""
     import ase.db
 
-    structures = []
     with ase.db.connect(str(path), serial=True) as database:
-        for row in database.select():
-            atoms = row.toatoms()
-            for key, value in {**row.data, **row.key_value_pairs}.items():
-                array = as_numbers(value)
-                if array is not None and array.shape == (len(atoms), 3):
-                    atoms.arrays.setdefault(key, array)
-                else:
-                    atoms.info[key] = value
-            structures.append(atoms)
-    return structures
+        return [atoms_of_row(row) for row in database.select()]
+
+
+def atoms_of_row(row) -> Atoms:
+    """A row of an ase.db, with the numbers and vectors of key_value_pairs and data."""
+    atoms = row.toatoms()
+    for key, value in {**row.data, **row.key_value_pairs}.items():
+        array = as_numbers(value)
+        if array is not None and array.shape == (len(atoms), 3):
+            atoms.arrays.setdefault(key, array)
+        else:
+            atoms.info[key] = value
+    return atoms
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """metrics.csv and the picture of it."""
 
 import csv
+import hashlib
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from ..._files import append_line, sync, write_file
 from ...plots.files import save
+from ..config import Config
 
 
 class MetricsFile(Logger):
@@ -51,6 +55,38 @@ class MetricsFile(Logger):
     def save(self):
         """Wait until all rows are on the disk."""
         sync(self.path)
+
+
+def other_loggers(config: Config, out: Path, resume_step: int | None) -> list[Logger]:
+    """Lightning's loggers beside `MetricsFile` that the config asks for: TensorBoard, Weights & Biases.
+
+    Raises ValueError where a logger's package is not installed, or does not come to work.
+    """
+    training, found = config.training, []
+    if training.tensorboard:
+        found.append(TensorBoardLogger(out, name="tensorboard", version="", purge_step=resume_step or 0))
+    if training.wandb != "off":
+        found.append(_wandb(config, out))
+    return found
+
+
+def _wandb(config: Config, out: Path) -> Logger:
+    """A run of Weights & Biases called as the folder `out`, with the config; the same one after a resume."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    identity = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:16]
+    try:
+        logger = WandbLogger(
+            project=config.training.wandb_project, name=out.name, id=identity, save_dir=out, resume="allow",
+            offline=config.training.wandb == "offline",
+        )  # fmt: skip
+        logger.log_hyperparams(asdict(config))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"training.wandb: expected Weights & Biases installed (pip install wandb): {error}") from error
+    except Exception as error:  # wandb raises what its service and the network come across
+        reason = " ".join(str(error).split())
+        raise ValueError(f"training.wandb: expected a run that begins; {reason}") from error
+    return logger
 
 
 def read_metrics(path) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ from ..checkpoint import check_state, read_checkpoint, serialized
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 # What a run writes before its first checkpoint.
-_BEFORE_THE_FIRST = {"config.yaml", "split.npz", "metrics.csv", "tensorboard", "learning_curve.png"}
+_BEFORE_THE_FIRST = {"config.yaml", "split.npz", "metrics.csv", "tensorboard", "wandb", "learning_curve.png"}
 # What a resume needs, none of it empty: Lightning passes over what is missing or empty without a word.
 _PARTS = {
     "potential": dict, "run": dict, "state_dict": dict, "loops": dict, "optimizer_states": list, "callbacks": dict,

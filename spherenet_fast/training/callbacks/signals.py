@@ -25,6 +25,7 @@ class StopSignals:
     """While entered, the first signal is only noted in `received`; Ctrl-C after it raises `Interrupted` at once.
 
     at_once: raise it at the first signal, where everything is saved. speaks: say on the terminal that one came.
+    `notice` makes it stop for another reason, named by a signal: SIGCHLD, the death of a process that reads data.
     Signals that the process was started to ignore stay ignored. Outside the main thread, where Python delivers no
     signals, nothing is caught.
     """
@@ -50,6 +51,10 @@ class StopSignals:
         for number in self._before:
             _set(number, self._note)
 
+    def notice(self, number: int) -> None:
+        """Note a signal, unless there was one."""
+        self.received = number if self.received is None else self.received
+
     def _note(self, number, frame):
         if self.at_once:
             raise Interrupted(number, saved=True)
@@ -64,6 +69,8 @@ class StopSignals:
 
 
 def _name(number: int) -> str:
+    if number == getattr(signal, "SIGCHLD", None):
+        return "the end of a process that read data"
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from ...data import QM9_TARGETS, Molecules, read_molecules
+from ...data import QM9_TARGETS, Molecules, StreamedMolecules, read_molecules
 from ...data.checks import check_volumes
 from ...data.labels import missing_label
 from ...models import MODELS
@@ -38,10 +38,11 @@ MOST_MINUTES = 1440.0
 
 
 class Derived(NamedTuple):
-    """A config for some data, and what it has in words."""
+    """A config for some data, what it has in words, and the data as the config reads it."""
 
     config: Config
     text: str
+    molecules: Molecules | StreamedMolecules
 
 
 def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
@@ -78,7 +79,7 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
         sections["model"] = _model_of(config.training.init_from)
     elif config.model.name != Config().model.name:
         del sections["model"]
-    if found["forces"] and molecules.stress is not None and _all_have_a_volume(molecules):
+    if found["forces"] and molecules.has_stress and _all_have_a_volume(molecules):
         sections["loss"]["stress_weight"] = STRESS_WEIGHT
     sections["data"] = {"source": source} | found
     limits = any((stated.get("training") or {}).get(name) for name in ("max_steps", "max_epochs", "max_time"))
@@ -86,7 +87,9 @@ def config_of_data(source: str, overrides: list[str] | None = None) -> Derived:
     sections["training"]["augment_reflections"] = torsion in SEES_REFLECTIONS or config.model.name not in MODELS
     sections["training"] |= _effort(molecules, found, data, limits)
     config = checked(OmegaConf.create(sections), *changes)
-    return Derived(config, _text(source, molecules, config))
+    if config.data.read_options() != wanted:
+        molecules = read_molecules(config.data.source, **config.data.read_options())
+    return Derived(config, _text(source, molecules, config), molecules)
 
 
 def _options(config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def _options(config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
     return config.data.read_options() | chosen
 
 
-def _labels(config: Config, stated: Mapping[str, Any], molecules: Molecules) -> dict[str, Any]:
+def _labels(config: Config, stated: Mapping[str, Any], molecules: Molecules | StreamedMolecules) -> dict[str, Any]:
     """targets, forces and keys: what is `stated`, else what the names of labels say."""
     keys, names = dict(config.data.keys), molecules.names
     if "targets" in stated:
@@ -113,8 +116,8 @@ def _labels(config: Config, stated: Mapping[str, Any], molecules: Molecules) -> 
             )
         targets = ["energy"] if energies else [names[0]]
         keys |= {"energy": energies[0]} if energies else {}
-    forces = stated.get("forces", targets == ["energy"] and molecules.forces is not None)
-    unnamed = molecules.forces is None and "forces" not in keys and stated.get("forces") is not False
+    forces = stated.get("forces", targets == ["energy"] and molecules.has_forces)
+    unnamed = not molecules.has_forces and "forces" not in keys and stated.get("forces") is not False
     if unnamed and targets == ["energy"]:
         vectors = [name for name in molecules.vectors if "force" in name.lower()]
         of_energy = keys.get("energy", "energy").lower().replace("energy", "forces")
@@ -125,7 +128,7 @@ def _labels(config: Config, stated: Mapping[str, Any], molecules: Molecules) -> 
     return {"targets": targets, "forces": forces, "keys": keys}
 
 
-def _units(molecules: Molecules, targets: list[str], stated: Mapping[str, Any]) -> dict[str, Any]:
+def _units(molecules: Molecules | StreamedMolecules, targets: list[str], stated: Mapping[str, Any]) -> dict[str, Any]:
     """units: of the targets whose unit the data states, those of the literature for QM9's."""
     known = dict(zip(molecules.names, molecules.units, strict=True))
     units = {
@@ -134,7 +137,7 @@ def _units(molecules: Molecules, targets: list[str], stated: Mapping[str, Any]) 
     return {} if "units" in stated else {"units": units}
 
 
-def _parts(molecules: Molecules, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _parts(molecules: Molecules | StreamedMolecules, stated: Mapping[str, Any]) -> dict[str, Any]:
     """train, val and test, as far as nothing is stated that decides about them."""
     if stated.get("split") is not None:
         return {}
@@ -155,7 +158,7 @@ def _parts(molecules: Molecules, stated: Mapping[str, Any]) -> dict[str, Any]:
     return {"val": val, "test": test} | ({"train": count - val - test} if exact else {})
 
 
-def _all_have_a_volume(molecules: Molecules) -> bool:
+def _all_have_a_volume(molecules: Molecules | StreamedMolecules) -> bool:
     try:
         check_volumes(molecules)
     except ValueError:
@@ -163,7 +166,9 @@ def _all_have_a_volume(molecules: Molecules) -> bool:
     return True
 
 
-def _effort(molecules: Molecules, found: Mapping[str, Any], stated: Mapping[str, Any], limits: bool) -> dict[str, Any]:
+def _effort(
+    molecules: Molecules | StreamedMolecules, found: Mapping[str, Any], stated: Mapping[str, Any], limits: bool
+) -> dict[str, Any]:
     """batch_size by the size of the molecules, and max_time by their number where no other `limits` are stated."""
     atoms = max(float(molecules.n_atoms.double().mean()), 1.0)
     batch_size = 1
@@ -183,12 +188,12 @@ def _model_of(checkpoint) -> dict[str, Any]:
     return {"name": state.get("model", "SphereNet")} | hparams
 
 
-def _text(source: str, molecules: Molecules, config: Config) -> str:
+def _text(source: str, molecules: Molecules | StreamedMolecules, config: Config) -> str:
     """What is learned of what, and for how long, in a few lines."""
     from ase.data import chemical_symbols
 
     low, high = int(molecules.n_atoms.min()), int(molecules.n_atoms.max())
-    symbols = " ".join(chemical_symbols[number] for number in molecules.z.unique().tolist())
+    symbols = " ".join(chemical_symbols[number] for number in molecules.elements())
     known = dict(zip(molecules.names, molecules.units, strict=True))
     data, training = config.data, config.training
     unknown = "an unknown unit (data.file_units.{} says it)".format

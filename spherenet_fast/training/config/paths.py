@@ -19,7 +19,7 @@ def moved_paths(config: Config, run) -> Config:
 
 
 def _with_places(config: Config, function) -> Config:
-    places = {name: getattr(config.data, name) for name in ("source", "root", "split")}
+    places = {name: getattr(config.data, name) for name in ("source", "root", "split", "index")}
     known = {name: place for name, place in places.items() if place is not None and source_path(place) is not None}
     start = config.training.init_from
     return replace(

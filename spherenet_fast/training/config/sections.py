@@ -17,6 +17,11 @@ class DataConfig:
     """Where the molecules come from and what is learned."""
 
     source: str = MISSING  # ethanol, qm9, fcc111 (shipped); a file, folder or LMDB; pyg:QM9, pyg:MD17/<molecule>
+    # Leave structures in their files (LMDBs, .npz, ASE databases, or a folder of one of these) until a batch needs
+    # them; none: where the files are larger than an eighth of the machine's memory.
+    stream: bool | None = None
+    index: str | None = None  # folder of what is known of structures read so; none: spherenet_fast in the user's cache
+    workers: int | None = count(None, low=0, high=1024)  # processes that read them; none: one a core, at most 4
     root: str | None = None  # folder of PyTorch Geometric's data sets
     labels: str = option("original", choices=("original", "revised"))  # of MD17's frames, where a file has both
     targets: list[str] = field(default_factory=lambda: ["energy"])  # names of the labels that are learned
@@ -107,6 +112,10 @@ class TrainingConfig:
     num_nodes: int = count(1, high=65536)  # machines that train together
     threads: int | None = count(None, high=1024)  # on the CPU; none: all or one, whichever is faster
     tensorboard: bool = True  # write files for TensorBoard, too
+    # Log to Weights & Biases, too (pip install wandb): online takes an account; offline, files in the run's folder that
+    # `wandb sync` sends later.
+    wandb: str = option("off", choices=("off", "offline", "online"))
+    wandb_project: str = "spherenet_fast"  # of Weights & Biases
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...data import Molecules, read_molecules, read_split
+from ...data import Molecules, StreamedMolecules, read_molecules, read_split
 from ...data.checks import check_frames, check_labels, check_volumes
 from ..config.files import config_from_dict
 from ..config.paths import moved_paths
@@ -24,7 +24,7 @@ def evaluation_data(
     file_units: dict[str, str] | None = None,
     keys: dict[str, str] | None = None,
     run=None,
-) -> tuple[Molecules, Tensor]:
+) -> tuple[Molecules | StreamedMolecules, Tensor]:
     """Molecules with the potential's targets and units, and the indices to evaluate.
 
     Args:
@@ -61,10 +61,11 @@ def evaluation_data(
                 f"--unit: expected the unit of {name}, which the checkpoint does not know, as {data} is in "
                 f"{stated[name]}, got none"
             )
-    stress = potential.stress and (data is None or read.stress is not None)
+    stress = potential.stress and (data is None or read.has_stress)
     molecules = read.choose(potential.names, units, forces, stress)
     check_labels(read, potential.names, forces, stress=stress)
-    check_frames(molecules)
+    if isinstance(molecules, Molecules):  # else their files have been looked through
+        check_frames(molecules)
     if stress:
         check_volumes(molecules)
     if part == "all" or (data is not None and split is None):

@@ -85,11 +85,13 @@ def predictions(potential: Potential, molecules: Molecules, indices: Tensor, bat
             there = batch.to(device)
             references = potential.offset(there, batch.num_graphs)
             found = (part.cpu() for part in (references, *predicted(potential, there)))
-            rows.append((batch.z, batch.y, ~fixed, *found))
-    z, y_label, free, references, y, *slopes = (torch.cat(parts) for parts in zip(*rows, strict=True))
+            labels = [label for label in (batch.forces, batch.stress) if label is not None]
+            rows.append((batch.z, batch.y, ~fixed, *labels, *found))
+    z, y_label, free, *rest = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    count = len(rest) // 2 - 1  # of labels; as many slopes follow the references and targets
+    (references, y, *slopes), labels = rest[count:], rest[:count]
+    forces_label, stress_label = (*labels, None, None)[:2]
     forces, stress = (*slopes, None, None)[:2]
-    forces_label = None if forces is None else molecules.forces[molecules.atoms_of(indices)[0]]
-    stress_label = None if stress is None else molecules.stress[indices]
     counts = molecules.n_atoms[indices]
     return Predictions(indices, counts, z, y, y_label, references, forces, forces_label, free, stress, stress_label)
 
