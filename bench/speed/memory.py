@@ -50,8 +50,8 @@ def limit_to_this_machine() -> None:
     """Let an allocation beyond the machine's free memory fail, instead of the kernel end some process."""
     if not Path("/proc/meminfo").exists():
         return
-    available = _kilobytes("/proc/meminfo", "MemAvailable:")
-    limit = 1024 * (_kilobytes("/proc/self/status", "VmSize:") + available)
+    available = kilobytes("/proc/meminfo", "MemAvailable:")
+    limit = 1024 * (kilobytes("/proc/self/status", "VmSize:") + available)
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
@@ -62,7 +62,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return any(text in str(error) for text in ("can't allocate memory", "not enough memory", "std::bad_alloc"))
 
 
-def _kilobytes(path: str, field: str) -> int:
+def kilobytes(path: str, field: str) -> int:
     """A number of one of the kernel's tables, all of which are in kB."""
     return next(int(line.split()[1]) for line in Path(path).read_text().splitlines() if line.startswith(field))
 
@@ -80,9 +80,9 @@ def peak_of(call) -> int:
     """Bytes above the present size that this process reaches during a call, where `supported`."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at the present size
-    base = _kilobytes("/proc/self/status", "VmRSS:")
+    base = kilobytes("/proc/self/status", "VmRSS:")
     call()
-    return 1024 * (_kilobytes("/proc/self/status", "VmHWM:") - base)
+    return 1024 * (kilobytes("/proc/self/status", "VmHWM:") - base)
 
 
 def main() -> None:
