@@ -6,6 +6,7 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 PARTIAL = ".partial"
 
@@ -82,13 +83,27 @@ def check_output(path, overwrite: bool, option: str = "--out") -> None:
 class FolderLock:
     """Keeps a folder for this process while entered; the system frees that of a process that is killed."""
 
+    _held: ClassVar[set[int]] = set()
+
     def __enter__(self):
         self._descriptor = None
         return self
 
     def __exit__(self, *exception):
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is not None:
+            self._held.discard(self._descriptor)
             os.close(self._descriptor)
+            self._descriptor = None
+
+    @classmethod
+    def leave_to_parent(cls) -> None:
+        """Called in a process that has just been forked: it may outlive its parent, whose locks end with it."""
+        for descriptor in cls._held:
+            os.close(descriptor)
+        cls._held.clear()
 
     def take(self, folder) -> bool:
         """Lock a folder; False if another process has it. Where folders have no locks (Windows), True."""
@@ -97,15 +112,19 @@ class FolderLock:
         except ImportError:
             return True
         self._descriptor = os.open(folder, os.O_RDONLY)
+        self._held.add(self._descriptor)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._descriptor)
-            self._descriptor = None
+            self._close()
             return False
         except OSError:  # a file system without locks
             pass
         return True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=FolderLock.leave_to_parent)
 
 
 def remove_partial_files(folder: Path) -> None:

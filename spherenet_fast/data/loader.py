@@ -136,6 +136,7 @@ class WorkerBatches:
 
     def __init__(self, molecules: StreamedMolecules, batches: Iterable[Tensor], pin_memory: bool, died: Callable):
         self.molecules, self.batches, self.died = molecules, batches, died
+        self._found: Iterator | None = None
         self.loader = DataLoader(
             Guarded(molecules.reader), batch_size=None, sampler=batches, collate_fn=_unchanged, pin_memory=pin_memory,
             num_workers=molecules.workers,
@@ -143,24 +144,31 @@ class WorkerBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         done = 0
-        found = _without_child_signals(lambda: iter(self.loader))
-        try:
-            while True:
-                try:
-                    batch = next(found)
-                except StopIteration:
-                    return
-                if isinstance(batch, Exception):
-                    raise batch
-                yield batch
-                done += 1
-        except RuntimeError as error:  # of torch: a worker exited, or was killed
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            del found
-            self.died(" ".join(str(error).split()))
+        self._found = found = _without_child_signals(lambda: iter(self.loader))
+        while True:
+            try:
+                batch = next(found)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:  # what reading itself raises comes as a batch
+                if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+                    raise
+                reason = " ".join(str(error).split())
+                break
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+            done += 1
+        self.close()
+        self.died(reason)
         for indices in itertools.islice(iter(self.batches), done, None):
             yield self.molecules[indices]
+
+    def close(self) -> None:
+        """End the processes of the last iteration."""
+        if self._found is not None:
+            self._found._shutdown_workers()
+            self._found = None
 
 
 class CountedWorkerBatches(WorkerBatches):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -23,6 +24,7 @@ from ..data import (
     evaluation_loader,
     training_loader,
 )
+from ..data.loader import WorkerBatches
 from ..models import MODELS
 from .callbacks.display import Display
 from .callbacks.logs import MetricsFile, other_loggers
@@ -55,13 +57,24 @@ class Loaders(pl.LightningDataModule):
         super().__init__()
         self.molecules, self.val, self.batches = molecules, val, batches
         self.eval_batch_size, self.pin, self.signals = eval_batch_size, pin, signals
+        self._made: list[Any] = []
 
     def train_dataloader(self):
         self.batches.start = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        return training_loader(self.molecules, self.batches, self.pin, self._stop)
+        return self._kept(training_loader(self.molecules, self.batches, self.pin, self._stop))
 
     def val_dataloader(self):
-        return evaluation_loader(self.molecules, self.val, self.eval_batch_size, self.pin, self._stop)
+        return self._kept(evaluation_loader(self.molecules, self.val, self.eval_batch_size, self.pin, self._stop))
+
+    def _kept(self, loader):
+        self._made.append(loader)
+        return loader
+
+    def close(self) -> None:
+        """End the processes that read data, whatever has ended the training."""
+        for loader in self._made:
+            if isinstance(loader, WorkerBatches):
+                loader.close()
 
     def _stop(self, what: str) -> None:
         print(f"a process that reads data (data.workers) has ended: {what}; stopping after this step", file=sys.stderr)
@@ -154,6 +167,7 @@ def fit(
                 raise
             raise ValueError(f"{path}: expected a checkpoint that this version can restore: {error!r}") from error
         finally:
+            loaders.close()
             if display is not None:
                 display.close()
 

@@ -173,7 +173,7 @@ def test_a_worker_that_dies_stops_the_training_with_a_checkpoint(tmp_path, monke
         before_step(patch, 1, kill_worker)
         assert train(load_config("ethanol", values), tmp_path / "two") is None
     error = capsys.readouterr().err
-    assert "a process that reads data (data.workers) has ended: DataLoader worker (pid" in error
+    assert "a process that reads data (data.workers) has ended: " in error
     assert "by the end of a process that read data; the same command with --resume continues" in error
     train(load_config("ethanol", values), tmp_path / "two", resume=True)
     same_run(tmp_path / "one", tmp_path / "two")
