@@ -3,6 +3,8 @@
 import json
 import tempfile
 import warnings
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,11 +72,14 @@ class Pt2Model:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file")
         try:
+            with zipfile.ZipFile(path) as archive:  # a library with wrong bytes would end the process
+                if (damaged := archive.testzip()) is not None:
+                    raise RuntimeError(f"it is damaged (in {damaged})")
             self._run = torch._inductor.aoti_load_package(str(path))
             metadata = self._run.get_metadata()
             self.cutoff, self.elements = float(metadata["cutoff"]), tuple(json.loads(metadata["elements"]))
             self.device = torch.device(metadata["device"])
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path}: expected what `spherenet-fast export --to pt2` wrote: {reason}") from error
 

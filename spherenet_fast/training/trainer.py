@@ -27,7 +27,7 @@ from ..data import (
 from ..data.loader import WorkerBatches
 from ..models import MODELS
 from .callbacks.display import Display
-from .callbacks.logs import MetricsFile, other_loggers
+from .callbacks.logs import MetricsFile, check_loggers, other_loggers
 from .callbacks.run_control import RunControl
 from .callbacks.saving import LAST, WholeCheckpoints
 from .callbacks.signals import Interrupted, StopSignals
@@ -141,6 +141,7 @@ def fit(
         )  # fmt: skip
         # Before every batch Lightning asks the first process for SIGTERM, and a GPU waits; RunControl has the signals.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        processes.first_does(lambda: check_loggers(config))
         processes.first_does(claim)
         if processes.is_first:
             trainer.loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]

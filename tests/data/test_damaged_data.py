@@ -1,11 +1,15 @@
 """Damaged files of data: one line that names the file, never a crash and no other kind of error."""
 
+import sqlite3
 import struct
 import warnings
+import zipfile
 
+import ase.db
 import lmdb
 import numpy as np
 import pytest
+from ase import Atoms
 from mutations import mutations
 from test_lmdb import structure, write
 from test_npz_arrays import LAYOUTS
@@ -115,6 +119,33 @@ def test_lmdbs_of_another_kind(tmp_path):
         pass
     with pytest.raises(ValueError, match="none.lmdb: expected records, got none"):
         read_molecules(tmp_path / "none.lmdb")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_files_of_another_version(tmp_path, stream):
+    """Of NumPy's arrays, LMDB's pages and ASE's tables."""
+    options = dict(stream=stream, index=tmp_path / "index", workers=0)
+    path = tmp_path / "f.npz"
+    np.savez(path, **LAYOUTS["packed"]())
+    with zipfile.ZipFile(path) as archive:
+        arrays = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in arrays.items():
+            archive.writestr(name, content.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x09"))
+    with pytest.raises(ValueError, match=r"f.npz: .*NumPy's format \(9, 0\)"):
+        read_molecules(path, **options)
+    path = write(tmp_path / "f.lmdb", [structure(3, y_relaxed=-1.0)])
+    path.write_bytes(path.read_bytes().replace(struct.pack("<II", 0xBEEFC0DE, 1), struct.pack("<II", 0xBEEFC0DE, 2)))
+    with pytest.raises(ValueError, match="f.lmdb: expected an LMDB .*: there is no header"):
+        read_molecules(path, **options)
+    path = tmp_path / "f.db"
+    with ase.db.connect(path) as rows:
+        rows.write(Atoms("H"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE information SET value = '99' WHERE name = 'version'")
+    connection.close()
+    with pytest.raises(ValueError, match="f.db: expected structures that ASE can read, got .*new ase.db format"):
+        read_molecules(path, **options)
 
 
 def test_a_pickle_cannot_claim_memory(tmp_path):

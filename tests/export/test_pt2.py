@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,19 @@ def test_wrong_inputs(exported, tmp_path):
     (tmp_path / "other.pt2").write_text("no package")
     with pytest.raises(ValueError, match="other.pt2: expected what `spherenet-fast export --to pt2` wrote"):
         load_pt2(tmp_path / "other.pt2")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a wrong byte", "of another version"])
+def test_damaged_packages(tmp_path, damage):
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data/library.so", bytes(range(256)) * 100)
+    content = bytearray(path.read_bytes())
+    content[1000] ^= damage == "a wrong byte"
+    path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
+    with pytest.raises(ValueError, match="model.pt2: expected what `spherenet-fast export --to pt2` wrote: ") as caught:
+        load_pt2(path)
+    assert "\n" not in str(caught.value) and ("it is damaged (in " in str(caught.value)) == (damage == "a wrong byte")
 
 
 def test_the_program_of_the_docs(exported, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from dataclasses import asdict
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class MetricsFile(Logger):
 def other_loggers(config: Config, out: Path, resume_step: int | None) -> list[Logger]:
     """Lightning's loggers beside `MetricsFile` that the config asks for: TensorBoard, Weights & Biases.
 
-    Raises ValueError where a logger's package is not installed, or does not come to work.
+    Raises ValueError where one does not begin.
     """
     training, found = config.training, []
     if training.tensorboard:
@@ -68,6 +69,12 @@ def other_loggers(config: Config, out: Path, resume_step: int | None) -> list[Lo
     if training.wandb != "off":
         found.append(_wandb(config, out))
     return found
+
+
+def check_loggers(config: Config) -> None:
+    """ValueError where the package of a logger is not installed."""
+    if config.training.wandb != "off" and find_spec("wandb") is None:
+        raise ValueError("training.wandb: expected Weights & Biases installed (pip install wandb), got none")
 
 
 def _wandb(config: Config, out: Path) -> Logger:
@@ -81,8 +88,6 @@ def _wandb(config: Config, out: Path) -> Logger:
             offline=config.training.wandb == "offline",
         )  # fmt: skip
         logger.log_hyperparams(asdict(config))
-    except ModuleNotFoundError as error:
-        raise ValueError(f"training.wandb: expected Weights & Biases installed (pip install wandb): {error}") from error
     except Exception as error:  # wandb raises what its service and the network come across
         reason = " ".join(str(error).split())
         raise ValueError(f"training.wandb: expected a run that begins; {reason}") from error
