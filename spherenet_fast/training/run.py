@@ -111,17 +111,21 @@ def _train(
 
     checkpoint, fresh = processes.first_does(former), not resume
 
-    def prepared() -> tuple[str, Molecules | StreamedMolecules, Split, Potential]:
+    # The first process downloads what is missing, and makes the index of data that is read as it is needed.
+    molecules = processes.first_before_others(
+        lambda: prepare_molecules(config.data, config.loss.stress_weight > 0, read)
+    )
+
+    def prepared() -> tuple[str, Split, Potential]:
         device = training_device(config)
-        molecules = prepare_molecules(config.data, config.loss.stress_weight > 0, read)
         drawn = out / "split.npz"
         resumed = not fresh and checkpoint is not None and drawn.is_file()
         split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
         check_parts(molecules, split.val, split.test, config.data.forces)
         state = checkpoint[0]["potential"] if checkpoint else None
-        return device, molecules, split, prepare_potential(config, molecules, split, state)
+        return device, split, prepare_potential(config, molecules, split, state)
 
-    device, molecules, split, potential = processes.all_do(prepared)
+    device, split, potential = processes.all_do(prepared)
     if molecules.group is not None and config.data.split is None:
         parts = ", ".join(f"{len(part)} for {name}" for name, part in split._asdict().items())
         print(f"frames, drawn by whole relaxations: {parts}")

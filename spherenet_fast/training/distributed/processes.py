@@ -102,6 +102,14 @@ class Processes:
             dist.broadcast_object_list(found)
         return found[0]  # type: ignore[return-value]
 
+    def first_before_others(self, function: Callable[[], Result]) -> Result:
+        """`all_do`, but the others begin when the first process has ended: they find the files that it has written."""
+        early = self.all_do(function if self.is_first else lambda: None)
+        if self.count == 1:
+            return early  # type: ignore[return-value]
+        late = self.all_do(function if not self.is_first else lambda: None)
+        return early if self.is_first else late  # type: ignore[return-value]
+
     @contextlib.contextmanager
     def one_voice(self) -> Iterator[None]:
         """While entered, only the first process writes to standard output."""
