@@ -27,7 +27,7 @@ from ..data import (
 from ..data.loader import WorkerBatches
 from ..models import MODELS
 from .callbacks.display import Display
-from .callbacks.logs import MetricsFile, check_loggers, other_loggers
+from .callbacks.logs import MetricsFile, check_loggers, end_loggers, other_loggers
 from .callbacks.run_control import RunControl
 from .callbacks.saving import LAST, WholeCheckpoints
 from .callbacks.signals import Interrupted, StopSignals
@@ -169,6 +169,7 @@ def fit(
             raise ValueError(f"{path}: expected a checkpoint that this version can restore: {error!r}") from error
         finally:
             loaders.close()
+            end_loggers(trainer.loggers)
             if display is not None:
                 display.close()
 

@@ -94,6 +94,13 @@ def _wandb(config: Config, out: Path) -> Logger:
     return logger
 
 
+def end_loggers(loggers: list[Logger]) -> None:
+    """Write what Weights & Biases holds back until its run ends; another run of this process begins anew."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish()
+
+
 def read_metrics(path) -> list[dict[str, float]]:
     """The rows of a metrics file, without the empty cells; none where there is no file.
 
