@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--format", choices=("npz", "lmdb", "db"), default="npz")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batches", type=int, default=2000, help="of 32 molecules, in random order")
-    parser.add_argument("--out", type=Path, default=Path("bench/results/training/streaming.csv"))
+    parser.add_argument("--out", type=Path, default=Path("bench/results/speed/streaming/npz.csv"))
     options = parser.parse_args()
     source = options.folder / f"{options.format}-{options.molecules}"
     if not source.is_dir():
