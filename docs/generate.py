@@ -5,6 +5,7 @@ benchmarks.md         the tables of bench/results/speed/*.csv, with their figure
 ablation.md           the ablation's table, from bench/results/training/ablation.csv
 pretrained.md         the cards of the weights in the package
 minutes.md            runs of ethanol with equal budgets, from bench/results/training/md17.csv
+other_potentials.md   beside MACE and PaiNN, from bench/results/training/other_potentials.csv
 experiments.md        bench/results/experiments.md
 changelog.md          CHANGELOG.md, where there is one
 """
@@ -28,6 +29,7 @@ def write(folder: Path) -> None:
     parts = {
         "configuration": reference.markdown(), "benchmarks": benchmarks(folder), "ablation": ablation(folder),
         "pretrained": pretrained(), "minutes": minutes(RESULTS / "training" / "md17.csv"),
+        "other_potentials": other_potentials(RESULTS / "training" / "other_potentials.csv"),
         "experiments": _without_title(RESULTS / "experiments.md"), "changelog": changelog(),
     }  # fmt: skip
     for name, text in parts.items():
@@ -101,6 +103,13 @@ def minutes(path: Path) -> str:
         cells = [data, settings, train, batch, f"{float(spent):g}", f"{int(steps):,}", errors.get("forces", "")]
         lines.append([*cells, errors.get("energy", ""), f"{hardware}, {threads} threads"])
     return pipes(head, lines) + "\n"
+
+
+def other_potentials(path: Path) -> str:
+    """One line for each model."""
+    from bench.training import experiments, other_potentials
+
+    return other_potentials.side_by_side(experiments.read(path)) + "\n"
 
 
 def changelog() -> str:
