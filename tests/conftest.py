@@ -11,6 +11,9 @@ from gpu import DEVICE
 
 sys.path.append(str(Path(__file__).parents[1]))  # of `bench`; last, so that an installed spherenet_fast is tested
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on CPU tensors
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that each use all cores slow each other down many times
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

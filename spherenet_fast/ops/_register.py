@@ -17,11 +17,11 @@ _library.load()
 compiled = getattr(torch.ops, _library.NAMESPACE)
 
 
-CPU_ONLY: set[str] = set()  # every other operator has a kernel for each device of the build
+CPU_ONLY: set[str] = set()  # every other operator has a kernel of the library for each device of the build
 
 
 def cpu_only(*names: str) -> None:
-    """Lists operators without kernels for a GPU."""
+    """Lists operators without kernels for a GPU in the library."""
     CPU_ONLY.update(names)
 
 
@@ -114,16 +114,24 @@ def layers_kept():
         _keeps_layers.reset(token)
 
 
-def left_to_torch(x: Tensor) -> bool:
-    """Whether layers on x are torch's: compiled or traced code chooses its products itself, and under autocast they
-    have another precision."""
-    device = x.device.type
+def traced() -> bool:
+    """Whether code is compiled or traced, by what chooses its products itself."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or (torch._C._len_torch_dispatch_stack() > 0 and not _keeps_layers.get())  # make_fx and its like
-        or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
     )
+
+
+def autocast_on(x: Tensor) -> bool:
+    """Whether products on the device of x have the precision of autocast."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def left_to_torch(x: Tensor) -> bool:
+    """Whether layers on x are torch's: where code is traced, and under autocast, where they have another precision."""
+    return traced() or autocast_on(x)
 
 
 def graph_arrays(graph) -> tuple[Tensor, ...]:

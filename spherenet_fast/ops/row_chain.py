@@ -1,4 +1,6 @@
-"""Layers that treat every row alone, as one operator: on the CPU a tile of rows goes through all of them at once.
+"""Layers that treat every row alone, as one operator: a tile of rows goes through all of them at once.
+
+On the CPU its kernels are the library's, on a GPU Triton's, where that is installed (`triton_kernels`).
 
 A function of rows is written once, for tensors, and works for both: `row_chain(function, *rows)` calls it with
 placeholders that record what is done to them, and runs the record. Elsewhere it is called with the tensors.
@@ -10,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._register import compiled, cpu_only, fake, left_to_torch, no_third_derivative, wanted_gradients
+from . import triton_kernels
+from ._register import autocast_on, compiled, cpu_only, fake, no_third_derivative, traced, wanted_gradients
 from .product import product
 from .silu import silu
 
@@ -26,15 +29,27 @@ def row_chain(function: Callable, *rows: Tensor, recompute: bool = False) -> tup
     results: it takes half as long again, and the memory of a tile of rows. Raises TypeError for anything else, or
     AttributeError, as for the shape of a row.
     """
-    if not rows[0].is_cpu or rows[0].shape[0] == 0 or left_to_torch(rows[0]):
+    if rows[0].shape[0] == 0 or not _has_kernels(rows[0]):
         return function(*rows)
     record = _Record(len(rows))
     results = function(*(Row(record, number) for number in range(len(rows))))
-    steps = record.finished(results)
-    tensors = [*rows, *record.weights, *(bias for bias in record.biases if bias is not None)]
+    steps, weights, biases = record.finished(results), record.weights, record.biases
+    if not rows[0].is_cpu:
+        given = rows, weights, biases
+        if autocast_on(rows[0]):
+            given = triton_kernels.under_autocast(*given)
+        if not triton_kernels.takes(*given):
+            return function(*rows)
+        rows, weights, biases = given
+    tensors = [*rows, *weights, *(bias for bias in biases if bias is not None)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _RowChain.apply(steps, recompute, *rows, *record.weights, *record.biases)[: len(results)]
-    return tuple(compiled.row_chain(rows, record.weights, _or_empty(record.biases, rows[0]), steps.numbers, False))
+        return _RowChain.apply(steps, recompute, *rows, *weights, *biases)[: len(results)]
+    return tuple(compiled.row_chain(rows, weights, _or_empty(biases, rows[0]), steps.numbers, False))
+
+
+def _has_kernels(x: Tensor) -> bool:
+    """Whether chains of rows like x may run as one operator."""
+    return not traced() and ((x.is_cpu and not autocast_on(x)) or (x.is_cuda and triton_kernels.AVAILABLE))
 
 
 class Row:
@@ -298,7 +313,8 @@ def _layers(steps: _Steps, rows: list[Tensor], weights: list[Tensor], biases: li
     for (source, with_silu, combine, other, _), weight, bias in zip(
         _layers_of(steps.numbers), weights, biases, strict=True
     ):
-        before.append(product(values[source], weight, bias))
+        x = values[source]
+        before.append(product(x, weight.to(x.dtype), bias))  # a weight may have a lower precision on a GPU
         value = silu(before[-1]) if with_silu else before[-1]
         if combine:
             value = value + values[other] if combine == _ADD else value * values[other]

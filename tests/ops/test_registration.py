@@ -6,6 +6,7 @@ from compiled_calls import REGISTERED, calls, each_tensor
 from operator_cases import CASES, DIFFERENTIABLE, bessel_constants, operator_of
 
 from spherenet_fast import _library
+from spherenet_fast.ops import triton_kernels
 from spherenet_fast.ops._register import CPU_ONLY
 
 SAMPLES = {dtype: calls(dtype) for dtype in (torch.float32, torch.float64)}
@@ -81,4 +82,6 @@ def test_every_operator_serves_the_same_devices():
         return {name for name in REGISTERED if has_kernel(f"spherenet_fast::{name}", device)}
 
     assert with_kernel("CPU") == REGISTERED
-    assert with_kernel("CUDA") == (REGISTERED - CPU_ONLY if _library.has_cuda_kernels() else set())
+    of_library = with_kernel("CUDA") - set(triton_kernels.NAMES)
+    assert of_library == (REGISTERED - CPU_ONLY if _library.has_cuda_kernels() else set())
+    assert with_kernel("CUDA") - of_library == (set(triton_kernels.NAMES) if triton_kernels.AVAILABLE else set())
