@@ -1,8 +1,6 @@
 """Row chains on Triton's kernels, which on a machine without a GPU its interpreter runs on CPU tensors."""
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -37,8 +35,10 @@ def on_triton(monkeypatch):
         monkeypatch.setattr(importlib.import_module("spherenet_fast.ops.row_chain"), "compiled", OnTriton())
 
 
-@pytest.mark.parametrize("rows", [1, 20, 300])  # a part of a tile, two tiles, three parts of a sum
-def test_values_and_derivatives(on_triton, rows):
+@pytest.mark.parametrize("rows", [1, 20, 140])  # a part of a tile, two tiles, two parts of a sum in three tiles
+def test_values_and_derivatives(on_triton, monkeypatch, rows):
+    if rows > 64:
+        monkeypatch.setattr(chain, "shape_for", lambda num_rows: shapes.SHAPES[0])  # few programs: it takes seconds
     given = inputs(rows, torch.float32)
     found = derivatives(interaction(ops), cast(given, torch.float32, DEVICE))
     assert_close(found, derivatives(interaction(reference), cast(given, torch.float64)), TOLERANCE)
@@ -47,8 +47,7 @@ def test_values_and_derivatives(on_triton, rows):
 @pytest.mark.parametrize("shape", shapes.SHAPES, ids=lambda shape: f"{shape.rows} rows")
 def test_every_shape(on_triton, monkeypatch, shape):
     """More rows than a tile, wider than its columns."""
-    for module in (chain, weight_gradients):
-        monkeypatch.setattr(module, "shape_for", lambda num_rows, widest: shape)
+    monkeypatch.setattr(chain, "shape_for", lambda num_rows: shape)
     generator = torch.Generator().manual_seed(0)
     sizes = dict(x=(70, 32), bessel=(70, 6), wide=(160, 32), narrow=(32, 160), radial=(32, 6))
     given = {name: torch.randn(size, generator=generator) / size[1] ** 0.5 for name, size in sizes.items()}
@@ -119,9 +118,10 @@ def test_precision_follows_torch():
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("num_rows, tile", [(1, 16), (4095, 16), (4096, 32), (8192, 64), (10**6, 64)])
+@pytest.mark.parametrize("num_rows, tile", [(1, 16), (2112, 16), (3360, 32), (8448, 64), (9162, 32), (10**6, 64)])
 def test_shapes_by_the_number_of_rows(num_rows, tile):
-    assert shapes.shape_for(num_rows, 128).rows == tile
+    """One tile for each of 132 processors up to 16 and 32 rows; 64 rows where no processor has a tile to itself."""
+    assert shapes.shape_for(num_rows).rows == tile
 
 
 @pytest.mark.parametrize("num_rows", [1, 127, 128, 129, 300, 5000, 10**6])
@@ -165,10 +165,3 @@ def test_wrong_tensors(changed, message):
     given |= {"steps": [0, 1, 0, -1, 1], "save": False}
     with pytest.raises(RuntimeError, match=message):
         row_chain.row_chain(**(given | changed))
-
-
-def test_importing_the_operators_loads_no_kernels():
-    """Triton itself may be imported by others, such as torch's compiler."""
-    program = "import sys, spherenet_fast.ops; print('spherenet_fast.ops.triton_kernels.row_chain' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

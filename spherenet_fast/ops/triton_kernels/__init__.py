@@ -1,8 +1,10 @@
 """Operators whose kernels for a GPU are Triton's, where that is installed: row chains in float32.
 
-Importing this package takes neither Triton nor a GPU; the first call does.
+Importing this package takes neither Triton nor a GPU; the first call does. With SPHERENET_FAST_TRITON=0 in the
+environment layers are torch's.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -13,7 +15,8 @@ from ..._library import NAMESPACE
 from .shapes import WIDEST
 
 NAMES = ("row_chain", "row_chain_backward", "row_chain_double_backward")
-AVAILABLE = torch.version.cuda is not None and find_spec("triton") is not None
+_WANTED = os.environ.get("SPHERENET_FAST_TRITON") != "0"
+AVAILABLE = _WANTED and torch.version.cuda is not None and find_spec("triton") is not None
 _WEIGHTS = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_NUMBERS = 2**31  # in one array: places in it have 32 bits
 

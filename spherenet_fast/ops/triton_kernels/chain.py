@@ -12,8 +12,6 @@ from . import tables
 from .shapes import precision_of, shape_for
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}  # of weights
-
-
 MULTIPLY = 2  # how a step meets `other`
 
 
@@ -44,6 +42,7 @@ class Chain:
                 raise RuntimeError(
                     f"steps: expected two of one width in step {k}, got {self.widths[-1]} and {self.widths[step.other]}"
                 )
+        self.shape = shape_for(self.num_rows)
 
     def new(self, value: int) -> Tensor:
         return self.rows[0].new_empty(self.num_rows, self.widths[value])
@@ -63,7 +62,6 @@ class Chain:
         absent, whose alignment tells how many numbers are loaded at once."""
         there = [tensor for tensors in arrays for tensor in tensors if tensor is not None]
         unit = math.gcd(4, *self.widths) if all(tensor.data_ptr() % 16 == 0 for tensor in there) else 1
-        shape = shape_for(self.num_rows, max(self.widths))
         return dict(
             INNER=tuple(self.widths[step.source] // unit for step in self.steps),
             OUTER=tuple(self.width(k) // unit for k in range(len(self.steps))),
@@ -72,19 +70,19 @@ class Chain:
             UNIT=unit,
             PRECISION=precision_of(self.weights[0]),
             TYPE=TYPES[self.weights[0].dtype],
-            **shape.of_chain(),
+            **self.shape.of_passes(),
         )
 
     def launch(self, kernel, arrays: dict[str, list[Tensor | None]], **constants) -> None:
-        """Runs a kernel over all tiles of rows. arrays: by the names of kernels.py one for each step, None for what is
-        absent."""
-        common, anything = self.constants(*arrays.values()), self.rows[0]
+        """Runs a kernel over all tiles of rows. arrays: by the names of tables.py one for each step, None for what is
+        absent. constants: those of this kernel, and of all where they are others."""
+        constants, anything = self.constants(*arrays.values()) | constants, self.rows[0]
         given = [anything if tensor is None else tensor for tensors in arrays.values() for tensor in tensors]
-        programs = triton.cdiv(self.num_rows, common["TILE"])
+        programs = triton.cdiv(self.num_rows, constants["TILE"])
         own = torch.empty(programs, len(tables.NAMES), len(self.steps), dtype=torch.int64, device=anything.device)
         fields = tuple(map(tables.NAMES.index, arrays))
         with torch.cuda.device_of(anything):
-            kernel[(programs,)](tuple(given), own, self.num_rows, FIELDS=fields, **common, **constants)
+            kernel[(programs,)](tuple(given), own, self.num_rows, FIELDS=fields, **constants)
 
     def others(self, values: list[Tensor | None]) -> list[Tensor | None]:
         return [None if step.other < 0 else values[step.other] for step in self.steps]

@@ -97,15 +97,15 @@ def backward(
     """From the last step to the first, the cotangents of h (`of_h`) and with them of what the step took."""
     table = written_down(arrays, tables, FIELDS, len(INNER))
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    find_values(at, rows, table, OUTER, SILU, COMBINE, FIND, UNIT, COLUMNS)
+    find_values(at, rows, table, OUTER, SILU, COMBINE, FIND, UNIT, COLUMNS // 2)
     for number in range(len(INNER)):
         step = len(INNER) - 1 - number
         if pick(ACTIVE, step) != 0:
             entry = table + step * NUMBER
             inner, outer, combine = pick(INNER, step) * UNIT, pick(OUTER, step) * UNIT, pick(COMBINE, step)
             to_other, to_source = pick(TO_OTHER, step), pick(TO_SOURCE, step)
-            for start in range(0, outer, COLUMNS):
-                place, inside = places(at, start + tl.arange(0, COLUMNS), rows, outer)
+            for start in range(0, outer, COLUMNS // 2):  # more arrays at a time than the product has
+                place, inside = places(at, start + tl.arange(0, COLUMNS // 2), rows, outer)
                 grad = read(entry, GRAD, place, only_if(pick(HAS_GRAD, step), inside, at, rows), UNIT)
                 if KEEP:
                     write(entry, KEPT, place, grad, inside, UNIT)

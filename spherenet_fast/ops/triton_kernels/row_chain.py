@@ -132,6 +132,7 @@ def row_chain_double_backward(
         passes.double_backward, arrays,
         FIND=tuple(find), MOVES=tuple(of_sources), OTHER_MOVES=tuple(of_others), HAS_GRAD=present(grad_values),
         WEIGHTED=tuple(weighted), TO_FACTOR=to_factor, HOLDS=present(holds), TO_OTHER=to_other,
+        COLUMNS=chain.shape.second_columns,
     )  # fmt: skip
     of_weight = [None] * count
     if any(weighted):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import sums
 from .chain import Chain
-from .shapes import PART_ROWS, shape_for
+from .shapes import FUSION, PART_ROWS
 
 
 def parameter_gradients(
@@ -20,7 +20,7 @@ def parameter_gradients(
     order.
     """
     present = [k for k, grad in enumerate(grads) if grad is not None]
-    shape, count = shape_for(chain.num_rows, max(chain.widths)), len(grads)
+    shape, count = chain.shape, len(grads)
     results: list[Tensor | None] = [None] * (2 * count)
     at, weight_at, bias_at, first = 0, [], [], [0]
     for k in present:
@@ -51,11 +51,10 @@ def parameter_gradients(
             first.append(first[-1] + triton.cdiv(result.numel(), shape.elements))
         sums.add_parts[(first.pop(),)](
             of_parts, tuple(result for result, _ in found), parts, SIZES=tuple(result.numel() for result, _ in found),
-            AT=tuple(where for _, where in found), FIRST=tuple(first), TOTAL=at, BLOCK=shape.elements,
+            AT=tuple(where for _, where in found), FIRST=tuple(first), TOTAL=at, BLOCK=shape.elements, **FUSION,
         )  # fmt: skip
-    return [result if result is None else result.to(chain.weights[0].dtype) for result in results[:count]] + results[
-        count:
-    ]
+    dtype = chain.weights[0].dtype
+    return [result if result is None else result.to(dtype) for result in results[:count]] + results[count:]
 
 
 def parts_of(num_rows: int) -> tuple[int, int]:
