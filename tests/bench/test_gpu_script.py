@@ -184,3 +184,15 @@ sys.exit(pytest.main([*tests, "-k", "kernels_are_there or (every_graph and perio
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert re.search(r"tests/cuda/test_cuda_device.py: \d{3}\n", done.stdout), done.stdout[-2000:]
     assert re.search(r"\b[1-9]\d* passed", done.stdout) and "failed" not in done.stdout, done.stdout[-2000:]
+
+
+def test_row_chains_are_measured_beside_their_layers():
+    command = [sys.executable, "-m", "bench.gpu.row_chains", "--device", "cpu", "--rows", "20", "--replays", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"20 rows, {name}" for name in ("values", "values and gradients", "and second derivatives")
+    ]
+    # ten layers in float32, which rounds to 6e-8, twice differentiated
+    assert all(float(line.split()[-1]) < 1e-4 for line in lines)

@@ -42,7 +42,7 @@ from .tables import (
 )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def forward(
     arrays, tables, rows, FIELDS: tl.constexpr, TYPE: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
     SILU: tl.constexpr, COMBINE: tl.constexpr, HAS_BIAS: tl.constexpr, SAVE: tl.constexpr, UNIT: tl.constexpr,
@@ -87,7 +87,7 @@ def find_values(
             tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def backward(
     arrays, tables, rows, FIELDS: tl.constexpr, TYPE: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
     SILU: tl.constexpr, COMBINE: tl.constexpr, FIND: tl.constexpr, ACTIVE: tl.constexpr, HAS_GRAD: tl.constexpr,
@@ -128,7 +128,7 @@ def backward(
                 tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def double_backward(
     arrays, tables, rows, FIELDS: tl.constexpr, TYPE: tl.constexpr, INNER: tl.constexpr, OUTER: tl.constexpr,
     SILU: tl.constexpr, COMBINE: tl.constexpr, FIND: tl.constexpr, MOVES: tl.constexpr, OTHER_MOVES: tl.constexpr,

@@ -19,7 +19,7 @@ def owner(number, FIRST: tl.constexpr):
     return found
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "part_rows"])
 def outer_sums(
     grads, sources, sums, rows, part_rows, INNER: tl.constexpr, OUTER: tl.constexpr, FIRST: tl.constexpr,
     WEIGHT_AT: tl.constexpr, BIAS_AT: tl.constexpr, HAS_BIAS: tl.constexpr, TOTAL: tl.constexpr, UNIT: tl.constexpr,
@@ -53,7 +53,7 @@ def outer_sums(
     tl.store(to + pick(BIAS_AT, step) + n, column_sums, mask=n < outer * pick(HAS_BIAS, step) * is_first)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def add_parts(
     sums, results, parts, SIZES: tl.constexpr, AT: tl.constexpr, FIRST: tl.constexpr, TOTAL: tl.constexpr,
     BLOCK: tl.constexpr,
