@@ -26,7 +26,8 @@ def row_chain(function: Callable, *rows: Tensor, recompute: bool = False) -> tup
     rows: tensors of two dimensions, [M, ...]. `function` returns a tuple of tensors with M rows. It may apply `linear`,
     `linear_silu` and `radial_filter`, and add a tensor to the result of a layer, once: x + linear_silu(x, weight).
     Each of its results is the result of a layer. With `recompute` nothing is stored for the backward pass but rows and
-    results: it takes half as long again, and the memory of a tile of rows. Raises TypeError for anything else, or
+    results: it takes half as long again, and the memory of a tile of rows (on a GPU of one chain). Under autocast on a
+    GPU products have its precision, and results are float32. Raises TypeError for anything else, or
     AttributeError, as for the shape of a row.
     """
     if rows[0].shape[0] == 0 or not _has_kernels(rows[0]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-triton = pytest.importorskip("triton", reason="Triton has no wheels but for Linux")
+triton = pytest.importorskip("triton", reason="needs Triton, whose wheels are for Linux")
 
 # Registers of a thread and bytes of shared memory of a block, tiles of 64 rows, by Triton 3.9: what a change costs is
 # to be seen. Of the 65,536 registers of a processor, 255 for 256 threads leave one block of a pass on it.

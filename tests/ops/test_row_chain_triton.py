@@ -11,7 +11,7 @@ from test_row_chain import inputs, interaction
 from spherenet_fast import ops
 from spherenet_fast.ops import reference, triton_kernels
 
-pytest.importorskip("triton", reason="Triton has no wheels but for Linux")
+pytest.importorskip("triton", reason="needs Triton, whose wheels are for Linux")
 
 from spherenet_fast.ops.triton_kernels import chain, row_chain, shapes, weight_gradients  # noqa: E402
 

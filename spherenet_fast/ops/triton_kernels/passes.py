@@ -1,9 +1,9 @@
 """Row chains in Triton: a program takes a tile of rows through all layers of a chain, one after the other.
 
-What a layer hands on lies in memory that this program alone reads and writes, between barriers, so that it stays in the
-caches. Arguments in capitals are compile-time constants, tuples of them have one entry for each step of the chain:
-INNER and OUTER, the widths of its weight, SILU, COMBINE, and flags. TO_...: how there is a contribution to a cotangent,
-0 for none, 1 for the first one, 2 for one that is added to what there is `so far`.
+What a layer hands on lies in memory that this program alone reads and writes, between barriers, and is read again
+while it is in the caches. Arguments in capitals are compile-time constants, tuples of them have one entry for each step
+of the chain: INNER and OUTER, the widths of its weight, SILU, COMBINE, and flags. TO_...: how there is a contribution
+to a cotangent, 0 for none, 1 for the first one, 2 for one that is added to what there is `so far`.
 """
 
 import triton

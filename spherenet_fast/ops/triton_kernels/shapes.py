@@ -9,8 +9,6 @@ WIDEST = 256  # of a layer: what a chain takes
 PART_ROWS = 128  # rows of a part of a sum, at least, for each of which there are sums of its own
 _PROCESSORS = 132  # of an H100 or H200
 _WEIGHTS_IN_ROWS = 16  # what a tile takes for the weights, in the time of rows: a guess, to be measured
-
-
 FUSION = {"enable_fp_fusion": True}  # multiply-adds, in every version of Triton
 
 
