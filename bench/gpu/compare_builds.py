@@ -81,7 +81,7 @@ def measure(arguments) -> None:
         data = system(arguments.molecules or size).to(arguments.device)
         model = make_model("ours", 7, arguments.device).train()
         energy, forces = model.energy_and_forces(data, graph_of(data, CUTOFF))
-        (energy.square().mean() + forces.square().mean()).backward()
+        (energy.square().mean() + forces.square().mean()).backward(inputs=list(model.parameters()))
         tensors |= {f"{case} energy": energy.detach().cpu(), f"{case} forces": forces.detach().cpu()}
         tensors |= {f"{case} {name}": p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad(set_to_none=True)

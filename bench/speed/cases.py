@@ -71,7 +71,7 @@ def energy_and_forces(model: nn.Module, data: Batch, *graph: Graph) -> None:
 
 def energy_and_forces_step(model: nn.Module, data: Batch, *graph: Graph) -> None:
     energy, forces = model.train().energy_and_forces(data, *graph)
-    (energy.square().mean() + forces.square().mean()).backward()
+    (energy.square().mean() + forces.square().mean()).backward(inputs=list(model.parameters()))
     model.zero_grad(set_to_none=True)
 
 

@@ -74,11 +74,14 @@ def markdown(rows: list[Row]) -> str:
     if models:
         head = ["ms", "atoms", *(TITLES[name] for name in providers), "ours / floor", "released code / ours"]
         head += [f"MB, {name}" for name in WEIGHED.values()]
+        counted = any(("ours", "kernels") in values for values in models.values())
+        head += ["kernels on a GPU"] * counted
         lines = [
             [title(case, mode), f"{atoms:,}" if atoms else ""]
             + [number(values.get((provider, "time"))) for provider in providers]
             + [ratio(values, "ours", "floor"), ratio(values, "dig_spherenet", "ours")]
             + [number(values.get((provider, "memory"))) for provider in WEIGHED]
+            + [number(values.get(("ours", "kernels")))] * counted
             for (case, mode, atoms, _), values in models.items()
         ]
         parts.append(pipes(head, lines))

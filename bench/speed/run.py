@@ -16,7 +16,7 @@ import torch
 
 from bench import machine
 from bench.providers import models
-from bench.speed import memory, report, result_files
+from bench.speed import launches, memory, report, result_files
 from bench.speed.cases import CASES, MODEL_CASES, ON_GPU, PROVIDERS, Call, Workload, make_model, workloads
 from bench.tables import Row
 from spherenet_fast import keep_freed_memory
@@ -116,7 +116,7 @@ def measure(
     rows = []
 
     def add(provider: str, metric: str, unit: str, values: list[float] | None) -> None:
-        digits = ".0f" if metric == "parameters" else ".4g"
+        digits = ".0f" if metric in ("parameters", "kernels") else ".4g"
         numbers = [f"{v:{digits}}" for v in np.percentile(values, [50, 20, 80])] if values else [memory.OOM, "", ""]
         measured = workload.case, provider, workload.mode, metric, unit, str(workload.x), *numbers
         rows.append(dict(zip(result_files.COLUMNS, measured)) | environment)
@@ -129,6 +129,8 @@ def measure(
     for provider in workload.parameters:
         model = make_model(provider, MODEL_CASES[workload.case][2], device)
         add(provider, "parameters", "", [sum(p.numel() for p in model.parameters())])
+    if workload.case in MODEL_CASES and workload.mode in launches.PASSES and "ours" in times:
+        add("ours", "kernels", "", [launches.kernels(workload.mode).total()])
     for provider in workload.memory if memory.supported(device) else []:
         if torch.device(device).type == "cuda":
             call = calls[provider]

@@ -106,7 +106,7 @@ def _per_edge(x: Tensor, graph: Graph, row: int) -> Tensor:
 
 def gather_rows(x: Tensor, index: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
     """`ops.gather`, wherever there is a kernel for it."""
-    if x.is_cpu or (x.is_cuda and _library.has_cuda_kernels()):
+    if x.is_cpu or x.is_meta or (x.is_cuda and _library.has_cuda_kernels()):
         return gather(x, index, ptr, perm)
     return x.index_select(0, index)
 

@@ -35,6 +35,7 @@ from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasi
 from .hessian import hessian
 from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
+from .outputs import outputs
 from .ranges import Cutoff, Layers
 
 MANY_EDGES = 100_000  # from here on forces find again, rather than store, what layers make for all edges
@@ -332,6 +333,8 @@ class SphericalMessagePassing(GraphNetwork3D):
         v'_i   = v_i + MLP(sum of e2 over the edges into i)
         u      = sum of v_i over the atoms
 
+    As no layer looks at v_i, V is the tuple of the sums so far, [N, H] each, and `atom_readout` applies all MLPs.
+
     A subclass sets the modules `emb` (Psi's functions of the distance), `init_e`, `init_v`, and one of `update_es` and
     `update_vs` for each layer, and `use_angle` and `torsion`, which say what Psi is to contain: no torsion
     (None), the paper's to the next neighbor ("paper"), or a smooth one, "smooth" or "smooth_even".
@@ -370,17 +373,20 @@ class SphericalMessagePassing(GraphNetwork3D):
             e = checkpoint(self.init_e, *given, use_reentrant=False, preserve_rng_state=False)
         else:
             e = self.init_e(*given)
-        # under autocast, too, the sums are not rounded
-        return self.init_v(self.rho_ev(e, system), system.operators).to(system.dtype), e
+        return (self.rho_ev(e, system),), e
 
-    def phi_e(self, layer: int, e: tuple[Tensor, Tensor], v: Tensor, p_e: Geometry, system: System):
+    def phi_e(self, layer: int, e: tuple[Tensor, Tensor], v: tuple[Tensor, ...], p_e: Geometry, system: System):
         return self.update_es[layer](e[0], p_e, system.operators)
 
     def rho_ev(self, e: tuple[Tensor, Tensor], system: System) -> Tensor:
         return system.sum_of_edges(e[1])
 
-    def phi_v(self, layer: int, v: Tensor, e_v: Tensor, p_v: None, system: System) -> Tensor:
-        return v + self.update_vs[layer](e_v, system.operators)
+    def phi_v(self, layer: int, v: tuple[Tensor, ...], e_v: Tensor, p_v: None, system: System) -> tuple[Tensor, ...]:
+        return *v, e_v
+
+    def atom_readout(self, v: tuple[Tensor, ...], system: System) -> Tensor:
+        first, *others = outputs([self.init_v, *self.update_vs], v, system.operators)
+        return sum(others, first.to(system.dtype))  # under autocast, too, the sums are not rounded
 
     def atom_features(self, v: Tensor, e: tuple[Tensor, Tensor], system: System) -> Tensor:
         return self.rho_ev(e, system)

@@ -84,6 +84,14 @@ def _save_inputs(tensors: int) -> Callable:
     return setup_context
 
 
+_depends: dict[tuple[str, int], tuple[int, ...]] = {}  # (autograd's name of an operator, result) -> inputs
+
+
+def depends_on(name: str, result: int, inputs: tuple[int, ...]) -> None:
+    """Says that of the differentiable inputs of operator `name` its `result` depends on `inputs` alone."""
+    _depends[f"GeneratedBackwardFor_{_library.NAMESPACE}_{name}_defaultBackward", result] = inputs
+
+
 def wanted_gradients(ctx) -> list[bool]:
     """Of which inputs of a backward's node this very backward wants the gradient.
 
@@ -91,14 +99,19 @@ def wanted_gradients(ctx) -> list[bool]:
     cannot tell, the engine can.
     """
 
-    def wanted(node):
+    def wanted(node, result):
         try:
-            return torch._C._will_engine_execute_node(node)
+            executed = torch._C._will_engine_execute_node(node)
         except RuntimeError:  # a leaf that torch.autograd.grad was asked for
             return True
+        inputs = _depends.get((node.name(), result))
+        if not executed or inputs is None:
+            return executed
+        sources = (node.next_functions[place] for place in inputs)
+        return any(source[0] is not None and wanted(*source) for source in sources)
 
-    nodes = (node for node, _ in ctx.next_functions if node is not None)  # one for every input that needs a gradient
-    return [needed and wanted(next(nodes)) for needed in ctx.needs_input_grad]
+    nodes = (pair for pair in ctx.next_functions if pair[0] is not None)  # one for every input that needs a gradient
+    return [needed and wanted(*next(nodes)) for needed in ctx.needs_input_grad]
 
 
 _keeps_layers = ContextVar("keeps_layers", default=False)

@@ -4,25 +4,28 @@ import torch
 from torch import Tensor
 
 from ._register import compiled, left_to_torch, no_third_derivative, wanted_gradients
-from .product import column_sum, outer_sum, product
+from .product import column_sum, outer_sum, product, product_of_torch
 from .silu import silu
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
+    """x weight^T + bias, differentiable any number of times. x [M, K]; weight [N, K]; bias [N]. Returns [M, N].
+
+    Or B of them at once: x [B, M, K]; weight [B, N, K]; bias [B, N]. Returns [B, M, N].
+    """
     if not isinstance(x, Tensor):  # it stands for one while a chain of layers is recorded
         return x.linear(weight, bias)
     if left_to_torch(x):
-        return torch.nn.functional.linear(x, weight, bias)
+        return product_of_torch(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 
 
 def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """silu(x weight^T + bias), twice differentiable. x [M, K]; weight [N, K]; bias [N]. Returns [M, N]."""
+    """silu(x weight^T + bias), twice differentiable. Shapes as for `linear`."""
     if not isinstance(x, Tensor):  # it stands for one while a chain of layers is recorded
         return x.linear(weight, bias, with_silu=True)
     if left_to_torch(x):
-        return silu(torch.nn.functional.linear(x, weight, bias))
+        return silu(product_of_torch(x, weight, bias))
     return _LinearSilu.apply(x, weight, bias)[0]
 
 
@@ -39,7 +42,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = wanted_gradients(ctx)
         return (
-            _Linear.apply(grad, weight.t(), None) if for_x else None,
+            _Linear.apply(grad, weight.mT, None) if for_x else None,
             outer_sum(grad, x) if for_weight else None,
             column_sum(grad) if for_bias else None,
         )
@@ -80,7 +83,7 @@ class _LinearSiluBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_y, x, weight, h, grad)
         ctx.set_materialize_grads(False)
         return (
-            product(grad, weight.t()) if for_x else None,
+            product(grad, weight.mT) if for_x else None,
             outer_sum(grad, x) if for_weight else None,
             column_sum(grad) if for_bias else None,
         )
@@ -105,9 +108,9 @@ class _LinearSiluDoubleBackward(torch.autograd.Function):
             of_weight = outer_sum(grad, grad_grad_x) if for_weight else None
         if grad_grad_weight is not None:
             of_grad.append(product(x, grad_grad_weight))
-            of_x = product(grad, grad_grad_weight.t()) if for_x else None
+            of_x = product(grad, grad_grad_weight.mT) if for_x else None
         if grad_grad_bias is not None:
-            of_grad.append(grad_grad_bias.expand_as(grad))
+            of_grad.append(grad_grad_bias.unsqueeze(-2).expand_as(grad))
         of_grad = sum(of_grad[1:], of_grad[0]) if of_grad else None
         if grad_y is not None and of_grad is not None:
             of_grad_y, of_h = compiled.silu_double_backward(of_grad, grad_y, h)

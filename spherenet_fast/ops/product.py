@@ -2,11 +2,12 @@
 
 torch's products on the CPU are MKL's and oneDNN's, which choose their way by the processor and the number of threads:
 on some of them the last bits change with it. Both operators have kernels for the CPU alone; on other devices the
-functions of this module take torch's products.
+functions of this module take torch's products. So do they, on every device, for batches of products, whose tensors have
+one more dimension B in front.
 """
 
+import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from ._register import compiled, cpu_only, derivative, fake, full_precision, wanted_gradients
 
@@ -15,7 +16,14 @@ cpu_only("product", "outer_sum")
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias. x [M, K]; weight [N, K]; bias [N]. Returns [M, N], differentiable any number of times."""
-    return compiled.product(x, weight, bias) if x.is_cpu else linear(x, weight, bias)
+    return compiled.product(x, weight, bias) if x.is_cpu and x.dim() == 2 else product_of_torch(x, weight, bias)
+
+
+def product_of_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`product` by torch's own operators."""
+    if x.dim() == 2:
+        return torch.nn.functional.linear(x, weight, bias)
+    return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
 
 
 def outer_sum(a: Tensor, b: Tensor) -> Tensor:
@@ -23,13 +31,13 @@ def outer_sum(a: Tensor, b: Tensor) -> Tensor:
 
     Differentiable any number of times.
     """
-    return compiled.outer_sum(a, b) if a.is_cpu else a.t() @ b
+    return compiled.outer_sum(a, b) if a.is_cpu and a.dim() == 2 else a.mT @ b
 
 
 def column_sum(x: Tensor) -> Tensor:
     """The sum of the rows, the gradient of a bias, in one order. x [M, N]. Returns [N]."""
     # torch shares a sum into one number among its threads
-    return outer_sum(x, x.new_ones(x.shape)).flatten() if x.is_cpu and x.shape[1] == 1 else x.sum(0)
+    return outer_sum(x, x.new_ones(x.shape)).flatten() if x.is_cpu and x.shape[1:] == (1,) else x.sum(-2)
 
 
 def by_inner(weight: Tensor) -> Tensor:

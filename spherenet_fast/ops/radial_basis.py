@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ._register import compiled, fake, twice_differentiable
+from ._register import compiled, depends_on, fake, twice_differentiable
 
 
 def radial_basis(
@@ -65,3 +65,4 @@ def _radial_basis_double_backward(ctx, grad_grad_distance, grad_grad_frequency):
 
 
 twice_differentiable("radial_basis", _radial_basis_backward, _radial_basis_double_backward, tensors=4, cotangents=2)
+depends_on("radial_basis", result=1, inputs=(0,))  # radial: on the distance, not on the frequency

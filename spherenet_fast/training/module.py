@@ -136,6 +136,10 @@ class TrainingModule(pl.LightningModule):
         self.train_loss = self.train_loss + loss.detach() * graphs
         return loss
 
+    def backward(self, loss: torch.Tensor):
+        # not by the positions as well, of which forces are derivatives
+        loss.backward(inputs=[parameter for parameter in self.parameters() if parameter.requires_grad])
+
     def validation_step(self, batch: Batch, batch_idx: int):
         error, *slopes = self._errors(batch)
         self.val_errors.add(error, slopes[0], batch.known, slopes[1])

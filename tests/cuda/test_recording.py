@@ -12,8 +12,7 @@ import pytest
 import torch
 from molecules import SMALL, labeled_batch
 
-from spherenet_fast import cuda_graph
-from spherenet_fast.cuda_graph import WARM_UP, Capacity, CapturedTraining, Recorded
+from spherenet_fast.cuda_graph import WARM_UP, Capacity, CapturedTraining, Recorded, recorded as recorded_module
 from spherenet_fast.models import SphereNet
 
 
@@ -46,7 +45,7 @@ class Cuda:
         ).items():  # fmt: skip
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end_pool, raising=False)
-        monkeypatch.setattr(cuda_graph, "_abandoned", [])
+        monkeypatch.setattr(recorded_module, "_abandoned", [])
 
     @contextlib.contextmanager
     def stream(self, stream):

@@ -52,6 +52,23 @@ def test_layout_of_the_numbers(change):
     assert_close(derivatives(ops.linear, changed), derivatives(ops.linear, given), 2e-6)
 
 
+@pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", ["linear", "linear_silu"])
+def test_several_at_once(name, bias, dtype, tolerance):
+    """As a batch of products: every one as it is alone."""
+    given = inputs(20, 8, 5, bias)
+    several = {
+        key: None if value is None else torch.stack([value, value - 1, 2 * value]) for key, value in given.items()
+    }
+
+    def one_by_one(*tensors):
+        parts = zip(*([None] * 3 if tensor is None else tensor.unbind() for tensor in tensors))
+        return torch.stack([getattr(reference, name)(*part) for part in parts])
+
+    assert_close(derivatives(getattr(ops, name), cast(several, dtype)), derivatives(one_by_one, several), tolerance)
+
+
 def test_part_of_a_weight():
     """The columns of one weight are applied to three inputs."""
     given = cast(inputs(50, 48, 16, bias=False), torch.float32)

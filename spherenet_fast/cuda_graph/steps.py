@@ -1,38 +1,18 @@
-"""Steps of fixed size, recorded once as CUDA graph and replayed for batches of changing sizes.
-
-    capacity = Capacity.of(batches, model.cutoff)
-    predict = CapturedInference(model.eval(), capacity)
-    energy, forces = predict(data)
-
-    step = CapturedTraining(model.train(), loss, torch.optim.AdamW(model.parameters(), capturable=True), capacity)
-    value = step(data)
-
-A batch is copied into arrays that have room for the capacity (`graph/padding.py`); everything from there on, the search
-for neighbors included, is one recorded graph of kernels, so that nothing but its launch costs time on the host. The
-neighbors of periodic structures, and those of a model with max_num_neighbors, are found before, or given by the
-caller. On the CPU the same steps run without being recorded.
-
-The first WARM_UP calls run as they are, on a stream of their own, because libraries set themselves up on first use; the
-next one records. From then on the model's weights must stay where they are in memory: to change them, copy into them.
-"""
+"""Steps of fixed size that are recorded: predictions, and whole steps of training."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .graph import Graph, radius_graph
-from .graph.given import check_graph, checks_are_on
-from .graph.padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
-from .nn.framework import GraphNetwork3D
-from .nn.inputs import Inputs, read_inputs
-from .nn.ranges import NUM_ELEMENTS
-
-__all__ = ["Capacity", "CapacityError", "CapturedInference", "CapturedTraining", "masked_mean"]
-
-WARM_UP = 3  # calls
+from ..graph import Graph, radius_graph
+from ..graph.given import check_graph, checks_are_on
+from ..graph.padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
+from ..nn.framework import GraphNetwork3D
+from ..nn.inputs import Inputs, read_inputs
+from ..nn.ranges import NUM_ELEMENTS
+from .recorded import Recorded, ReadLater
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -41,98 +21,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (row / mask.sum()).mean()
 
 
-class Recorded:
-    """A function of tensors that stay in place, called as it is at first and then replayed as CUDA graph.
-
-    Every call before the replays runs on one stream of its own, the one that is recorded: autograd remembers the stream
-    of each node, and a node of another stream would tie that stream to the recording, which CUDA refuses.
-    On a CPU the function is called as it is, always. What it returns is overwritten by the next call.
-    """
-
-    def __init__(self, function: Callable[[], Any], device: torch.device):
-        self.function, self.device = function, device
-        self.calls, self.result = 0, None
-        self.stream, self.pool, self.graph = None, None, None
-
-    def __call__(self, may_record: bool = True) -> Any:
-        """may_record: False as long as something that the function reads may still move.
-
-        Raises RuntimeError if the function cannot be recorded; the next calls start again with the warm-up.
-        """
-        if self.device.type != "cuda":
-            return self.function()
-        with torch.cuda.device(self.device):
-            if self.stream is None:
-                self.stream = torch.cuda.Stream()
-            if self.graph is None and (self.calls < WARM_UP or not may_record):
-                self._warm_up()
-                self.calls += 1
-            else:
-                if self.graph is None:
-                    self._record()  # which computes nothing
-                self.graph.replay()
-        return self.result
-
-    def _warm_up(self) -> None:
-        caller = torch.cuda.current_stream()
-        self.stream.wait_stream(caller)
-        try:
-            with torch.cuda.stream(self.stream):
-                self.result = self.function()
-        finally:
-            caller.wait_stream(self.stream)
-
-    def _record(self) -> None:
-        graph, self.pool = torch.cuda.CUDAGraph(), self.pool or torch.cuda.graph_pool_handle()
-        cause = None
-        try:
-            # The outer context ends on the caller's stream even where the inner one fails to end.
-            # thread_local: other threads, such as one that pins memory, may go on with their work.
-            with (
-                torch.cuda.stream(self.stream),
-                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
-            ):
-                try:
-                    self.result = self.function()
-                except BaseException as error:
-                    cause = error
-                    raise
-        except BaseException as error:
-            self.calls, self.result = 0, None
-            if error is cause:  # the capture has come to its end, and the pool goes with the graph
-                self.pool = None
-            else:
-                _abandon(graph, self.pool, self.stream)
-            cause = cause or error
-            if not isinstance(cause, Exception):
-                raise cause
-            reason = (str(cause) or type(cause).__name__).splitlines()[0]
-            raise RuntimeError(f"the step cannot be recorded as a CUDA graph: {reason}") from cause
-        self.graph = graph
-
-
-_abandoned: list[Any] = []
-
-
-def _abandon(graph: Any, pool: tuple[int, int], stream: Any) -> None:
-    """Makes torch usable after a capture whose end has failed.
-
-    The first error of `CUDAGraph.capture_end` leaves the rest of it undone. How much that is depends on the version:
-    the allocator takes the capture for one that goes on, so that no memory can be freed and no other capture begin, and
-    the generator of random numbers refuses every call outside of a capture. The pool stays with the graph, which has to
-    be kept, because torch's allocator of pinned memory may still ask it; the next attempt takes the memory in it.
-    """
-    _abandoned.append(graph)
-    with suppress(RuntimeError):  # this version has done that
-        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-    # A capture that comes to its end takes the generator along. After an error of the device it fails, too, and the
-    # first error is the one that counts.
-    with suppress(RuntimeError), torch.cuda.stream(stream):
-        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream):
-            torch.zeros(1, device=stream.device)
-
-
-class _Step:
+class Step:
     """The batch in place, its neighbors, and the errors that are found on the way.
 
     Whether the neighbors are searched for in the recorded part is decided by the first call: so if no graph is given,
@@ -195,27 +84,32 @@ class _Step:
             return z.new_zeros(4)
         wrong = (z < 1) | (z >= NUM_ELEMENTS) | (self.batch.atom_mask & (batch >= self.batch.graph_mask.sum()))
         self.graph, status = fixed_radius_graph(self.batch.pos, batch, self.cutoff, self.capacity)
-        z.clamp_(1, NUM_ELEMENTS - 1)  # an error is on its way; until then no row outside of the embedding is read
+        # an error is on its way; until then no row is read that is not there
+        z.clamp_(1, NUM_ELEMENTS - 1)
+        batch.clamp_(0, self.capacity.graphs)
         return torch.cat([status, wrong.sum()[None]])
 
-    def raise_if_wrong(self, status: Tensor, data: Any, inputs: Inputs) -> None:
-        """Reads status [4], which waits for it. Raises CapacityError, or the error of an uncaptured call."""
-        edges, triplets, *wrong = status.tolist()
+    def raise_if_wrong(self, status: list[int], data: Any, inputs: Inputs) -> None:
+        """status: of `find`. Raises CapacityError, or the error of an uncaptured call."""
+        edges, triplets, *wrong = status
         if any(wrong):
             read_inputs(data, self.weight)
             radius_graph(inputs.pos, inputs.batch, self.cutoff)
             raise RuntimeError(f"data: {wrong[0]} wrong positions or entries of batch, {wrong[1]} wrong entries of z")
         self.capacity.check(edges=edges, triplets=triplets)
 
-    def predict(self, forces: bool) -> tuple[Tensor, Tensor | None]:
-        """Energies [G, T] of the batch in place and forces [N, 3], 0 in padding."""
-        batch = self.batch
-        if forces:
-            energy, force = self.model.energy_and_forces(batch, self.graph)
-            force = torch.where(batch.atom_mask[:, None], force, 0.0)
-        else:
-            energy, force = self.model(batch, self.graph), None
-        return torch.where(batch.graph_mask[:, None], energy[: self.capacity.graphs], 0.0), force
+    def predict(self, slopes: int) -> tuple[Tensor, ...]:
+        """Of the batch in place: energies [G, T], and so many of forces [N, 3] and stress [G, 3, 3]; 0 in padding."""
+        batch, methods = self.batch, (self.model, self.model.energy_and_forces, self.model.energy_forces_stress)
+        found = methods[slopes](batch, self.graph)
+        masks = batch.graph_mask[:, None], batch.atom_mask[:, None], batch.graph_mask[:, None, None]
+        return tuple(
+            torch.where(mask, value[: len(mask)], 0.0) for mask, value in zip(masks, found if slopes else (found,))
+        )
+
+    def sizes(self, inputs: Inputs) -> tuple[int, int, int]:
+        """How many rows of what `predict` returns belong to the batch."""
+        return inputs.num_graphs, len(inputs.z), inputs.num_graphs
 
 
 class CapturedInference:
@@ -225,22 +119,23 @@ class CapturedInference:
         model: with its fused kernels, in evaluation mode.
         capacity: of batches, in atoms, edges, triplets and graphs.
         forces: False for energies alone.
+        stress: whether to find it, too, as `model.energy_forces_stress(data)`.
     """
 
-    def __init__(self, model: GraphNetwork3D, capacity: Capacity, forces: bool = True):
-        self.step, self.forces = _Step(model, capacity), forces
+    def __init__(self, model: GraphNetwork3D, capacity: Capacity, forces: bool = True, stress: bool = False):
+        self.step, self.slopes = Step(model, capacity), 2 if stress else int(forces)
         if model.training:
             raise ValueError("model: expected one in evaluation mode, model.eval(), got one that is training")
         self.run = Recorded(self._compute, self.step.weight.device)
 
-    def _compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _compute(self) -> tuple[Tensor, ...]:
         status = self.step.find()
         with torch.no_grad():
-            return status, *self.step.predict(self.forces)
+            return status, *self.step.predict(self.slopes)
 
     @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
-    def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor] | Tensor:
-        """energy [graphs, out_channels] and forces [N, 3], or energy alone.
+    def __call__(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, ...] | Tensor:
+        """energy [graphs, out_channels], forces [N, 3] and stress [graphs, 3, 3], or as many of them as are wanted.
 
         data: what the model takes, on its device; graph: its neighbors, or None: they are found.
 
@@ -249,10 +144,10 @@ class CapturedInference:
             ValueError, TypeError: as from the model.
         """
         inputs = self.step.put(data, graph, self.run.graph is not None)
-        status, energy, forces = self.run()
-        self.step.raise_if_wrong(status, data, inputs)
-        energy = energy[: inputs.num_graphs].clone()
-        return (energy, forces[: len(inputs.z)].clone()) if self.forces else energy
+        status, *found = self.run()
+        self.step.raise_if_wrong(status.tolist(), data, inputs)
+        energy, *slopes = (value[:rows].clone() for value, rows in zip(found, self.step.sizes(inputs)))
+        return (energy, *slopes) if slopes else energy
 
 
 class _LossOf(torch.nn.Module):
@@ -278,8 +173,9 @@ class CapturedTraining:
         def loss(energy, forces, batch):  # [G, T], [N, 3], PaddedBatch
             return masked_mean((energy - batch.y).abs(), batch.graph_mask) + ...
 
-    The search for neighbors is a recorded graph of its own, and its sizes are read before the rest runs, so a batch
-    that does not fit, or that is wrong, raises an error and changes nothing.
+    The search for neighbors, the gradients, and the change of the weights are recorded graphs of their own. The sizes
+    that the search has found are read while the gradients are computed, and before the weights change: a batch that
+    does not fit, or that is wrong, raises an error and changes no weight.
 
     The gradients are those of copies of the parameters and end in `parameter.grad`; hooks of parameters are not called.
 
@@ -303,30 +199,37 @@ class CapturedTraining:
         atom_labels: tuple[str, ...] = ("forces",),
         graph_labels: tuple[str, ...] = ("y",),
     ):
-        self.step = _Step(model, capacity, atom_labels if forces else (), graph_labels)
+        self.step = Step(model, capacity, atom_labels if forces else (), graph_labels)
         self.optimizer = optimizer
         if not model.training:
             raise ValueError("model: expected one in training mode, model.train(), got one in evaluation mode")
         device = self.step.weight.device
         if device.type == "cuda" and not all(group.get("capturable", True) for group in optimizer.param_groups):
             raise ValueError("optimizer: expected capturable=True in all groups, got False")
-        self.loss_of = _LossOf(model, loss, lambda: (*self.step.predict(forces), self.step.batch))
-        self.find, self.change = Recorded(self.step.find, device), Recorded(self._change, device)
 
-    def _change(self) -> Tensor:
+        def inputs() -> tuple:
+            energy, *slopes = self.step.predict(int(forces))
+            return energy, slopes[0] if slopes else None, self.step.batch
+
+        self.loss_of = _LossOf(model, loss, inputs)
+        self.find, self.gradients = Recorded(self.step.find, device), Recorded(self._gradients, device)
+        self.change = Recorded(self.optimizer.step, device, beside=self.gradients)
+        self.status = ReadLater()
+
+    def _gradients(self) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         # The gradients of leaves made here are summed on this stream. Those of the parameters themselves would be on
         # the stream of the oldest autograd graph that is still alive, and CUDA cannot record the default stream.
         parameters = {name: p for name, p in self.loss_of.named_parameters() if p.requires_grad}
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         value = torch.func.functional_call(self.loss_of, leaves, ())
-        value.backward()
+        # by the positions, of which forces are derivatives, nobody wants one
+        value.backward(inputs=[*leaves.values(), *parameters.values()])
         for name, parameter in parameters.items():
             if parameter.grad is None:
                 parameter.grad = leaves[name].grad
             elif leaves[name].grad is not None:  # the optimizer has not that one, or the loss took it from elsewhere
                 parameter.grad.add_(leaves[name].grad)
-        self.optimizer.step()
         return value.detach()
 
     @torch.inference_mode(False)  # the arrays in place, made by the first call, serve calls from anywhere
@@ -336,9 +239,12 @@ class CapturedTraining:
         data, graph, errors: as for CapturedInference; data has the labels, too.
         """
         inputs = self.step.put(data, graph, self.find.graph is not None)
-        self.step.raise_if_wrong(self.find(), data, inputs)
-        # the neighbors stay in place once their search is recorded
-        return self.change(may_record=self.find.graph is not None).clone()
+        self.status.begin(self.find())
+        # the neighbors stay in place once their search is recorded, the gradients once they are
+        value = self.gradients(may_record=self.find.graph is not None)
+        self.step.raise_if_wrong(self.status.end(), data, inputs)
+        self.change(may_record=self.gradients.graph is not None)
+        return value.clone()
 
 
 def _label(data: Any, name: str) -> Tensor:
