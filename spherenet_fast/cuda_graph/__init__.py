@@ -17,7 +17,11 @@ next one records. From then on the model's weights must stay where they are in m
 """
 
 from ..graph.padding import Capacity, CapacityError
-from .recorded import WARM_UP, Recorded
+from .automatic import CapturedModel
+from .recorded import WARM_UP, Recorded, RecordingError
 from .steps import CapturedInference, CapturedTraining, masked_mean
 
-__all__ = ["Capacity", "CapacityError", "CapturedInference", "CapturedTraining", "masked_mean"]
+__all__ = [
+    "WARM_UP", "Capacity", "CapacityError", "CapturedInference", "CapturedModel", "CapturedTraining", "Recorded",
+    "RecordingError", "masked_mean",
+]  # fmt: skip

@@ -9,6 +9,10 @@ import torch
 WARM_UP = 3  # calls
 
 
+class RecordingError(RuntimeError):
+    """A function that cannot be recorded as a CUDA graph; the message says why."""
+
+
 class Recorded:
     """A function of tensors that stay in place, called as it is at first and then replayed as CUDA graph.
 
@@ -28,7 +32,7 @@ class Recorded:
     def __call__(self, may_record: bool = True) -> Any:
         """may_record: False as long as something that the function reads may still move.
 
-        Raises RuntimeError if the function cannot be recorded; the next calls start again with the warm-up.
+        Raises RecordingError if the function cannot be recorded; the next calls start again with the warm-up.
         """
         if self.device.type != "cuda":
             return self.function()
@@ -61,7 +65,7 @@ class Recorded:
         self.calls, self.result, self.graph = 0, None, None
 
     def record(self) -> None:
-        """Records the function in this call; its device has to be the current one. Raises RuntimeError as a call."""
+        """Records the function in this call; its device has to be the current one. Raises RecordingError."""
         self._take_stream()
         shared = self.beside.pool if self.beside else None
         graph, self.pool = torch.cuda.CUDAGraph(), self.pool or shared or torch.cuda.graph_pool_handle()
@@ -88,7 +92,7 @@ class Recorded:
             if not isinstance(cause, Exception):
                 raise cause
             reason = (str(cause) or type(cause).__name__).splitlines()[0]
-            raise RuntimeError(f"the step cannot be recorded as a CUDA graph: {reason}") from cause
+            raise RecordingError(f"the step cannot be recorded as a CUDA graph: {reason}") from cause
         self.graph = graph
 
 

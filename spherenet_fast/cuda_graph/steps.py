@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..graph import Graph, radius_graph
 from ..graph.given import check_graph, checks_are_on
-from ..graph.padding import Capacity, CapacityError, PaddedBatch, fixed_radius_graph, padded_graph
+from ..graph.padding import Capacity, PaddedBatch, fixed_radius_graph, padded_graph
 from ..nn.framework import GraphNetwork3D
 from ..nn.inputs import Inputs, read_inputs
 from ..nn.ranges import NUM_ELEMENTS
-from .recorded import Recorded, ReadLater
+from .recorded import ReadLater, Recorded
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -128,6 +128,10 @@ class CapturedInference:
             raise ValueError("model: expected one in evaluation mode, model.eval(), got one that is training")
         self.run = Recorded(self._compute, self.step.weight.device)
 
+    @property
+    def is_recorded(self) -> bool:
+        return self.run.graph is not None
+
     def _compute(self) -> tuple[Tensor, ...]:
         status = self.step.find()
         with torch.no_grad():
@@ -150,17 +154,22 @@ class CapturedInference:
         return (energy, *slopes) if slopes else energy
 
 
-class _LossOf(torch.nn.Module):
+class LossOf(torch.nn.Module):
     """The loss as the call of a module, which can be made with other tensors for the weights.
 
     inputs: what the loss is called with. A loss that is a module may have weights of its own.
     """
 
-    def __init__(self, model: GraphNetwork3D, loss: Callable[..., Tensor], inputs: Callable[[], tuple]):
+    def __init__(self, model: GraphNetwork3D, loss: Callable[..., Any], inputs: Callable[[], tuple]):
         super().__init__()
         self.model, self.loss, self.inputs = model, loss, inputs
 
-    def forward(self) -> Tensor:
+    def leaves(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The parameters that want a gradient, by name, and leaves in the same memory with nodes of their own."""
+        parameters = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return parameters, {name: p.detach().requires_grad_() for name, p in parameters.items()}
+
+    def forward(self) -> Any:
         return self.loss(*self.inputs())
 
 
@@ -211,7 +220,7 @@ class CapturedTraining:
             energy, *slopes = self.step.predict(int(forces))
             return energy, slopes[0] if slopes else None, self.step.batch
 
-        self.loss_of = _LossOf(model, loss, inputs)
+        self.loss_of = LossOf(model, loss, inputs)
         self.find, self.gradients = Recorded(self.step.find, device), Recorded(self._gradients, device)
         self.change = Recorded(self.optimizer.step, device, beside=self.gradients)
         self.status = ReadLater()
@@ -220,8 +229,7 @@ class CapturedTraining:
         self.optimizer.zero_grad(set_to_none=True)
         # The gradients of leaves made here are summed on this stream. Those of the parameters themselves would be on
         # the stream of the oldest autograd graph that is still alive, and CUDA cannot record the default stream.
-        parameters = {name: p for name, p in self.loss_of.named_parameters() if p.requires_grad}
-        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        parameters, leaves = self.loss_of.leaves()
         value = torch.func.functional_call(self.loss_of, leaves, ())
         # by the positions, of which forces are derivatives, nobody wants one
         value.backward(inputs=[*leaves.values(), *parameters.values()])

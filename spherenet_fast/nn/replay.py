@@ -42,9 +42,15 @@ class Replay:
     PhysNet compute what two opposite edges share once, which a recording cannot.
     """
 
+    device = "cpu"  # the type of those on which operators are recorded
+
     def __init__(self, model: GraphNetwork3D, after: int = AFTER):
         self.model, self.after = model, after
         self.forget()
+
+    def __call__(self, data: Any, graph: Graph | None = None) -> Tensor:
+        """As the model's, by the model itself."""
+        return self.model(data, graph)
 
     def energy_and_forces(self, data: Any, graph: Graph | None = None) -> tuple[Tensor, Tensor]:
         """As the model's."""
@@ -75,7 +81,7 @@ class Replay:
 
     def _applies(self, data: Any, method: str) -> bool:
         model, weight = self.model, self.model.parameter_like()
-        if not weight.is_cpu:
+        if weight.device.type != self.device:
             return False
         if self._watched is None or self._watched.changed():
             self.forget()
@@ -83,7 +89,7 @@ class Replay:
         return (
             model.training not in self._failed
             and not (model.training and (not torch.is_grad_enabled() or _by_positions(data)))
-            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+            and not (torch.compiler.is_compiling() or torch.is_autocast_enabled(self.device))
             and not torch._C._len_torch_dispatch_stack()
             and model.hparams.get("kernels", True)
             and not checks_are_on(weight)

@@ -107,7 +107,7 @@ class TrainingModule(pl.LightningModule):
         potential = self.potential
         dtype = batch.pos.dtype
         label = ((batch.y - potential.offset(batch, batch.num_graphs)) / potential.scale).to(dtype)
-        energy, *slopes = predicted(potential.model if batch.forces is None else potential.recorded, batch)
+        energy, *slopes = predicted(potential.recorded, batch)
         return energy - label, *slope_errors(batch, slopes, potential.scale.to(dtype))
 
     def _mirrored(self, batch: Batch, number: int) -> Batch:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._devices import usable_device
 from .._files import write_file
+from ..cuda_graph import CapturedModel
 from ..data.formats.ase_files import from_atoms
 from ..data.loader import evaluation_loader
 from ..data.molecules import Molecules
@@ -146,9 +147,10 @@ class Potential(nn.Module):
 
     @property
     def recorded(self) -> Replay:
-        """The model, for one arrangement of atoms after another."""
-        if self._replay is None or self._replay.model is not self.model:
-            self._replay = Replay(self.model)
+        """The model, for one arrangement of atoms after another: by recorded operators, on a GPU by CUDA graphs."""
+        kind = CapturedModel if self.scale.is_cuda else Replay
+        if self._replay is None or self._replay.model is not self.model or type(self._replay) is not kind:
+            self._replay = kind(self.model)
         return self._replay
 
     def offset(self, data, num_graphs: int) -> Tensor:

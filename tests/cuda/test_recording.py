@@ -12,7 +12,9 @@ import pytest
 import torch
 from molecules import SMALL, labeled_batch
 
-from spherenet_fast.cuda_graph import WARM_UP, Capacity, CapturedTraining, Recorded, recorded as recorded_module
+from spherenet_fast.cuda_graph import WARM_UP, Capacity, CapturedTraining, Recorded, RecordingError
+from spherenet_fast.cuda_graph import recorded as recorded_module
+from spherenet_fast.cuda_graph.derivatives import CapturedPrediction
 from spherenet_fast.models import SphereNet
 
 
@@ -163,6 +165,58 @@ def test_an_interrupt_of_a_recording_stays_one(cuda):
     cuda.breaks = (2, 11)
     with pytest.raises(KeyboardInterrupt):
         run()
+    cuda.assert_as_before()
+
+
+def test_what_goes_on_with_a_result_is_on_its_stream_and_in_its_memory(cuda):
+    first, _ = recorded(cuda)
+    second = Recorded(lambda: 0, torch.device("cuda"), beside=first)
+    for _ in range(WARM_UP + 1):
+        first()
+        second(may_record=first.graph is not None)
+    assert first.graph and second.graph and second.stream is first.stream and cuda.pools == [first.pool, first.pool]
+
+
+# ---- predictions that are differentiated by the caller ---------------------------------------------------------------
+
+
+def captured_prediction(breaks=()):
+    """On the CPU's tensors and the stand-in's streams, and its data; breaks: of a gradient, while it is recorded."""
+    torch.manual_seed(0)
+    model, data = SphereNet(**SMALL).double().train(), labeled_batch((5, 4))
+    captured = CapturedPrediction(model, Capacity.of([data], 5.0), 1)
+    for part in (captured.find, captured.predict, captured.differentiate):
+        part.device = torch.device("cuda")
+    differentiate = captured.differentiate.function
+
+    def function():
+        if breaks and captured.predict.graph is not None:
+            raise breaks.pop()
+        return differentiate()
+
+    captured.differentiate.function = function
+    return captured, data
+
+
+def test_predictions_and_gradients_are_recorded_one_after_the_other(cuda):
+    captured, data = captured_prediction()
+    for call in range(WARM_UP + 3):
+        energy, _ = captured(data)
+        energy.sum().backward()
+        # the search first, because it moves what the others read, until it is recorded
+        assert (captured.find.graph is not None, captured.is_recorded) == (call >= WARM_UP, call >= WARM_UP)
+    assert cuda.pools[1:] == [captured.predict.pool] * 2 and cuda.pools[0] != cuda.pools[1]
+    assert cuda.replays == 3 * 3
+    cuda.assert_as_before()
+
+
+def test_gradients_that_cannot_be_recorded(cuda):
+    captured, data = captured_prediction(breaks=[ValueError("it reads a value")])
+    for _ in range(WARM_UP):
+        captured(data)[0].sum().backward()
+    with pytest.raises(RecordingError, match="^the step cannot be recorded as a CUDA graph: it reads a value$"):
+        captured(data)
+    assert captured.predict.graph is None and not captured.is_recorded
     cuda.assert_as_before()
 
 
