@@ -3,6 +3,7 @@
 #
 #     bench/gpu.sh OUT              # smoke test, tests marked cuda, first ratios, kernels by time, memcheck
 #     bench/gpu.sh OUT second       # after the mending: tests, builds against each other, all of bench.speed.run, racecheck, ncu
+#     bench/gpu.sh --dry-run OUT    # the same steps on the CPU, in seconds; with `second` those of that call
 #
 # Writes into the folder OUT as it goes: log.txt (all output), steps.csv, <device>.csv, kernels.txt, summary.txt.
 # A step that fails or takes too long does not stop the next; it is said at the end and in the exit status.
@@ -12,11 +13,14 @@
 #
 # In the environment: PYTHON, the interpreter. COMMIT, what is written beside the numbers where git is not at hand.
 # SECONDS_IN_ALL. TESTS, files or names of tests in place of all that are marked cuda. VARIANTS, the libraries that `second` compares.
-# DRY_RUN=1 goes through every step on the CPU: the smallest systems, a few tests, no nvcc, no sanitizer, no profiler of
-# NVIDIA's, and recorded steps called as they are. It tries this script, and its numbers mean nothing.
+# --dry-run goes through every step with the CPU in the place of the GPU: the smallest systems, a few tests, no nvcc, no
+# sanitizer, no profiler of NVIDIA's, and recorded steps called as they are, each of which is said. It tries this script,
+# and its numbers mean nothing.
 set -uo pipefail
 
-usage() { sed -n '2,5p' "$0" | sed 's/^# \{0,1\}//'; }
+usage() { sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//'; }
+dry_run=''
+[[ ${1:-} == --dry-run ]] && { dry_run=1; shift; }
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
   "" | -*) usage >&2; exit 2 ;;
@@ -35,7 +39,7 @@ echo "step,seconds,limit,status" >"$out/steps.csv"
 
 device=cuda patience=1 small=() repeats=(--budget 0.5) tests=(-m cuda) all=()
 numbers=tests/cuda/test_cuda_device.py runtime=tests/cuda/test_cuda_device_runtime.py
-if [[ -n ${DRY_RUN:-} ]]; then
+if [[ -n $dry_run ]]; then
   device=cpu small=(--molecules 1 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
   tests=(-m cuda -k "kernels_are_there or three_triplets or beside_eager_graphs")
   all=(--providers ours floor --cases qm9 models)
@@ -101,7 +105,7 @@ fi
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 sanitize() {
   local tool=("${sanitizer:-compute-sanitizer}" --tool "$1" --error-exitcode 9 --kernel-regex kns=spherenet)
-  [[ -n ${DRY_RUN:-} ]] && tool=()
+  [[ -n $dry_run ]] && tool=()
   step "$1" 330 "${tool[@]}" "$python" tests/cuda_small_case.py
 }
 
@@ -130,7 +134,7 @@ else
   step benchmarks 100 "${run[@]}" "${all[@]}"
   ncu=$(command -v ncu || ls /usr/local/cuda/bin/ncu 2>/dev/null)
   profiled=("${ncu:-ncu}" --clock-control none -k regex:gated_sum -c 6)
-  [[ -n ${DRY_RUN:-} ]] && profiled=()
+  [[ -n $dry_run ]] && profiled=()
   step ncu 60 "${profiled[@]}" "$python" tests/cuda_small_case.py
   sanitize racecheck
 fi
