@@ -40,8 +40,9 @@ echo "step,seconds,limit,status" >"$out/steps.csv"
 device=cuda patience=1 small=() repeats=(--budget 0.5) tests=(-m cuda) all=()
 numbers=tests/cuda/test_cuda_device.py runtime=tests/cuda/test_cuda_device_runtime.py
 if [[ -n $dry_run ]]; then
+  echo "dry run: the CPU in the place of the GPU, no sanitizer, no profiler of NVIDIA's; recorded steps are called as they are"
   device=cpu small=(--molecules 1 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
-  tests=(-m cuda -k "kernels_are_there or three_triplets or beside_eager_graphs")
+  tests=(-m cuda -k "kernels_are_there or three_triplets or captured_inference and True")
   all=(--providers ours floor --cases qm9 models)
   export SPHERENET_FAST_TEST_DEVICE=cpu
 fi

@@ -107,7 +107,8 @@ def of_the_table(name: str, device: str) -> None:
         assert torch.equal(value.cpu(), exact)
 
 
-def checks() -> dict[str, Callable[[str], None]]:
+def checks(device: str) -> dict[str, Callable[[str], None]]:
+    """By name. On the CPU the largest graph, which takes a second, in one precision."""
     found = {
         "library": the_library,
         "silu on the default stream": lambda device: silu_on(contextlib.nullcontext, device),
@@ -118,7 +119,7 @@ def checks() -> dict[str, Callable[[str], None]]:
         if operator_of(name) != "gated_sum":
             found[name] = partial(of_the_table, name)
     for graph in ("three triplets", "batch", "crowd"):
-        for precision in PRECISIONS:
+        for precision in ["TF32"] if device == "cpu" and graph == "crowd" else PRECISIONS:
             found[f"gated_sum, {graph}, {precision}"] = lambda device, graph=graph, precision=precision: gated_sum(
                 precision, graph, device
             )
@@ -131,7 +132,7 @@ def main() -> None:
     device = parser.parse_args().device
     torch.manual_seed(0)
     failed = []
-    for name, check in checks().items():
+    for name, check in checks(device).items():
         start = time.perf_counter()
         try:
             check(device)
@@ -145,7 +146,7 @@ def main() -> None:
             print(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         print(f"{verdict:6} {time.perf_counter() - start:6.2f} s  {name}", flush=True)
     if failed:
-        sys.exit(f"smoke: {len(failed)} of {len(checks())} failed: {'; '.join(failed)}")
+        sys.exit(f"smoke: {len(failed)} of {len(checks(device))} failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

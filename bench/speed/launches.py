@@ -11,6 +11,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from unittest import mock
 
 import torch
@@ -97,6 +98,7 @@ PASSES = {
 }  # fmt: skip
 
 
+@cache
 def kernels(procedure: str, model: GraphNetwork3D | None = None) -> Counter[str]:
     """Kernels by operator of one pass of `model`, SphereNet() if not given, on any device, which is left alone."""
     model, data = model or make_model("ours", 7, "cpu"), ethanol(1)

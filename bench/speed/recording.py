@@ -20,7 +20,8 @@ def recorded(make: Callable[[], Callable[[], object]], device: torch.device) -> 
         calls[:] = calls or [make()]
         calls[0]()
 
-    gc.collect()  # a graph of another stream that still knows the parameters would be in the way
+    if device.type == "cuda":
+        gc.collect()  # a graph of another stream that still knows the parameters would be in the way
     run = Recorded(first_make_then_call, device)
     for _ in range(calls_until_recorded(device)):
         run()

@@ -53,7 +53,8 @@ def main() -> None:
                 except Exception:  # what else can be measured is
                     failures.append(what)
                     traceback.print_exc()
-                gc.collect()
+                if not arguments.dry_run:
+                    gc.collect()
         except Exception:  # in making a workload: the other cases go on
             failures.append(f"what follows {what}")
             traceback.print_exc()
@@ -129,7 +130,7 @@ def measure(
     for provider in workload.parameters:
         model = make_model(provider, MODEL_CASES[workload.case][2], device)
         add(provider, "parameters", "", [sum(p.numel() for p in model.parameters())])
-    if workload.case in MODEL_CASES and workload.mode in launches.PASSES and "ours" in times:
+    if workload.case in MODEL_CASES and workload.mode in launches.PASSES and "ours" in times and not once:
         add("ours", "kernels", "", [launches.kernels(workload.mode).total()])
     for provider in workload.memory if memory.supported(device) else []:
         if torch.device(device).type == "cuda":

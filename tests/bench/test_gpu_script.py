@@ -18,8 +18,8 @@ BENCH = ROOT / "bench"
 LACKING = ("ase", "vesin", "omegaconf", "lmdb", "nvalchemiops")
 
 
-def gpu_sh(out, *arguments, script=BENCH / "gpu.sh", **environment):
-    command = ["bash", str(script), str(out), *arguments]
+def gpu_sh(out, *arguments, script=BENCH / "gpu.sh", dry_run=False, **environment):
+    command = ["bash", str(script), *["--dry-run"] * dry_run, str(out), *arguments]
     environment = os.environ | {"PYTHON": sys.executable} | environment
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
@@ -35,7 +35,7 @@ def test_a_dry_run_goes_through_every_step(tmp_path):
     lacking.mkdir()
     for name in LACKING:
         (lacking / f"{name}.py").write_text("raise ImportError('this machine lacks it')")
-    done = gpu_sh(tmp_path, DRY_RUN="1", PYTHONPATH=str(lacking))
+    done = gpu_sh(tmp_path, dry_run=True, PYTHONPATH=str(lacking))
     assert done.returncode == 0, done.stdout + done.stderr
     wanted = ["environment", "smoke", "tests", "tests-runtime", "ratios", "kernels", "memcheck"]
     assert steps(tmp_path) == dict.fromkeys(wanted, 0)
@@ -61,7 +61,7 @@ def test_the_script_stops_where_there_is_no_gpu(tmp_path):
     assert done.returncode == 1
     assert "expected a CUDA device" in done.stdout and "FAILED: environment" in done.stdout
     assert steps(tmp_path / "out") == {"environment": 1}
-    for wrong in ([], [str(tmp_path / "out"), "third"]):
+    for wrong in ([], ["--dry-run"], [str(tmp_path / "out"), "third"]):
         usage = subprocess.run(["bash", str(BENCH / "gpu.sh"), *wrong], capture_output=True, text=True)
         assert usage.returncode == 2 and "bench/gpu.sh OUT" in usage.stderr
 
@@ -120,13 +120,13 @@ def test_a_library_of_no_use_is_built_there(stubbed):
 
 
 def test_the_second_call(stubbed):
-    environment = dict(DRY_RUN="1", TESTS="tests/cuda/test_cuda_device.py::test_every_operator", VARIANTS="a.so b.so")
+    environment = dict(dry_run=True, TESTS="tests/cuda/test_cuda_device.py::test_every_operator", VARIANTS="a.so b.so")
     done, calls, found = stubbed("second", **environment)
     assert done.returncode == 0
     assert found == dict.fromkeys(["environment", "tests", "variants", "benchmarks", "ncu", "racecheck"], 0)
     assert calls[1].endswith("--durations=10 tests/cuda/test_cuda_device.py::test_every_operator")
     assert calls[2].startswith("-m bench.gpu.compare_builds") and calls[2].endswith("a.so b.so")
-    assert stubbed("second", DRY_RUN="1")[2] == {name: 0 for name in found if name != "variants"}
+    assert stubbed("second", dry_run=True)[2] == {name: 0 for name in found if name != "variants"}
 
 
 def test_builds_against_each_other(tmp_path, monkeypatch, capsys):
