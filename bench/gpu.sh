@@ -38,7 +38,8 @@ echo "step,seconds,limit,status" >"$out/steps.csv"
 : >"$out/log.txt"
 
 device=cuda patience=1 small=() repeats=(--budget 0.5) tests=(-m cuda) all=()
-numbers=tests/cuda/test_cuda_device.py runtime=tests/cuda/test_cuda_device_runtime.py
+numbers=tests/cuda/test_cuda_device.py
+runtime=(tests/cuda/test_cuda_device_runtime.py tests/cuda/test_cuda_device_memory.py)
 if [[ -n $dry_run ]]; then
   echo "dry run: the CPU in the place of the GPU, no sanitizer, no profiler of NVIDIA's; recorded steps are called as they are"
   device=cpu small=(--molecules 1 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
@@ -122,13 +123,13 @@ if [[ $call == first ]]; then
   step smoke 30 "$python" -m bench.gpu.smoke --device "$device"
   # apart, because after an error of the device nothing in the same process passes
   pytest tests 70 "$numbers" "${tests[@]}"
-  [[ -n ${TESTS:-} ]] || pytest tests-runtime 40 "$runtime" "${tests[@]}"
+  [[ -n ${TESTS:-} ]] || pytest tests-runtime 40 "${runtime[@]}" "${tests[@]}"
   step ratios 80 "${run[@]}" --providers ours floor --cases qm9 aspirin-1 aspirin gated_sum
   step kernels 30 "$python" -m bench.gpu.kernel_times "$out" --device "$device" "${small[@]}"
   # every tensor an allocation of its own, so that a step past its end is seen
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitize memcheck
 else
-  pytest tests 60 "$numbers" "$runtime" "${tests[@]}"
+  pytest tests 60 "$numbers" "${runtime[@]}" "${tests[@]}"
   read -ra variants <<<"${VARIANTS:-}"
   ((${#variants[@]})) \
     && step variants 60 "$python" -m bench.gpu.compare_builds --device "$device" "${small[@]}" "${variants[@]}"

@@ -36,12 +36,23 @@ NOT_CONVERGED, CHECK_FAILED = 3, 4
 
 @contextmanager
 def errors_in_one_line():
-    """Wrong input ends the command with one line and exit code 2, and so does a file that cannot be read or written.
+    """Wrong input ends the command with one line and exit code 2, and so do a file that cannot be read or written, and
+    a GPU whose memory does not suffice.
 
     Anything else is a bug and keeps its traceback.
     """
     try:
         yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for a message
+            raise
+        print(
+            "error: device: expected enough memory on the GPU for a batch; smaller ones "
+            "(training.batch_size with training.accumulate, --batch-size) take less, the CPU "
+            f"(training.device=cpu, --device cpu) often has more, got {str(error).partition(chr(10))[0]}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(2) from error
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and error.filename is None:
             raise  # whoever read standard output has left, which is no error

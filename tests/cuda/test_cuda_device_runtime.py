@@ -12,7 +12,14 @@ from operator_cases import assert_close, cast, gated_function, gated_inputs, pap
 from operator_graphs import GRAPHS, on_device, small_graph
 
 from spherenet_fast import ops
-from spherenet_fast.cuda_graph import Capacity, CapacityError, CapturedInference, CapturedTraining, masked_mean
+from spherenet_fast.cuda_graph import (
+    Capacity,
+    CapacityError,
+    CapturedInference,
+    CapturedModel,
+    CapturedTraining,
+    masked_mean,
+)
 from spherenet_fast.graph import edge_vectors, radius_graph
 from spherenet_fast.graph.padding import fixed_radius_graph
 from spherenet_fast.models import SphereNet
@@ -227,6 +234,32 @@ def test_a_step_is_recorded_beside_eager_graphs():
     assert_close({"loss": loss}, {"loss": held.detach()}, 1e-10)
     gradients = [parameter.grad for parameter in model.parameters()]
     assert_close(dict(enumerate(gradients)), dict(enumerate(expected)), 1e-10)
+
+
+class OnThisDevice(CapturedModel):
+    device = DEVICE
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_graphs_without_being_asked(training):
+    """Of changing sizes, one of which needs more room, beside the graphs of autograd that a loop holds."""
+    model = with_outputs(SphereNet(**SMALL)).double().to(DEVICE).train(training)
+    predict = OnThisDevice(model)
+    for sizes, seed in [((6, 5), 0), ((5, 5), 1), ((7, 6), 2), ((6, 6), 3)] * 4:
+        data = moved(labeled_batch(sizes, seed), DEVICE)
+        found, expected = predict.energy_and_forces(data), model.energy_and_forces(data)
+        # the same sums in matrix products of other sizes
+        assert_close(dict(enumerate(found)), dict(enumerate(t.detach() for t in expected)), 1e-10)
+        if training:
+            parameters = list(model.parameters())
+            grads = [
+                torch.autograd.grad(sum_of_squares(*result, None), parameters, materialize_grads=True)
+                for result in (found, expected)
+            ]
+            assert_close(dict(enumerate(grads[0])), dict(enumerate(grads[1])), 1e-9)
+    captured = list(predict._captured.values())
+    assert captured and not predict._refused
+    assert DEVICE != "cuda" or all(one.is_recorded for one in captured)
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+import typer
 from ase.build import molecule
 from commands import call, overrides
 
+from spherenet_fast.cli._common import errors_in_one_line
 from spherenet_fast.data import QM9_TARGETS, conversion
 from spherenet_fast.training import Potential, load_config
 from spherenet_fast.training.config.files import config_from_dict, config_to_dict, run_name, variants
@@ -275,3 +277,13 @@ def test_ctrl_c_in_a_terminal_saves_and_resume_goes_on(tmp_path):
     )
     assert code == 0
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step + 1
+
+
+def test_a_gpu_whose_memory_does_not_suffice_is_one_line(capsys):
+    with pytest.raises(typer.Exit), errors_in_one_line():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: device: expected enough memory on the GPU for a batch; smaller ones")
+    assert line.endswith("got CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="^another$"), errors_in_one_line():
+        raise RuntimeError("another")
