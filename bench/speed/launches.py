@@ -2,7 +2,7 @@
 
 A pass runs on tensors of the device "meta", which have shapes and no values, so that the code takes the ways that it
 takes on a GPU, and what reaches torch's dispatcher below autograd is counted: an operator of this package with the
-kernels that its launcher in csrc/cuda starts, one of torch's as one kernel, but for views and allocations, which launch
+kernels that its launcher starts, in csrc/cuda or ops/triton_kernels, one of torch's as one kernel, but for views and allocations, which launch
 none, and for SEVERAL. cuBLAS may make two kernels of a product; that is not foreseen. The number does not depend on the
 number of atoms.
 """
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from importlib import import_module
 from unittest import mock
 
 import torch
@@ -30,7 +31,7 @@ NONE = {"empty", "new_empty", "empty_like", "new_empty_strided", "empty_strided"
 # what is written to after a fill, or after a copy of the bias
 SEVERAL = {"embedding_dense_backward": 2, "select_backward": 2, "baddbmm": 2}
 
-# Of this package's operators, in csrc/cuda; sums over the blocks of a kernel are a second one.
+# Of this package's operators; sums over the blocks of a kernel are a second one.
 _first = dict.fromkeys(
     "silu gather segment_sum radial_filter radial_basis smooth_torsion torsion_neighbor gated_sum".split(), 1
 )
@@ -46,6 +47,10 @@ OWN: dict[str, Callable[[tuple], int]] = {
     "radial_filter_double_backward": lambda arguments: 1 + arguments[-1],
     "gated_sum_backward": lambda arguments: 1 + sum(arguments[-2:]),
     "gated_sum_double_backward": lambda arguments: 2 + sum(arguments[-2:]),
+    # Triton's; before the last argument of the first derivative, whether there are gradients of weights: in parts, summed
+    "row_chain": lambda _: 1,
+    "row_chain_backward": lambda arguments: 1 + 2 * arguments[-2],
+    "row_chain_double_backward": lambda arguments: 1 + 2 * arguments[-1],
 }
 
 
@@ -99,8 +104,11 @@ PASSES = {
 
 
 @cache
-def kernels(procedure: str, model: GraphNetwork3D | None = None) -> Counter[str]:
-    """Kernels by operator of one pass of `model`, SphereNet() if not given, on any device, which is left alone."""
+def kernels(procedure: str, model: GraphNetwork3D | None = None, triton: bool = True) -> Counter[str]:
+    """Kernels by operator of one pass of `model`, SphereNet() if not given, on any device, which is left alone.
+
+    triton: whether it is installed.
+    """
     model, data = model or make_model("ours", 7, "cpu"), ethanol(1)
     graph = graph_of(data, model.cutoff)
     inputs, graph = tree_map_only(
@@ -109,7 +117,8 @@ def kernels(procedure: str, model: GraphNetwork3D | None = None) -> Counter[str]
     on_meta = type(model)(**model.hparams).to("meta").train(procedure.endswith("step"))
     # torch has no autocast for "meta", and nothing here is under it
     without = mock.patch.object(torch, "autocast", lambda *_, **__: nullcontext())
-    with without, layers_kept(), Launches() as found:
+    chains = mock.patch.object(import_module("spherenet_fast.ops.row_chain"), "_has_kernels", lambda x: triton)
+    with without, chains, layers_kept(), Launches() as found:
         PASSES[procedure](on_meta, inputs, graph)
     return found.counts
 
@@ -122,7 +131,7 @@ def main() -> None:
         parser.error(f"PROCEDURE: expected some of {', '.join(PASSES)}, got {', '.join(unknown)}")
     for procedure in chosen:
         counts = kernels(procedure)
-        print(f"{procedure}: {counts.total()}")
+        print(f"{procedure}: {counts.total()}, without Triton {kernels(procedure, triton=False).total()}")
         for name, number in counts.most_common():
             print(f"    {number:5d}  {name}")
 

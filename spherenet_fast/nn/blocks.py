@@ -67,7 +67,7 @@ def fade_out(x: Tensor) -> Tensor:
     x: any shape, distance / cutoff. Returns the same shape.
     """
     x = x.clamp(max=1)
-    return 1 - x**3 * (10 - x * (15 - 6 * x))
+    return 1 - x**3 * (10 - x * torch.rsub(x, 15, alpha=6))
 
 
 def torsions(

@@ -71,16 +71,21 @@ def with_forces(
         inputs = inputs._replace(pos=inputs.pos.detach().requires_grad_())
     if volume is None:
         energy = predict(inputs, graph)
-        (slope,) = torch.autograd.grad(energy.sum(), inputs.pos, create_graph=training)
-        return (energy, -slope) if training else (energy.detach(), -slope)
+        (forces,) = torch.autograd.grad(energy, inputs.pos, _downhill(energy), create_graph=training)
+        return (energy, forces) if training else (energy.detach(), forces)
     strain = inputs.cell.new_zeros(inputs.cell.shape, requires_grad=True)
     energy = predict(_strained(inputs, (strain + strain.mT) / 2), graph)
     # Without any atom nothing depends on the cell.
-    slope, virial = torch.autograd.grad(
-        energy.sum(), (inputs.pos, strain), create_graph=training, materialize_grads=True
+    forces, virial = torch.autograd.grad(
+        energy, (inputs.pos, strain), _downhill(energy), create_graph=training, materialize_grads=True
     )
-    stress = virial / volume[:, None, None]
-    return (energy, -slope, stress) if training else (energy.detach(), -slope, stress.detach())
+    stress = virial / -volume[:, None, None]
+    return (energy, forces, stress) if training else (energy.detach(), forces, stress.detach())
+
+
+def _downhill(energy: Tensor) -> Tensor:
+    """The cotangents of minus the sum of energies, whose gradient is forces."""
+    return torch.full_like(energy, -1)
 
 
 def with_volume(inputs: Inputs) -> tuple[Inputs, Tensor]:

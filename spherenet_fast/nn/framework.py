@@ -35,7 +35,7 @@ from .blocks import AtomOutput, EdgeEmbedding, Geometry, Interaction, RadialBasi
 from .hessian import hessian
 from .hparams import Recorded, check_arguments, checked
 from .inputs import Inputs, outside_inference, read_inputs
-from .outputs import outputs
+from .outputs import sum_of_outputs
 from .ranges import Cutoff, Layers
 
 MANY_EDGES = 100_000  # from here on forces find again, rather than store, what layers make for all edges
@@ -385,8 +385,8 @@ class SphericalMessagePassing(GraphNetwork3D):
         return *v, e_v
 
     def atom_readout(self, v: tuple[Tensor, ...], system: System) -> Tensor:
-        first, *others = outputs([self.init_v, *self.update_vs], v, system.operators)
-        return sum(others, first.to(system.dtype))  # under autocast, too, the sums are not rounded
+        blocks = [self.init_v, *self.update_vs]
+        return sum_of_outputs(blocks, v, system.operators, system.dtype)  # under autocast, too, sums are not rounded
 
     def atom_features(self, v: Tensor, e: tuple[Tensor, Tensor], system: System) -> Tensor:
         return self.rho_ev(e, system)

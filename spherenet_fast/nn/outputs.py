@@ -9,21 +9,22 @@ from .. import ops
 from .blocks import AtomOutput, Dense
 
 
-def outputs(blocks: Sequence[AtomOutput], sums: Sequence[Tensor], operators) -> Sequence[Tensor]:
-    """block(x, operators) of every block and its x [N, H]: [N, out_channels] each.
+def sum_of_outputs(blocks: Sequence[AtomOutput], sums: Sequence[Tensor], operators, dtype: torch.dtype) -> Tensor:
+    """The sum of block(x, operators) over every block and its x [N, H]: [N, out_channels], of the dtype.
 
     On a GPU layer by layer for all B blocks at once, where they are alike: a batch has few atoms and a block many
     layers, so that launching kernels would take longer than the products.
     """
     if not _worth_joining(sums[0]) or operators is not ops or not _alike(blocks):
-        return [block(x, operators) for block, x in zip(blocks, sums, strict=True)]
+        first, *others = (block(x, operators) for block, x in zip(blocks, sums, strict=True))
+        return sum(others, first.to(dtype))
     v, layers = _Stack.apply(*sums), _joined([_layers(block) for block in blocks])  # [B, N, H]
     if blocks[0].lin_up is not None:
         v = ops.linear(v, *layers.pop(0))
     *hidden, last = layers
     for layer in hidden:
         v = ops.linear_silu(v, *layer)
-    return ops.linear(v, *last).unbind()
+    return ops.linear(v, *last).sum(0, dtype=dtype)
 
 
 class _Stack(torch.autograd.Function):
