@@ -2,9 +2,9 @@
 
 A pass runs on tensors of the device "meta", which have shapes and no values, so that the code takes the ways that it
 takes on a GPU, and what reaches torch's dispatcher below autograd is counted: an operator of this package with the
-kernels that its launcher starts, in csrc/cuda or ops/triton_kernels, one of torch's as one kernel, but for views and allocations, which launch
-none, and for SEVERAL. cuBLAS may make two kernels of a product; that is not foreseen. The number does not depend on the
-number of atoms.
+kernels that its launcher starts, in csrc/cuda or ops/triton_kernels, one of torch's as one kernel, but for views and
+allocations, which launch none, and for SEVERAL. cuBLAS may make two kernels of a product; that is not foreseen. The
+number does not depend on the number of atoms.
 """
 
 import argparse
@@ -47,7 +47,7 @@ OWN: dict[str, Callable[[tuple], int]] = {
     "radial_filter_double_backward": lambda arguments: 1 + arguments[-1],
     "gated_sum_backward": lambda arguments: 1 + sum(arguments[-2:]),
     "gated_sum_double_backward": lambda arguments: 2 + sum(arguments[-2:]),
-    # Triton's; before the last argument of the first derivative, whether there are gradients of weights: in parts, summed
+    # Triton's; an argument says whether there are gradients of weights, which are found in parts and summed
     "row_chain": lambda _: 1,
     "row_chain_backward": lambda arguments: 1 + 2 * arguments[-2],
     "row_chain_double_backward": lambda arguments: 1 + 2 * arguments[-1],
