@@ -112,7 +112,7 @@ def test_archive_with_a_damaged_array(tmp_path):
 
 
 def test_wrong_sources(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a file or one of ethanol, qm9, .*; there is no 'methanol'"):
+    with pytest.raises(FileNotFoundError, match="a file or one of ethanol, toluene, qm9, .*; there is no 'methanol'"):
         read_molecules("methanol")
     np.savez(tmp_path / "f.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match="expected arrays n_atoms, z, pos .* got a"):

@@ -43,7 +43,7 @@ def test_two_batches_of_a_half_are_one(tmp_path, optimizer):
 
 def test_resumed_it_is_the_uninterrupted_run(tmp_path, monkeypatch, capsys):
     """Stopped by a signal in the first batch of a step, which is finished before it is saved."""
-    config = tiny_config(**HALVES)
+    config = tiny_config(**HALVES, model__torsion="smooth", training__augment_reflections=True)
     drawn = []
     plain = TrainingModule._mirrored
     monkeypatch.setattr(
