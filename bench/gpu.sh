@@ -37,12 +37,12 @@ failed=()
 echo "step,seconds,limit,status" >"$out/steps.csv"
 : >"$out/log.txt"
 
-device=cuda patience=1 small=() repeats=(--budget 0.5) tests=(-m cuda) all=()
+device=cuda patience=1 small=() few_rows=() repeats=(--budget 0.5) tests=(-m cuda) all=()
 numbers=tests/cuda/test_cuda_device.py
 runtime=(tests/cuda/test_cuda_device_runtime.py tests/cuda/test_cuda_device_memory.py)
 if [[ -n $dry_run ]]; then
   echo "dry run: the CPU in the place of the GPU, no sanitizer, no profiler of NVIDIA's; recorded steps are called as they are"
-  device=cpu small=(--molecules 1 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
+  device=cpu small=(--molecules 1 --replays 1) few_rows=(--rows 20 --replays 1) repeats=(--budget 0 --quick --dry-run) patience=20
   tests=(-m cuda -k "kernels_are_there or three_triplets or captured_inference and True")
   all=(--providers ours floor --cases qm9 models)
   export SPHERENET_FAST_TEST_DEVICE=cpu
@@ -133,6 +133,7 @@ else
   read -ra variants <<<"${VARIANTS:-}"
   ((${#variants[@]})) \
     && step variants 60 "$python" -m bench.gpu.compare_builds --device "$device" "${small[@]}" "${variants[@]}"
+  step row-chains 30 "$python" -m bench.gpu.row_chains --device "$device" "${few_rows[@]}"
   step benchmarks 100 "${run[@]}" "${all[@]}"
   ncu=$(command -v ncu || ls /usr/local/cuda/bin/ncu 2>/dev/null)
   profiled=("${ncu:-ncu}" --clock-control none -k regex:gated_sum -c 6)

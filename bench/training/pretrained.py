@@ -43,6 +43,15 @@ DATA = {
         "molecules, of several at once, of reactions and of stronger distortions nothing was learned, and the "
         "elements being the same is no reason to trust a prediction.",
     },
+    "qm9": {
+        "data": "QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014): 24,334 of its molecules without fluorine, none "
+        "of which is in the sample `qm9`",
+        "license of the data": "CC0",
+        "level of theory": "DFT, B3LYP/6-31G(2df,p)",
+        "temperature": "none, the geometries are relaxed",
+        "limits": "One number of a molecule, no energy: nothing can be relaxed or moved by it. Molecules of up to nine "
+        "atoms of C, N and O, in geometries relaxed with B3LYP, without charges and open shells.",
+    },
 }
 
 
@@ -106,10 +115,10 @@ def card_of(potential: Potential, run: Path, name: str, split: Split, hardware: 
         "elements": [chemical_symbols[z] for z in potential.elements],
         "units": potential.all_units(),
         **DATA[name.partition("-")[0]],
-        "split": f"{train} frames for training, {val} for validation, {test:,} for the test, drawn with seed "
+        "split": f"{train:,} structures for training, {val} for validation, {test:,} for the test, drawn with seed "
         f"{config['data']['seed']}",
         "seed": config["training"]["seed"],
-        "budget": f"{int(row['steps']):,} steps of {row['batch']} frames, {float(row['minutes']):.0f} minutes",
+        "budget": f"{int(row['steps']):,} steps of {row['batch']} structures, {float(row['minutes']):.0f} minutes",
         "hardware": f"{hardware or row['hardware']}, {threads}, torch {row['torch']}, {row['date']}",
         "precision": f"averaged weights, float32, matrices of {LARGE:,} numbers and more rounded to {BITS} "
         "significant bits; the errors are those of the rounded ones",
