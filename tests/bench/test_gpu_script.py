@@ -123,7 +123,8 @@ def test_the_second_call(stubbed):
     environment = dict(dry_run=True, TESTS="tests/cuda/test_cuda_device.py::test_every_operator", VARIANTS="a.so b.so")
     done, calls, found = stubbed("second", **environment)
     assert done.returncode == 0
-    assert found == dict.fromkeys(["environment", "tests", "variants", "row-chains", "benchmarks", "ncu", "racecheck"], 0)
+    wanted = ["environment", "tests", "variants", "row-chains", "benchmarks", "ncu", "racecheck"]
+    assert found == dict.fromkeys(wanted, 0)
     assert calls[1].endswith("--durations=10 tests/cuda/test_cuda_device.py::test_every_operator")
     assert calls[2].startswith("-m bench.gpu.compare_builds") and calls[2].endswith("a.so b.so")
     assert stubbed("second", dry_run=True)[2] == {name: 0 for name in found if name != "variants"}
