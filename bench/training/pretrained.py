@@ -43,15 +43,6 @@ DATA = {
         "molecules, of several at once, of reactions and of stronger distortions nothing was learned, and the "
         "elements being the same is no reason to trust a prediction.",
     },
-    "qm9": {
-        "data": "QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014): 24,334 of its molecules without fluorine, none "
-        "of which is in the sample `qm9`",
-        "license of the data": "CC0",
-        "level of theory": "DFT, B3LYP/6-31G(2df,p)",
-        "temperature": "none, the geometries are relaxed",
-        "limits": "One number of a molecule, no energy: nothing can be relaxed or moved by it. Molecules of up to nine "
-        "atoms of C, N and O, in geometries relaxed with B3LYP, without charges and open shells.",
-    },
 }
 
 
