@@ -1,9 +1,10 @@
 """Which molecules are for training, validation and test."""
 
+import hashlib
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from .._files import write_file
 from .formats.archives import Archive
 from .molecules import Molecules
 
-_COUNT = "molecules"  # array of a split file
+if TYPE_CHECKING:
+    from .streams import StreamedMolecules
+
+_COUNT, _DIGEST = "molecules", "data_digest"  # arrays of a split file
 
 
 class Split(NamedTuple):
@@ -23,15 +27,24 @@ class Split(NamedTuple):
     val: Tensor
     test: Tensor
 
-    def save(self, path, count: int | None = None) -> None:
-        """Write the three index arrays, in the format that `read_split` reads, and `count`, of how many molecules.
+    def save(self, path, molecules: "Molecules | StreamedMolecules | None" = None) -> None:
+        """Write the three index arrays, in the format that `read_split` reads, and of which molecules they are.
 
         Raises OSError.
         """
         archive = BytesIO()
         arrays = {name: part.numpy().astype(np.int32) for name, part in self._asdict().items()}
-        np.savez_compressed(archive, **arrays, **({} if count is None else {_COUNT: [count]}))
+        if molecules is not None:
+            arrays |= {_COUNT: np.array([len(molecules)]), _DIGEST: digest(molecules)}
+        np.savez_compressed(archive, **arrays)
         write_file(path, archive.getvalue())
+
+
+def digest(molecules: "Molecules | StreamedMolecules") -> np.ndarray:
+    """[32] uint8, of the numbers of atoms and the labels: other data have another one, wherever they are."""
+    found = hashlib.sha256(molecules.n_atoms.numpy().astype(np.int64).tobytes())
+    found.update(molecules.labels(torch.arange(len(molecules))).numpy().tobytes())
+    return np.frombuffer(found.digest(), np.uint8)
 
 
 def hold_out(molecules: Molecules, symbols: list[str]) -> Molecules:
@@ -121,13 +134,15 @@ def _draw(indices: np.ndarray, group: np.ndarray, sizes: dict[str, int], rest: s
     return parts
 
 
-def read_split(path, count: int) -> Split:
+def read_split(path, count: int, molecules: "Molecules | StreamedMolecules | None" = None) -> Split:
     """Read index arrays ``train``, ``val`` and ``test`` (each optional but train) from an ``.npz`` file.
+
+    molecules: those of which it has to be a split, if it says of which it is.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, an index repeats or is outside 0 to `count` - 1, or it says that it is of another
-            number of molecules.
+            number of molecules, or of others than `molecules`.
     """
     path = Path(path)
     if not path.is_file():
@@ -137,9 +152,12 @@ def read_split(path, count: int) -> Split:
             raise ValueError(f"{path}: expected index arrays train, val, test, got {', '.join(archive) or 'none'}")
         parts = [archive.whole(name, "M") if name in archive else np.zeros(0, np.int64) for name in Split._fields]
         of = int(archive.whole(_COUNT, "1")[0]) if _COUNT in archive else count
+        drawn_from = archive.whole(_DIGEST, 32) if _DIGEST in archive else None
         archive.warn_of_unread()
     if of != count:
         raise ValueError(f"data.source: expected {of} molecules, of which {path} is a split, got {count}")
+    if molecules is not None and drawn_from is not None and (drawn_from != digest(molecules)).any():
+        raise ValueError(f"data.source: expected the molecules of which {path} is a split, got others or other labels")
     return _checked(Split(*map(torch.from_numpy, parts)), count)
 
 

@@ -14,7 +14,7 @@ from ..training.results import check_structures
 from .forces import Forces, JointCalculator
 from .integrators import Draws, draw_velocities, make_integrator
 from .progress import Progress
-from .records import TRAJECTORY, Record
+from .records import TRAJECTORY, Record, check_open_files
 from .settings import Settings, has_volume
 from .state import STATE, State, check_folder, clear, digest, folder_of, save_state, state_to_resume
 from .structures import joined
@@ -255,3 +255,4 @@ def _check_structures(potential: Potential | Forces, structures: list[Atoms], se
                 f"{atoms.pbc.tolist()}; --frame chooses one structure"
             )
     check_structures(potential, structures)
+    check_open_files(count)

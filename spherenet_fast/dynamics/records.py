@@ -18,6 +18,24 @@ from ..plots.files import save
 TRAJECTORY, LOG, PICTURE = "trajectory.traj", "log.csv", "energy.png"
 HEAD = 48  # bytes of a .traj before its first frame: kind, version, number of frames, where their places are listed
 KIND = 32  # bytes of these that are the same in all of them
+OTHER_FILES = 64  # that the process has open beside the trajectories
+
+
+def check_open_files(count: int) -> None:
+    """ValueError if not so many trajectories can be open at once; where it may, the process asks for more of them."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + OTHER_FILES
+    if resource.RLIM_INFINITY != soft < needed:
+        if resource.RLIM_INFINITY != hard < needed:
+            raise ValueError(
+                f"structures: expected at most {max(hard - OTHER_FILES, 1)}, as many files may be open at once "
+                f"(ulimit -n), got {count}; --frame chooses one"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class Trajectory:

@@ -65,7 +65,11 @@ def checkpoint_file(checkpoint: str | PathLike[str]) -> Path:
 def advice(checkpoint: str | PathLike[str]) -> str:
     """What to add to "no such checkpoint" where it could be meant as a name: the names, and one that is like it."""
     path = Path(checkpoint)
-    return "" if path.suffix else f", nor pretrained weights ({', '.join(names())}) of that name{_like(path.name)}"
+    if ":/" in path.as_posix():
+        return ", nor of the form hf://OWNER/REPOSITORY/FILE"
+    if path.suffix and not (path.suffix == ".ckpt" and _like(path.stem)):  # a file is meant
+        return ""
+    return f", nor pretrained weights ({', '.join(names())}) of that name{_like(path.stem)}"
 
 
 def _like(name: str) -> str:

@@ -13,7 +13,7 @@ from .._files import FolderLock, remove_partial_files, write_file
 from ..data import Molecules, Split, StreamedMolecules, read_split
 from ..data.checks import check_parts
 from ..models import find_model
-from .callbacks.logs import plot_learning_curve
+from .callbacks.logs import check_loggers, plot_learning_curve
 from .callbacks.saving import LAST, make_last, newest_checkpoint
 from .callbacks.signals import Interrupted, StopSignals
 from .checkpoint import read_checkpoint, stated
@@ -105,6 +105,7 @@ def _train(
     config: Config, out: Path, resume: bool, processes: Processes, read: Molecules | StreamedMolecules | None
 ) -> dict:
     def former() -> tuple[dict, Path] | None:
+        check_loggers(config)
         found = _checkpoint_to_resume(config, out) if resume else None
         check_folder(out, resume)
         return found and ({name: found[0][name] for name in ("potential", "global_step")}, found[1])
@@ -120,7 +121,7 @@ def _train(
         device = training_device(config)
         drawn = out / "split.npz"
         resumed = not fresh and checkpoint is not None and drawn.is_file()
-        split = read_split(drawn, len(molecules)) if resumed else prepare_split(config.data, molecules)
+        split = read_split(drawn, len(molecules), molecules) if resumed else prepare_split(config.data, molecules)
         check_parts(molecules, split.val, split.test, config.data.forces)
         state = checkpoint[0]["potential"] if checkpoint else None
         return device, split, prepare_potential(config, molecules, split, state)
@@ -134,7 +135,7 @@ def _train(
     resume_step = None if checkpoint is None else checkpoint[0]["global_step"]
     try:
         with FolderLock() as lock:
-            claim = partial(_claim, lock, config, out, split, len(molecules), checkpoint, fresh)
+            claim = partial(_claim, lock, config, out, split, molecules, checkpoint, fresh)
             fit(config, out, molecules, split, potential, device, resume_step, claim, processes)
     except Interrupted:
         if processes.is_first:
@@ -172,7 +173,7 @@ def _claim(
     config: Config,
     out: Path,
     split: Split,
-    count: int,
+    molecules: Molecules | StreamedMolecules,
     checkpoint: tuple[dict, Path] | None,
     fresh: bool,
 ) -> None:
@@ -193,7 +194,7 @@ def _claim(
         make_last(checkpoint[1], out)
     try:
         write_file(out / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False).encode())
-        split.save(out / "split.npz", count)
+        split.save(out / "split.npz", molecules)
     except OSError:
         if fresh:
             (out / "config.yaml").unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from ..data import (
 from ..data.loader import WorkerBatches
 from ..models import MODELS
 from .callbacks.display import Display
-from .callbacks.logs import MetricsFile, check_loggers, end_loggers, other_loggers
+from .callbacks.logs import MetricsFile, end_loggers, other_loggers
 from .callbacks.run_control import RunControl
 from .callbacks.saving import LAST, WholeCheckpoints
 from .callbacks.signals import Interrupted, StopSignals
@@ -141,7 +141,6 @@ def fit(
         )  # fmt: skip
         # Before every batch Lightning asks the first process for SIGTERM, and a GPU waits; RunControl has the signals.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
-        processes.first_does(lambda: check_loggers(config))
         processes.first_does(claim)
         if processes.is_first:
             trainer.loggers = [MetricsFile(out / "metrics.csv", [*columns, "molecules_per_s"], resume_step)]
@@ -161,7 +160,8 @@ def fit(
                 print(f"stopped {state} by {stop}; the same command with --resume continues", file=sys.stderr)
             raise
         except ConnectionError as error:
-            text = f"{error}; the same command with --resume goes on from the last save"
+            saved = "goes on from the last save" if (out / LAST).exists() else "begins again: nothing was saved so far"
+            text = f"{error}; the same command with --resume {saved}"
             raise ConnectionError(text) from error
         except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
             if path is None or control.started:

@@ -308,6 +308,13 @@ def test_split_files(tmp_path):
     assert all(map(torch.equal, split, read_split(tmp_path / "s.npz", 20)))
     with pytest.raises(ValueError, match="expected indices 0 to 4"):
         read_split(tmp_path / "s.npz", 5)
+    molecules = random_molecules(20)
+    split.save(tmp_path / "s.npz", molecules)
+    assert all(map(torch.equal, split, read_split(tmp_path / "s.npz", 20, molecules)))
+    other = replace(molecules, y=molecules.y.clone())
+    other.y[7] += 1e-6
+    with pytest.raises(ValueError, match="expected the molecules of which .*s.npz is a split, got others"):
+        read_split(tmp_path / "s.npz", 20, other)
     np.savez(tmp_path / "s.npz", train=[1, 2], test=[2])
     with pytest.raises(ValueError, match="got a molecule twice"):
         read_split(tmp_path / "s.npz", 20)

@@ -1,5 +1,8 @@
 """``spherenet-fast md`` of a file with several structures: one batch, and what each of them has of its own."""
 
+import subprocess
+import sys
+
 import ase.io
 import numpy as np
 import pytest
@@ -204,3 +207,20 @@ def test_random_numbers_are_those_of_each_alone():
     again = draws.standard_normal(size=(5, 3))
     draws.state = state
     assert np.array_equal(draws.standard_normal(size=(5, 3)), again) and not np.array_equal(first, again)
+
+
+def test_more_structures_than_files_may_be_open():
+    """In a process of its own, as a limit once lowered stays so."""
+    code = """if True:
+        import resource
+        from spherenet_fast.dynamics.records import OTHER_FILES, check_open_files
+        soft, hard = OTHER_FILES + 5, OTHER_FILES + 100
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        check_open_files(5)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+        check_open_files(50)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (OTHER_FILES + 50, hard)
+        check_open_files(101)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError: structures: expected at most 100, as many files may be open at once" in done.stderr

@@ -89,6 +89,10 @@ def test_a_wrong_name_is_answered_with_the_names(tmp_path, monkeypatch):
     assert code == 2 and re.fullmatch(expected, error)
     with pytest.raises(FileNotFoundError, match="^best.ckpt: no such checkpoint$"):
         Potential.load("best.ckpt")
+    with pytest.raises(FileNotFoundError, match=f"no such checkpoint, nor .* [(]{known}[)] of that name{like}$"):
+        Potential.load("md17-ethanol.ckpt")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint, nor of the form hf://OWNER/REPOSITORY/FILE$"):
+        Potential.load("https://huggingface.co/a/b/c.ckpt")
 
 
 def test_a_damaged_file_is_refused(tmp_path, monkeypatch):

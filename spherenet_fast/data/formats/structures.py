@@ -43,7 +43,7 @@ def read_structures(path) -> list[Atoms]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise FileNotFoundError(f"{path}: {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
     try:
         with _isotopes_known():
             structures = _read(path, structure_format(path))
