@@ -110,7 +110,7 @@ class _Squared(SphereNet):
 
 class _Constant(SphereNet):
     def atom_readout(self, v, system):
-        return super().atom_readout(v, system) + 0 * len(v)
+        return super().atom_readout(v, system) + 0 * len(system.z)
 
 
 def _small(kind, **changes):
