@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spherenet_fast.data import Molecules, read_molecules
 from spherenet_fast.training import load_config
-from spherenet_fast.training.normalization import composition, fit_elements
+from spherenet_fast.training.normalization import fit_elements
 from spherenet_fast.training.prepare import prepare_split
 
 METALS = ("Cu", "Rh", "Pd", "Ag", "Ir", "Pt", "Au")
@@ -28,8 +28,8 @@ def errors(slabs: Molecules, train: Tensor, test: Tensor) -> list[float]:
     by_adsorbate = torch.zeros(int(adsorbate.max()) + 1, dtype=y.dtype)
     for number in adsorbate[train].unique():
         by_adsorbate[number] = y[train][adsorbate[train] == number].mean()
-    elements = fit_elements(composition(slabs, train), y[train])
-    predictions = (y[train].mean(), by_adsorbate[adsorbate[test]], composition(slabs, test) @ elements)
+    elements = fit_elements(slabs.composition(train), y[train])
+    predictions = (y[train].mean(), by_adsorbate[adsorbate[test]], slabs.composition(test) @ elements)
     return [float((prediction - y[test]).abs().mean()) for prediction in predictions]
 
 

@@ -188,6 +188,13 @@ class Molecules(torch.utils.data.Dataset):
         """The atomic numbers, ascending, that the molecules `indices` [B] have, or all of them."""
         return (self.z if indices is None else self.z[self.atoms_of(indices)[0]]).unique().tolist()
 
+    def composition(self, indices: Tensor) -> Tensor:
+        """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
+        atoms, batch = self.atoms_of(indices)
+        counts = torch.zeros(len(indices), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+        counts.index_put_((batch, self.z[atoms]), torch.ones((), dtype=torch.float64), accumulate=True)
+        return counts
+
     def with_elements(self, numbers: Tensor) -> Tensor:
         """[M] bool, the molecules with an atom of one of the atomic numbers [k]."""
         found = torch.zeros(len(self), dtype=torch.bool)

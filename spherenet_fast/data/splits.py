@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor
 from .._files import write_file
 from .formats.archives import Archive
 from .molecules import Molecules
-
-if TYPE_CHECKING:
-    from .streams import StreamedMolecules
+from .streams.molecules import PART, StreamedMolecules
 
 _COUNT, _DIGEST = "molecules", "data_digest"  # arrays of a split file
 
@@ -27,7 +25,7 @@ class Split(NamedTuple):
     val: Tensor
     test: Tensor
 
-    def save(self, path, molecules: "Molecules | StreamedMolecules | None" = None) -> None:
+    def save(self, path, molecules: Molecules | StreamedMolecules | None = None) -> None:
         """Write the three index arrays, in the format that `read_split` reads, and of which molecules they are.
 
         Raises OSError.
@@ -40,10 +38,11 @@ class Split(NamedTuple):
         write_file(path, archive.getvalue())
 
 
-def digest(molecules: "Molecules | StreamedMolecules") -> np.ndarray:
+def digest(molecules: Molecules | StreamedMolecules) -> np.ndarray:
     """[32] uint8, of the numbers of atoms and the labels: other data have another one, wherever they are."""
-    found = hashlib.sha256(molecules.n_atoms.numpy().astype(np.int64).tobytes())
-    found.update(molecules.labels(torch.arange(len(molecules))).numpy().tobytes())
+    found = hashlib.sha256(np.ascontiguousarray(molecules.n_atoms.numpy()))
+    for part in torch.arange(len(molecules)).split(PART):
+        found.update(np.ascontiguousarray(molecules.labels(part).numpy()))
     return np.frombuffer(found.digest(), np.uint8)
 
 
@@ -134,7 +133,7 @@ def _draw(indices: np.ndarray, group: np.ndarray, sizes: dict[str, int], rest: s
     return parts
 
 
-def read_split(path, count: int, molecules: "Molecules | StreamedMolecules | None" = None) -> Split:
+def read_split(path, count: int, molecules: Molecules | StreamedMolecules | None = None) -> Split:
     """Read index arrays ``train``, ``val`` and ``test`` (each optional but train) from an ``.npz`` file.
 
     molecules: those of which it has to be a split, if it says of which it is.

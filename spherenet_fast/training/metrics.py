@@ -11,7 +11,6 @@ from ..data.molecules import Batch, Molecules
 from ..data.targets import FREE_ATOMS
 from ..data.units import conversion
 from .distributed.processes import Processes
-from .normalization import composition
 from .potential import Potential
 
 
@@ -181,7 +180,7 @@ def print_unseen_elements(potential: Potential, molecules: Molecules, indices: T
 def spreads(molecules: Molecules, indices: Tensor) -> dict[str, float]:
     """Standard deviation of every target; of U0, U, H and G without the energies of the free atoms, as is usual."""
     y = molecules.labels(indices)
-    counts = composition(molecules, indices)
+    counts = molecules.composition(indices)
     for column, (name, unit) in enumerate(zip(molecules.names, molecules.units, strict=True)):
         if name in FREE_ATOMS and unit is not None:
             for element, energy in FREE_ATOMS[name].items():

@@ -44,16 +44,6 @@ def check_normalization(names, units, elements: Tensor, shift: Tensor, scale: Te
         raise ValueError(f"normalization: scale: expected positive numbers, got {scale.min().item()}")
 
 
-def composition(molecules: Molecules | StreamedMolecules, indices: Tensor) -> Tensor:
-    """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
-    if isinstance(molecules, StreamedMolecules):
-        return molecules.composition(indices)
-    atoms, batch = molecules.atoms_of(indices)
-    counts = torch.zeros(len(indices), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
-    counts.index_put_((batch, molecules.z[atoms]), torch.ones((), dtype=torch.float64), accumulate=True)
-    return counts
-
-
 def fit_elements(counts: Tensor, y: Tensor) -> Tensor:
     """Least-squares contribution of every element to y [B] given counts [B, Z]: [Z] float64.
 
@@ -95,7 +85,7 @@ def fit_normalization(
             raise ValueError(
                 f"data.forces: expected atoms that are not fixed, got {len(batch.z)} that are, in training"
             )
-    counts = composition(molecules, train)
+    counts = molecules.composition(train)
     y = molecules.y[train]
     elements = torch.zeros(len(molecules.names), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     shift = torch.zeros(len(molecules.names), dtype=torch.float64)
@@ -192,7 +182,7 @@ def fit_to_predictions(molecules: Molecules, y: Tensor, forces: Tensor | None) -
         ValueError: see `fit_normalization`; or the predictions fall where the labels rise.
     """
     every, y = torch.arange(len(molecules)), y.masked_fill(molecules.y.isnan(), torch.nan)
-    counts = composition(molecules, every)
+    counts = molecules.composition(every)
 
     def without_references(y: Tensor) -> Tensor:
         fitted = fit_normalization(replace(molecules, y=y, forces=None), every)

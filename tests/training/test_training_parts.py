@@ -20,7 +20,7 @@ from spherenet_fast.training.config import LossConfig, OptimizerConfig
 from spherenet_fast.training.distributed.processes import Processes
 from spherenet_fast.training.metrics import ErrorSum, spreads, standardized
 from spherenet_fast.training.module import TrainingModule
-from spherenet_fast.training.normalization import Normalization, composition, fit_elements, fit_normalization
+from spherenet_fast.training.normalization import Normalization, fit_elements, fit_normalization
 from spherenet_fast.training.optimization.ema import WeightAverage
 from spherenet_fast.training.optimization.losses import error_loss, total_loss
 from spherenet_fast.training.optimization.schedule import learning_rate, progress, shortcoming
@@ -33,7 +33,7 @@ def test_elements_recover_a_linear_composition():
     molecules = random_molecules(40)
     energies = torch.zeros(95, dtype=torch.float64)
     energies[[1, 6, 7, 8]] = torch.tensor([-13.6, -1029.0, -1485.0, -2042.0], dtype=torch.float64)
-    counts = composition(molecules, torch.arange(40))
+    counts = molecules.composition(torch.arange(40))
     assert torch.equal(counts.sum(1).long(), molecules.n_atoms)
     # A well-conditioned 40 x 4 problem in float64: rounding of 1e-16 times energies of 1e4.
     assert torch.allclose(fit_elements(counts, counts @ energies), energies, atol=1e-9)
@@ -77,7 +77,7 @@ def test_normalization_sees_training_molecules_only():
 def test_targets_with_numbers_for_elements_are_those_that_elements_explain():
     """A least-squares fit of numbers of atoms leaves at most 0.54 of them (Cv), and 0.76 of the others (lumo)."""
     molecules = read_molecules("qm9")
-    counts = composition(molecules, torch.arange(len(molecules)))
+    counts = molecules.composition(torch.arange(len(molecules)))
     for name, y in zip(molecules.names, molecules.y.T, strict=True):
         left = (y - counts @ fit_elements(counts, y)).std() / y.std()
         assert is_extensive(name) == (left < 0.65).item(), name
@@ -248,7 +248,7 @@ def test_potential_is_atomic_energies_plus_scaled_network():
     energy, forces = potential.energy_and_forces(batch)
     assert energy.dtype == torch.float64 and energy.shape == (9, 1) and forces.shape == (81, 3)
     network, slope = potential.model.energy_and_forces(batch)
-    counts = composition(molecules, split.train)
+    counts = molecules.composition(split.train)
     assert torch.allclose(energy, counts @ potential.atomic_energies.T + potential.scale * network)
     assert torch.allclose(forces, potential.scale * slope)
     assert torch.allclose(potential(batch), energy)

@@ -156,7 +156,7 @@ class StreamedMolecules:
         return square, torch.from_numpy(self.index.columns["free_atoms"])[indices]
 
     def composition(self, indices: Tensor) -> Tensor:
-        """How many atoms of each element the molecules `indices` [B] have: [B, 95] float64."""
+        """See `Molecules.composition`."""
         first, elements = self.index.columns["first_element"], self.index.columns["elements"]
         rows = indices.numpy()
         begin = first[rows]

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from ..._files import append_line, sync, write_file
@@ -79,8 +79,6 @@ def check_loggers(config: Config) -> None:
 
 def _wandb(config: Config, out: Path) -> Logger:
     """A run of Weights & Biases called as the folder `out`, with the config; the same one after a resume."""
-    from lightning.pytorch.loggers import WandbLogger
-
     identity = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:16]
     try:
         logger = WandbLogger(
@@ -97,7 +95,7 @@ def _wandb(config: Config, out: Path) -> Logger:
 def end_loggers(loggers: list[Logger]) -> None:
     """Write what Weights & Biases holds back until its run ends; another run of this process begins anew."""
     for logger in loggers:
-        if type(logger).__name__ == "WandbLogger":
+        if isinstance(logger, WandbLogger):
             logger.experiment.finish()
 
 
