@@ -35,6 +35,15 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def full_precision():
+    """Products of float32 on a GPU are not rounded to TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.fixture(autouse=True)
 def interrupts_arrive():
     """Ctrl-C as in a terminal: a test run started in the background inherits an ignored SIGINT."""

@@ -26,7 +26,7 @@ from spherenet_fast.models import SphereNet
 from spherenet_fast.ops import reference, triton_kernels
 from spherenet_fast.ops._register import CPU_ONLY
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("full_precision")]
 
 ALL_GRAPHS = {**GRAPHS, "crowd": crowd()}
 TF32 = 5e-3  # it rounds to 5e-4
@@ -37,14 +37,6 @@ SHAPES = [
     dict(num_spherical=8, num_radial=16, channels=70, angle_size=17, torsion_size=17),
     dict(num_spherical=1, num_radial=1, channels=1, angle_size=1, torsion_size=1),
 ]
-
-
-@pytest.fixture(autouse=True)
-def full_precision():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
 
 
 def gated_on(device, vec, graph, inputs, dtype, basis="paper"):

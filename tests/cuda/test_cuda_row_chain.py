@@ -8,15 +8,7 @@ from operator_cases import assert_close, cast, derivatives
 from spherenet_fast import ops
 from spherenet_fast.ops import reference, triton_kernels
 
-pytestmark = pytest.mark.cuda
-
-
-@pytest.fixture(autouse=True)
-def full_precision():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("full_precision")]
 
 
 def inputs(rows):

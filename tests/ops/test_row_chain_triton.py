@@ -6,7 +6,7 @@ import pytest
 import torch
 from compiled_calls import calls
 from operator_cases import assert_close, cast, derivatives
-from test_row_chain import inputs, interaction
+from test_row_chain import assert_found_again, inputs, interaction
 
 from spherenet_fast import ops
 from spherenet_fast.ops import reference, triton_kernels
@@ -86,13 +86,7 @@ def _is_tensors(argument):
 
 
 def test_what_is_found_again_is_what_would_have_been_stored(on_triton):
-    given = cast(inputs(20, torch.float32), torch.float32, DEVICE)
-    leaves = [value.requires_grad_() for value in given.values()]
-    stored, found = [], []
-    for results, recompute in ((stored, False), (found, True)):
-        values = interaction(ops, recompute)(**given)
-        results += [*values, *torch.autograd.grad(sum(value.sin().sum() for value in values), leaves)]
-    assert all(map(torch.equal, found, stored))
+    assert_found_again(cast(inputs(20, torch.float32), torch.float32, DEVICE))
 
 
 def test_products_of_lower_precision(on_triton):
