@@ -71,6 +71,12 @@ def crowd():
     return _of_molecule(rattled(24, 1, 2.0), 6.0)
 
 
+def chain(num_atoms):
+    """Atoms along a zigzag that see the two before and the two after them."""
+    number = torch.arange(num_atoms, dtype=torch.float64)
+    return _of_molecule(torch.stack([1.2 * number, 0.5 * (number % 2), 0.3 * (number % 3)], dim=1), 2.8)
+
+
 _CASES = {
     "batch": _batch,
     "star": _star,

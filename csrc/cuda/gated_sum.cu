@@ -27,17 +27,15 @@ void forward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
          bytes, stream, call, table, sizes, num_edges, parts);
 }
 
-// A block adds its tiles' weight gradients to a row of its own, so these blocks are kGatedSumChunks.
 template <class T, bool kDual, bool kManyGroups>
 void backward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
   if (num_edges == 0 && !call.grads.weights && !call.grads.torsion) return;
   static const HarmonicTable<T> table;
   size_t bytes = 0;
   const auto sizes = gated_sum_sizes<T, kDual, kManyGroups>(call, true, &bytes);
-  const int64_t blocks =
-      call.grads.weights ? int64_t(kGatedSumChunks) : std::clamp<int64_t>(call.graph.num_nodes, 1, kMostBlocks);
-  launch("gated_sum_backward", gated_sum_backward_kernel<T, kDual, kManyGroups>, blocks, kThreads, bytes, stream, call,
-         table, sizes, num_edges);
+  const GatedSumBlocks blocks = gated_sum_blocks(call.graph.num_nodes);
+  launch("gated_sum_backward", gated_sum_backward_kernel<T, kDual, kManyGroups>, {blocks.tiles, blocks.parts}, kThreads,
+         bytes, stream, call, table, sizes, num_edges);
 }
 
 // The pass on T or on duals, which differ in what they compute alone.

@@ -14,7 +14,7 @@ template <class T, bool kDual, bool kManyGroups>
 class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
   using Base = GatedSumBackwardPairs<T, kDual, kManyGroups>;
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::first_in_, Base::num_in_, Base::num_out_,
-      Base::q0_, Base::nq_, Base::e0_, Base::ne_, Base::geometry_, Base::weights_;
+      Base::q0_, Base::nq_, Base::e0_, Base::ne_;
   using typename Base::N;
   using typename Base::Num;
   using Filters = N[Num::kChannels];
@@ -23,20 +23,20 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
   static constexpr int kBatch = !kManyGroups ? 1 : Num::kBytes == 16 ? 2 : 4;  // edges e that share one load of `up`
   static constexpr int kWarpTeams = kWarp / Num::kChannelLanes;
 
-  UpSums up_sums_;  // of the lane's channels: over all tiles where these are all channels and groups
-  const bool sums_remain_;
+  UpSums up_sums_;  // of the lane's channels, over all tiles if sums_remain()
 
  public:
-  SN_DEVICE GatedSumBackward(const GatedSumCall<T>& call, const HarmonicTable<T>& table, const GatedSumSizes& sizes)
-      : Base(call, table, sizes), sums_remain_(sizes.groups * sizes.blocks == 1) {
+  SN_DEVICE GatedSumBackward(const GatedSumCall<T>& call, const HarmonicTable<T>& table, const GatedSumSizes& sizes,
+                             int64_t num_edges)
+      : Base(call, table, sizes, num_edges) {
     clear_up_sums();
   }
 
-  SN_DEVICE void run(int64_t j) {
+  SN_DEVICE void run(int j) {
     this->open(j);
     this->clear_gradients(kManyGroups);
-    for (int q0 = 0; q0 < num_in_; q0 += sizes_.neighbors) {
-      this->open_neighbors(q0);
+    for (int q0 = this->part_begin(0); q0 < this->part_begin(1); q0 += sizes_.neighbors) {
+      this->open_neighbors(q0, this->part_begin(1));
       if (shape_.angle_size) {
         this->load_radial();
         if (!kManyGroups) this->open_rows(0);
@@ -52,26 +52,29 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
         }
         channel_gradients();
         __syncthreads();
-        if (!geometry_ && !weights_) continue;
+        if (!this->geometry() && !this->want_weights()) continue;
         for (int group = 0; group < groups(); ++group) {
           if (kManyGroups) this->open_rows(group);
           this->pair_gradients(group);
           __syncthreads();
-          if (geometry_) this->direction_gradients(group);
+          if (this->geometry()) this->direction_gradients(group);
           if (kManyGroups) this->close_rows(group, true);
           __syncthreads();
         }
       }
-      if (!kManyGroups && (geometry_ || weights_)) this->close_rows(0, false);
+      if (!kManyGroups && (this->geometry() || this->want_weights())) this->close_rows(0, false);
       __syncthreads();  // the next q overwrite rows and radial functions
     }
   }
 
   SN_DEVICE void finish() {
-    if (weights_ && sums_remain_) add_up_sums(0, 0);
+    if (this->want_weights() && sums_remain()) add_up_sums(0, 0);
   }
 
  private:
+  SN_DEVICE bool sums_remain() const {
+    return sizes_.groups * sizes_.blocks == 1;
+  }  // these are all channels and groups
   SN_DEVICE int groups() const { return kManyGroups ? sizes_.groups : 1; }
 
   // A team takes an edge q and runs over the portion's e.
@@ -83,11 +86,11 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       if (!kManyGroups) this->load_up(first, 0, up);
 #pragma unroll 1
       for (int group = 0; group < groups(); ++group) {
-        if (!sums_remain_) clear_up_sums();
+        if (!sums_remain()) clear_up_sums();
 #pragma unroll 1
         for (int q = team, warp_q = warp_team; warp_q < nq_; q += Num::kTeams, warp_q += Num::kTeams)
           neighbor_gradients(q, block, first, group, up);
-        if (weights_ && !sums_remain_) add_up_sums(block, group);
+        if (this->want_weights() && !sums_remain()) add_up_sums(block, group);
       }
     }
   }
@@ -154,7 +157,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       grad_angle[k] = along * torsion[k];
       grad_torsion[k] = along * angle[k];
     }
-    if (weights_) {
+    if (this->want_weights()) {
 #pragma unroll
       for (int k = 0; k < Num::kChannels; ++k)
 #pragma unroll
@@ -163,7 +166,7 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
           add_output(up_sums_[k][kRow + p], grad_torsion[k], torsion_row[p]);
         }
     }
-    if (!geometry_ && !weights_) return;
+    if (!this->geometry() && !this->want_weights()) return;
     N grads[kCoefficients] = {};
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k)
@@ -214,29 +217,30 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
       if (c >= shape_.channels || p >= size) continue;
       const int64_t offset =
           shape_.angle_weight_size() + (angle ? 0 : shape_.angle_expand_size() + shape_.torsion_weight_size());
-      weights_[offset + int64_t(c) * size + p] += memory_.up_sums[item];
+      this->weights()[offset + int64_t(c) * size + p] += memory_.up_sums[item];
     }
     __syncthreads();
   }
 };
 
-// Registers for 8 warps an SM: `up` and the sums of its gradients stay in them. kGatedSumChunks blocks are two an SM.
+// Registers for 8 warps an SM: `up` and the sums of its gradients stay in them.
 template <class T, bool kDual, bool kManyGroups>
 __global__ void __launch_bounds__(kThreads, 2)
     gated_sum_backward_kernel(GatedSumCall<T> call, HarmonicTable<T> table, GatedSumSizes sizes, int64_t num_edges) {
   clear_padding(call.graph, num_edges, call.shape.channels, call.grads.x);
   if (call.grads.radial) {
     clear_padding(call.graph, num_edges, call.shape.num_spherical * call.shape.num_radial, call.grads.radial);
-    clear_padding(call.graph, num_edges, 3, call.grads.direction_in);
-    clear_padding(call.graph, num_edges, 3, call.grads.direction_out);
+    for (int part = 0; part < int(gridDim.y); ++part)
+      for (T* directions : {call.grads.direction_in, call.grads.direction_out})
+        clear_padding(call.graph, num_edges, 3, directions + part * 3 * num_edges);
   }
   if (call.grads.torsion) {
     const int64_t pairs = call.graph.triplet_ptr[call.graph.num_nodes];
-    for (int part = 0; part < 2; ++part)
-      clear_tail<kThreads>(call.grads.torsion + part * call.num_triplets, pairs, call.num_triplets);
+    for (int k = 0; k < 2; ++k)
+      clear_tail<kThreads>(call.grads.torsion + k * call.num_triplets, pairs, call.num_triplets);
   }
-  GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes);
-  for (int64_t j = blockIdx.x; j < call.graph.num_nodes; j += gridDim.x) block.run(j);
+  GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes, num_edges);
+  for (int j = blockIdx.x; j < int(call.graph.num_nodes); j += gridDim.x) block.run(j);
   if (blockIdx.x < call.graph.num_nodes) block.finish();
 }
 

@@ -56,37 +56,51 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
 
  protected:
   using Base::call_, Base::sizes_, Base::shape_, Base::memory_, Base::table_, Base::first_in_, Base::num_in_,
-      Base::num_out_, Base::first_out_, Base::q0_, Base::nq_, Base::e0_, Base::ne_;
+      Base::num_out_, Base::q0_, Base::nq_, Base::e0_, Base::ne_;
   using typename Base::N;
   using typename Base::Num;
-  static constexpr int kPairs = Num::kPairs, kLanes = Num::kPairLanes;
+  static constexpr int kLanes = Num::kPairLanes;
 
-  const bool geometry_;  // radial functions and directions want their gradients
-  T* const weights_;     // the block's row of weight gradients, or null
+  const int64_t num_edges_;
 
   SN_DEVICE GatedSumBackwardPairs(const GatedSumCall<T>& call, const HarmonicTable<T>& table,
-                                  const GatedSumSizes& sizes)
-      : Base(call, table, sizes, SharedPieces(shared_memory), true),
-        geometry_(call.shape.angle_size && call.grads.radial),
-        weights_(call.shape.angle_size && call.grads.weights
-                     ? call.grads.weights + blockIdx.x * call.shape.weights_size()
-                     : nullptr) {
-    if (weights_) clear(weights_, shape_.weights_size());
+                                  const GatedSumSizes& sizes, int64_t num_edges)
+      : Base(call, table, sizes, SharedPieces(shared_memory), true), num_edges_(num_edges) {
+    if (want_weights()) clear(weights(), shape_.weights_size());
+  }
+
+  // Whose gradients are asked for: radial functions and directions, or not; weights, or not. These and the following
+  // are not kept, since registers are what this kernel lacks.
+  SN_DEVICE bool geometry() const { return shape_.angle_size && call_.grads.radial; }
+  SN_DEVICE bool want_weights() const { return shape_.angle_size && call_.grads.weights; }
+
+  // The block's row of weight gradients.
+  SN_DEVICE T* weights() const {
+    return call_.grads.weights + (blockIdx.y * gridDim.x + blockIdx.x) * shape_.weights_size();
   }
 
   static SN_DEVICE void clear(T* array, int64_t size) {
     for (int64_t i = threadIdx.x; i < size; i += kThreads) array[i] = 0;
   }
 
+  // The block has the edges q part_begin(0) .. part_begin(1) of its tiles.
+  SN_DEVICE int part_begin(int next) const { return num_in_ * int(blockIdx.y + next) / int(gridDim.y); }
+
+  // The part's rows of the tile's edges q, and of one edge e.
+  SN_DEVICE T* direction_in() const { return call_.grads.direction_in + 3 * (blockIdx.y * num_edges_ + first_in_); }
+  SN_DEVICE T* direction_out(int64_t edge) const {
+    return call_.grads.direction_out + 3 * (blockIdx.y * num_edges_ + edge);
+  }
+
   // What is summed over portions starts at 0.
   SN_DEVICE void clear_gradients(bool radial) {
-    if (num_out_ == 0) clear(call_.grads.x + first_in_ * shape_.channels, int64_t(num_in_) * shape_.channels);
-    if (!geometry_) return;
+    const int64_t first = first_in_ + part_begin(0), count = part_begin(1) - part_begin(0);
+    if (num_out_ == 0) clear(call_.grads.x + first * shape_.channels, count * shape_.channels);
+    if (!geometry()) return;
     const int lk = shape_.num_spherical * shape_.num_radial;
-    if (radial) clear(call_.grads.radial + first_in_ * lk, int64_t(num_in_) * lk);
-    clear(call_.grads.direction_in + 3 * first_in_, 3 * num_in_);
-    for (int i = threadIdx.x; i < 3 * num_out_; i += kThreads)
-      call_.grads.direction_out[3 * call_.graph.out_edge[first_out_ + i / 3] + i % 3] = 0;
+    if (radial) clear(call_.grads.radial + first * lk, count * lk);
+    clear(direction_in(), 3 * num_in_);
+    for (int i = threadIdx.x; i < 3 * num_out_; i += kThreads) direction_out(this->out_edge(i / 3))[i % 3] = 0;
   }
 
   // The rows of one group and, at 0, their gradients.
@@ -100,6 +114,10 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
   // From the gradients of one group's coefficients to those of rows (added to grad_rows) and of the three directions,
   // which take the coefficients' place. Threads share pairs as in make_coefficients; here whole warps come along.
   SN_DEVICE void pair_gradients(int group) {
+    this->with_pairs([&](auto pairs) { gradients_of<pairs>(group); });
+  }
+  template <int kPairs>
+  SN_DEVICE void gradients_of(int group) {
     const int q = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
     if (int(threadIdx.x) / kWarp * kWarp / kLanes >= nq_) return;
     const int some_q = min(q, nq_ - 1);
@@ -140,7 +158,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
           N unit[kPairs];
 #pragma unroll
           for (int i = 0; i < kPairs; ++i) unit[i] = N{} + T(1);
-          harmonic_gradients(angle, rows, grad_rows, l, lane, y, unit, grad_legendre, nullptr);
+          harmonic_gradients(angle, rows, grad_rows, l, lane, y, unit, grad_legendre);
         }
         if (shape_.torsion_size) {
           harmonic_gradients(torsion, rows, grad_rows, L + l * l + m, lane, y, cosine, grad_legendre, &grad_cosine);
@@ -148,19 +166,19 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
             harmonic_gradients(torsion, rows, grad_rows, L + l * l + 2 * l + 1 - m, lane, y, sine, grad_legendre,
                                &grad_sine);
         }
-        if (!geometry_ || l == m) continue;
+        if (!geometry() || l == m) continue;
 #pragma unroll
         for (int i = 0; i < kPairs; ++i)
           grad[i].z += grad_legendre[i] * next_m[i].current * table_.d[legendre_index(l, m)];
       }
-      if (!geometry_ || m == 0) continue;
+      if (!geometry() || m == 0) continue;
 #pragma unroll
       for (int i = 0; i < kPairs; ++i) {
         grad[i].re += (grad_cosine[i] * last_cosine[i] + grad_sine[i] * last_sine[i]) * T(m);
         grad[i].im += (grad_sine[i] * last_cosine[i] - grad_cosine[i] * last_sine[i]) * T(m);
       }
     }
-    if (!geometry_ || q >= nq_) return;
+    if (!geometry() || q >= nq_) return;
 #pragma unroll
     for (int i = 0; i < kPairs; ++i)
       if (lane + i * kLanes < ne_) store_directions(q, lane + i * kLanes, group, grad[i]);
@@ -168,9 +186,10 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
 
   // One harmonic y = legendre turn, with turn = cos(m phi) sin(theta)^m or sin(m phi) sin(theta)^m: its row's gradient,
   // and what it adds to the gradients of legendre and of turn.
+  template <int kPairs>
   SN_DEVICE void harmonic_gradients(const N (&coefficients)[kPairs][kRow], const N* rows, N* grad_rows, int row,
                                     int lane, const N (&legendre)[kPairs], const N (&turn)[kPairs],
-                                    N (&grad_legendre)[kPairs], N (*grad_turn)[kPairs]) {
+                                    N (&grad_legendre)[kPairs], N (*grad_turn)[kPairs] = nullptr) {
     N sum[kRow] = {};
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
@@ -180,7 +199,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
     }
     const N total = transposed_sum_over<kLanes>(sum, lane);
     if (grad_rows) grad_rows[row * kRow] += total;
-    if (!geometry_) return;
+    if (!geometry()) return;
     N weights[kRow];
     load_row(weights, rows + row * kRow);
 #pragma unroll
@@ -241,12 +260,12 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
       // Directions point to the center, neighbors' vectors away from it: hence the sign.
       if (lane == 0 && n < num_in_)
 #pragma unroll
-        for (int i = 0; i < 3; ++i) call_.grads.direction_in[3 * (first_in_ + n) + i] -= sum[i];
+        for (int i = 0; i < 3; ++i) direction_in()[3 * n + i] -= sum[i];
     }
     for (int i = threadIdx.x; i < 3 * ne_; i += kThreads) {
       T sum = 0;
       for (int q = 0; q < nq_; ++q) sum += direction_slot(q, i / 3, group)[6 + i % 3];
-      call_.grads.direction_out[3 * memory_.edge[i / 3] + i % 3] += sum;
+      direction_out(memory_.edge[i / 3])[i % 3] += sum;
     }
   }
   static SN_DEVICE void add_direction(T (&sum)[3], const T* from) {
@@ -259,8 +278,8 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
   // From the rows' gradients of one group to those of weights and radial functions; the latter are added to what is
   // there, or written.
   SN_DEVICE void close_rows(int group, bool add) {
-    if (weights_) weight_gradients(group);
-    if (geometry_) radial_gradients(group, add);
+    if (want_weights()) weight_gradients(group);
+    if (geometry()) radial_gradients(group, add);
   }
 
   // A thread takes a row and a radial function, for eight basis channels: neighboring threads meet neighboring
@@ -279,7 +298,7 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
         for (int p = 0; p < kRow; ++p) add_output(sum[p], grad[p], radial);
       }
       const bool angle = row < shape_.num_spherical;
-      T* to = weights_ + (angle ? 0 : shape_.angle_weight_size() + shape_.angle_expand_size()) + filter.row * K + n;
+      T* to = weights() + (angle ? 0 : shape_.angle_weight_size() + shape_.angle_expand_size()) + filter.row * K + n;
 #pragma unroll
       for (int p = 0; p < kRow; ++p)
         if (group * kRow + p < filter.size) to[int64_t(group * kRow + p) * filter.rows * K] += sum[p];

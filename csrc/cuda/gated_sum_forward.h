@@ -27,7 +27,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
       : Base(call, table, sizes, SharedPieces(shared_memory), false) {}
 
   // The edges out(j)[num_out part / parts .. num_out (part + 1) / parts).
-  SN_DEVICE void run(int64_t j, int part, int parts) {
+  SN_DEVICE void run(int j, int part, int parts) {
     this->open(j);
     const int end = int(int64_t(num_out_) * (part + 1) / parts);
     for (int e0 = int(int64_t(num_out_) * part / parts); e0 < end; e0 += kEdges) {
@@ -35,7 +35,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
       T sum[kTeamEdges][Num::kChannels] = {};
       if (num_in_ == 0) store_sums(sum);
       for (int q0 = 0; q0 < num_in_; q0 += sizes_.neighbors) {
-        this->open_neighbors(q0);
+        this->open_neighbors(q0, num_in_);
         if (shape_.angle_size) {
           this->load_radial();
           for (int group = 0; group < sizes_.groups; ++group) {
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 && !kDual && kExpansi
   clear_padding(call.graph, num_edges, call.shape.channels, call.out);
   GatedSumForward<T, kDual, kExpansion> block(call, table, sizes);
   for (int64_t unit = blockIdx.x; unit < call.graph.num_nodes * parts; unit += gridDim.x)
-    block.run(unit / parts, int(unit % parts), parts);
+    block.run(int(unit / parts), int(unit % parts), parts);
 }
 
 }  // namespace spherenet::cuda

@@ -27,7 +27,8 @@ class GatedSumBlock {
   const GatedSumShape& shape_;
   GatedSumMemory<T, kDual, kManyGroups> memory_;
 
-  int64_t first_in_, first_out_, first_triplet_;  // edges first_in_ .. first_in_ + num_in_ end at j
+  int j_;             // the tile's atom
+  int64_t first_in_;  // edges first_in_ .. first_in_ + num_in_ end at j
   int num_in_, num_out_;
   int q0_, nq_;  // the portion's edges q: first_in_ + q0_ .. first_in_ + q0_ + nq_
   int e0_, ne_;  // the portion's edges e: memory_.edge[0] .. memory_.edge[ne_ - 1]
@@ -41,14 +42,16 @@ class GatedSumBlock {
         memory_.coefficients[i] = N{};
   }
 
-  SN_DEVICE void open(int64_t j) {
+  SN_DEVICE void open(int j) {
     const TileGraph& graph = call_.graph;
+    j_ = j;
     first_in_ = graph.in_ptr[j];
     num_in_ = int(graph.in_ptr[j + 1] - first_in_);
-    first_out_ = graph.out_ptr[j];
-    num_out_ = int(graph.out_ptr[j + 1] - first_out_);
-    first_triplet_ = graph.triplet_ptr[j];
+    num_out_ = int(graph.out_ptr[j + 1] - graph.out_ptr[j]);
   }
+
+  // Edge number e of out(j). What is read once a portion is not kept in a register.
+  SN_DEVICE int64_t out_edge(int e) const { return call_.graph.out_edge[call_.graph.out_ptr[j_] + e]; }
 
   // The direction of an edge, times sign.
   SN_DEVICE Vec3<N> direction(int64_t edge, T sign) const {
@@ -57,9 +60,10 @@ class GatedSumBlock {
             Num::number(value, tangent, 3 * edge + 2) * sign};
   }
 
-  SN_DEVICE void open_neighbors(int q0) {
+  // The portion's edges q: from q0 on, before `end`.
+  SN_DEVICE void open_neighbors(int q0, int end) {
     q0_ = q0;
-    nq_ = min(num_in_ - q0, sizes_.neighbors);
+    nq_ = min(end - q0, sizes_.neighbors);
   }
 
   // Edges e0 .. e0 + ne of out(j), with all that does not depend on q.
@@ -68,7 +72,7 @@ class GatedSumBlock {
     ne_ = ne;
     __syncthreads();  // nobody reads the last portion any more
     if (int(threadIdx.x) < ne) {
-      const int64_t edge = call_.graph.out_edge[first_out_ + e0 + threadIdx.x];
+      const int64_t edge = out_edge(e0 + threadIdx.x);
       const int64_t opposite = call_.graph.rev[edge] - first_in_;
       memory_.edge[threadIdx.x] = edge;
       memory_.opposite[threadIdx.x] = opposite >= 0 && opposite < num_in_ ? int(opposite) : -1;
@@ -130,7 +134,9 @@ class GatedSumBlock {
   }
 
   // The number of the portion's pair (q, e) among all.
-  SN_DEVICE int64_t pair(int q, int e) const { return first_triplet_ + int64_t(q0_ + q) * num_out_ + e0_ + e; }
+  SN_DEVICE int64_t pair(int q, int e) const {
+    return call_.graph.triplet_ptr[j_] + int64_t(q0_ + q) * num_out_ + e0_ + e;
+  }
 
   // The portion's pair (q, e); returns the number within in(j) of whom it is measured to, q's own if nobody.
   SN_DEVICE int gather_triplet(int q, int e, Triplet<N>& triplet, TorsionKind<T>& kind) const {
@@ -165,10 +171,22 @@ class GatedSumBlock {
     return memory_.coefficients + (q * kEdges + e) * sizes_.slot + group * kCoefficients;
   }
 
+  // f(pairs of a thread), as a constant: one is enough where the portion has few edges e.
+  template <class F>
+  SN_DEVICE void with_pairs(const F& f) const {
+    if constexpr (Num::kPairs > 1) {
+      if (ne_ > Num::kPairLanes) return f(std::integral_constant<int, Num::kPairs>{});
+    }
+    f(std::integral_constant<int, 1>{});
+  }
+
   // Coefficients of one group: a thread takes a q and the edges lane, lane + kPairLanes, ..
   template <bool kRounded = false>  // to TF32
   SN_DEVICE void make_coefficients(int group) {
-    constexpr int kPairs = Num::kPairs;
+    with_pairs([&](auto pairs) { coefficients_of<pairs, kRounded>(group); });
+  }
+  template <int kPairs, bool kRounded>
+  SN_DEVICE void coefficients_of(int group) {
     const int q = threadIdx.x / Num::kPairLanes, lane = threadIdx.x % Num::kPairLanes;
     if (q >= nq_) return;
     SphericalPoint<N> point[kPairs];
@@ -224,11 +242,12 @@ class GatedSumBlock {
     sine = m == 0 ? N{} : sine * point.re + before * point.im;
   }
 
-  static SN_DEVICE void add_row(N (&sum)[Num::kPairs][kRow], const N* from, const N (&y)[Num::kPairs]) {
+  template <int kPairs>
+  static SN_DEVICE void add_row(N (&sum)[kPairs][kRow], const N* from, const N (&y)[kPairs]) {
     N row[kRow];
     load_row(row, from);
 #pragma unroll
-    for (int i = 0; i < Num::kPairs; ++i)
+    for (int i = 0; i < kPairs; ++i)
 #pragma unroll
       for (int p = 0; p < kRow; ++p) sum[i][p] += row[p] * y[i];
   }

@@ -41,8 +41,8 @@ template <class T>
 struct GatedSumGradients {
   T* x;              // [E, C]
   T* radial;         // [E, L, K]
-  T* direction_in;   // [E, 3]  an edge as neighbor or as the other one, in its receiver's tile
-  T* direction_out;  // [E, 3]  the same edge as axis, in its sender's tile
+  T* direction_in;   // [parts, E, 3]  an edge as neighbor or as the other one, in its receiver's tile
+  T* direction_out;  // [parts, E, 3]  the same edge as axis, in its sender's tile; parts of a tile, one on a CPU
   T* weights;  // [chunks, shape.weights_size()]  angle_weight, angle_expand, torsion_weight, torsion_expand of a chunk
   T* torsion;  // [2, triplets]
 };
@@ -97,7 +97,20 @@ class GatedSum {
 
 namespace cuda {
 
-constexpr int kGatedSumChunks = 256;  // rows of GatedSumGradients::weights; constant, so that sums have the same bits
+// The blocks of the backward pass, a function of the number of atoms alone, so that neither padding nor what is asked
+// for changes a bit. Of few atoms each tile is taken in parts, for otherwise a block's time with one tile would be that
+// of the pass. Every block has a row of weight gradients to itself, and no more tiles than it must: which block runs
+// when is then the GPU's choice, and the large tiles hold nobody up.
+struct GatedSumBlocks {
+  int64_t tiles;                                  // that are taken at the same time
+  int64_t parts;                                  // of a tile's edges q
+  int64_t rows() const { return tiles * parts; }  // of GatedSumGradients::weights
+};
+inline GatedSumBlocks gated_sum_blocks(int64_t num_nodes) {
+  constexpr int64_t kWanted = 512, kMostParts = 4, kMostTiles = 1024;
+  const int64_t nodes = num_nodes < 1 ? 1 : num_nodes, parts = kWanted / nodes;
+  return {nodes < kMostTiles ? nodes : kMostTiles, parts < 1 ? 1 : parts > kMostParts ? kMostParts : parts};
+}
 template <class T>
 void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream);
 

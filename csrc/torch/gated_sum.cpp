@@ -153,9 +153,10 @@ struct CheckedGatedSum {
   }
 };
 
-// Rows of weight gradients that are summed afterwards.
-int64_t weight_chunks(const CheckedGatedSum& in) {
-  return takes_cuda_kernels(in.inputs.x) ? cuda::kGatedSumChunks : gated_sum_chunks(in.graph.tiles).count;
+// Weight gradients come in rows, and those of directions in parts, which are added up afterwards.
+cuda::GatedSumBlocks backward_blocks(const CheckedGatedSum& in) {
+  if (takes_cuda_kernels(in.inputs.x)) return cuda::gated_sum_blocks(in.graph.tiles.num_nodes);
+  return {gated_sum_chunks(in.graph.tiles).count, 1};
 }
 
 // The rows past the last edge, `width` numbers each, belong to no tile.
@@ -219,17 +220,18 @@ std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Ten
                         gradient(in.inputs.torsion_expand, weights)};
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t chunks = weight_chunks(in), size = weights ? in.shape.weights_size() : 0, E3 = 3 * in.num_edges;
-    const Tensor parts = empty(x, {chunks, size});
-    const Tensor directions = empty(x, {2, with_geometry ? E3 : 0});  // direction_in, direction_out
+    const auto blocks = backward_blocks(in);
+    const int64_t parts = blocks.parts, E3 = 3 * in.num_edges;
+    const Tensor weight_rows = empty(x, {blocks.rows(), weights ? in.shape.weights_size() : 0});
+    const Tensor directions = empty(x, {2 * parts, with_geometry ? E3 : 0});  // direction_in, direction_out
     auto call = in.call<T>();
     call.grad_out = data<T>(grad_out);
     call.grads.x = mutable_data<T>(grads.x);
-    call.grads.weights = weights ? mutable_data<T>(parts) : nullptr;
+    call.grads.weights = weights ? mutable_data<T>(weight_rows) : nullptr;
     if (with_geometry) {
       call.grads.radial = mutable_data<T>(grads.radial);
       call.grads.direction_in = mutable_data<T>(directions);
-      call.grads.direction_out = call.grads.direction_in + E3;
+      call.grads.direction_out = call.grads.direction_in + parts * E3;
       call.grads.torsion = in.inputs.torsion ? mutable_data<T>(grads.torsion) : nullptr;
     }
     if (tangents) {
@@ -239,7 +241,7 @@ std::tuple<Tensor, Gradients> gated_sum_vjp(const CheckedGatedSum& in, const Ten
     run(in, call, tangents ? Pass::kDoubleBackward : Pass::kBackward);
     if (with_geometry) sum_chunks<T>(directions, {grads.direction});
     if (weights)
-      sum_chunks<T>(parts, {grads.angle_weight, grads.angle_expand, grads.torsion_weight, grads.torsion_expand});
+      sum_chunks<T>(weight_rows, {grads.angle_weight, grads.angle_expand, grads.torsion_weight, grads.torsion_expand});
   });
   return {grad_grad_out, grads};
 }

@@ -161,17 +161,18 @@ void run_pass(const System& system, GatedSumCall<T> call, Pass pass, bool geomet
   auto out = unwritten<T>(pass != Pass::kBackward ? num_edges * shape.channels : 0);
   auto grad_x = unwritten<T>(vjp ? num_edges * shape.channels : 0);
   auto grad_radial = unwritten<T>(with_geometry ? num_edges * shape.num_spherical * shape.num_radial : 0);
-  auto direction_in = unwritten<T>(with_geometry ? 3 * num_edges : 0), direction_out = direction_in;
+  const auto blocks = cuda::gated_sum_blocks(system.num_nodes());
+  auto direction_in = unwritten<T>(with_geometry ? blocks.parts * 3 * num_edges : 0), direction_out = direction_in;
   auto grad_torsion = unwritten<T>(with_geometry && call.inputs.torsion ? 2 * call.num_triplets : 0);
-  auto parts = unwritten<T>(vjp && weights ? cuda::kGatedSumChunks * shape.weights_size() : 0);
+  auto rows = unwritten<T>(vjp && weights ? blocks.rows() * shape.weights_size() : 0);
   call.out = out.data();
   call.grads = {grad_x.data(),       grad_radial.data(),
                 direction_in.data(), direction_out.data(),
-                parts.data(),        with_geometry && call.inputs.torsion ? grad_torsion.data() : nullptr};
+                rows.data(),         with_geometry && call.inputs.torsion ? grad_torsion.data() : nullptr};
   if (!vjp) call.grad_out = nullptr;
   if (pass != Pass::kDoubleBackward) call.tangents = {};
   cuda::gated_sum(call, num_edges, pass, allow_tf32, nullptr);
-  for (const auto& array : {out, grad_x, grad_radial, direction_in, direction_out, parts, grad_torsion})
+  for (const auto& array : {out, grad_x, grad_radial, direction_in, direction_out, rows, grad_torsion})
     check_written("gated_sum", array);
 }
 

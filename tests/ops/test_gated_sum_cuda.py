@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gated_sum_cases import GATES, SHAPES, TOLERANCES, compare
+from gated_sum_cases import FLOAT64, GATES, SHAPES, TOLERANCES, compare
 from operator_cases import (
     assert_close,
     cast,
@@ -12,7 +12,7 @@ from operator_cases import (
     paper_torsions,
     receiver_inputs,
 )
-from operator_graphs import GRAPHS, crowd, padded
+from operator_graphs import GRAPHS, chain, crowd, padded
 
 from spherenet_fast.ops import reference
 from spherenet_fast.ops._register import graph_arrays
@@ -44,6 +44,14 @@ def test_every_degree(cuda_operators, num_spherical, dtype, tolerance):
 def test_every_graph(cuda_operators, name, shape, dtype, tolerance):
     vec, graph = {**GRAPHS, "crowd": crowd()}[name]
     compare(cuda_operators, vec, graph, gated_inputs(vec, **shape), "paper", dtype, tolerance)
+
+
+@pytest.mark.parametrize("num_atoms", [130, 200, 300, 1030])
+def test_more_atoms_than_blocks(cuda_operators, num_atoms):
+    """The backward pass takes tiles in three parts, in two, in one; and several tiles a block."""
+    vec, graph = chain(num_atoms)
+    inputs = gated_inputs(vec, 2, 2, 4, 2, 3)
+    compare(cuda_operators, vec, graph, inputs, "paper", torch.float64, FLOAT64)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
