@@ -42,7 +42,7 @@ def read_molecules(source, **options: Any) -> Molecules | StreamedMolecules:
     path = source_path(source)
     if path is None and chosen.relaxations:
         raise ValueError(f"data.relaxations: expected a source that holds relaxations, got {source!r}")
-    if path is not None and not path.exists():
+    if not source or (path is not None and not path.exists()):  # an empty path would be the current folder
         raise FileNotFoundError(f"data.source: expected a file or one of {', '.join(SAMPLES)}; there is no {source!r}")
     place = str(sample_path(source) if source in SAMPLES else path or source)
     if chosen.stream is not False and (records := _records_to_stream(place, path, chosen)) is not None:

@@ -112,8 +112,9 @@ def test_archive_with_a_damaged_array(tmp_path):
 
 
 def test_wrong_sources(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a file or one of ethanol, toluene, qm9, .*; there is no 'methanol'"):
-        read_molecules("methanol")
+    for name in ("methanol", ""):
+        with pytest.raises(FileNotFoundError, match=f"a file or one of ethanol, toluene, .*; there is no '{name}'"):
+            read_molecules(name)
     np.savez(tmp_path / "f.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match="expected arrays n_atoms, z, pos .* got a"):
         read_molecules(tmp_path / "f.npz")

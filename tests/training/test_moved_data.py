@@ -83,3 +83,11 @@ def test_data_that_is_nowhere_is_said(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert call("train", "ethanol", "--out", "ethanol/ethanol", *overrides(training__max_steps=1))[0] == 0
     assert call("evaluate", "ethanol/ethanol/best.ckpt")[1].startswith("4 molecules")
+
+
+def test_data_in_another_order_is_not_the_data_of_the_run(project):
+    """Else frames that it was trained on would count as test frames."""
+    frames = ase.io.read("data/f.extxyz", ":")
+    ase.io.write("data/f.extxyz", frames[::-1])
+    code, _, error = call("evaluate", "runs/x/best.ckpt")
+    assert code == 2 and "split.npz is a split, got others or other labels" in error

@@ -73,7 +73,8 @@ def evaluation_data(
     elif split is not None:
         indices = getattr(read_split(Path(split), len(molecules)), part)
     elif run is not None and (Path(run) / "split.npz").is_file():
-        indices = getattr(read_split(Path(run) / "split.npz", len(molecules)), part)
+        own = None if keys else molecules  # under other names there are other labels
+        indices = getattr(read_split(Path(run) / "split.npz", len(molecules), own), part)
     else:
         indices = getattr(prepare_split(config, molecules), part)
     if len(indices) == 0:
