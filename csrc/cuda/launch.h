@@ -70,13 +70,19 @@ void launch(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 blo
   // More than kSharedUnasked bytes have to be asked for. Always the same number, what every architecture of the build
   // has: the answer holds for the kernel, so two threads that asked for different ones would disturb each other.
   constexpr size_t kSharedUnasked = 48 * 1024, kSharedMost = 99 * 1024;
+  const auto fail = [&](const std::string& cause) {
+    cudaGetLastError();  // else the next call of somebody else would report this failure
+    throw std::runtime_error(std::string("spherenet_fast: kernel ") + name + ": " + cause);
+  };
+  if (shared_bytes > kSharedUnasked &&
+      (shared_bytes > kSharedMost ||
+       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                            int(kSharedMost)) != cudaSuccess)) {
+    fail("expected a GPU with " + std::to_string(shared_bytes) +
+         " bytes of shared memory a block, got less; SphereNet(kernels=False) does without");
+  }
   cudaError_t status = cudaSuccess;
   if (grid.x > kMostX || grid.y > kMostYZ || grid.z > kMostYZ) status = cudaErrorInvalidConfiguration;
-  if (shared_bytes > kSharedMost) status = cudaErrorInvalidValue;
-  if (status == cudaSuccess && shared_bytes > kSharedUnasked) {
-    status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  int(kSharedMost));
-  }
   if (status == cudaSuccess) {
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
@@ -85,8 +91,7 @@ void launch(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 blo
     config.stream = static_cast<cudaStream_t>(stream);
     status = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
   }
-  if (status != cudaSuccess)
-    throw std::runtime_error(std::string("spherenet_fast: kernel ") + name + ": " + cudaGetErrorString(status));
+  if (status != cudaSuccess) fail(cudaGetErrorString(status));
 }
 
 }  // namespace spherenet::cuda

@@ -140,6 +140,7 @@ struct cudaLaunchConfig_t {
 
 // The cause; after cudaErrorLaunchFailure it says which threads waited where.
 const char* cudaGetErrorString(cudaError_t error);
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }  // nothing here remembers errors
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 namespace harness {
