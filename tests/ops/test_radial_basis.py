@@ -28,7 +28,7 @@ def function(operators, num_spherical, num_radial, exponent=EXPONENT):
 
 
 # float64: a few roundings of 1e-16, in second derivatives times squares of arguments up to 80.
-# float32: the kernels compute in float64 and round the result once, to 6e-8; sums over edges are rounded after them.
+# float32: sines and cosines to 1e-7, whatever their arguments, then some ten roundings of 6e-8 in each function.
 PRECISIONS = [(torch.float64, 1e-11), (torch.float32, 1e-5)]
 
 
@@ -70,6 +70,18 @@ def test_every_digit_at_special_distances(distance):
     for found, exact in zip(function(ops, 8, 16)(*given.values()), expected, strict=True):
         # every single number; at x = 1 they are zeros of functions whose arguments, up to 70, are rounded to 1e-14
         torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-13 if distance == CUTOFF else 0)
+
+
+@pytest.mark.parametrize("distance", [1e-3, 0.05, 0.3, 1.0, 4.9])
+def test_digits_of_float32_at_special_distances(distance, instruction_set):
+    given = cast(inputs(16) | {"distance": torch.tensor([distance])}, torch.float32)
+    expected = function(reference, 8, 16)(*cast(given, torch.float64).values())
+    for found, exact in zip(function(ops, 8, 16)(*given.values()), expected, strict=True):
+        # Below 0.1 no argument reaches 1: every single number, though j_7 is 1e-24, from a power of seven factors and a
+        # series, some ten roundings of 6e-8. Elsewhere sines pass through 0, and the recurrence begins with their 1e-7
+        # and lets it grow to a few times that, beside the largest function of an order.
+        scale = exact.abs().amax(dim=-1, keepdim=True) if distance > 0.1 else exact.abs()
+        assert ((found.double() - exact).abs() <= 1e-6 * scale).all()
 
 
 def test_nothing_beyond_the_cutoff():
