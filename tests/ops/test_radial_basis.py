@@ -92,11 +92,12 @@ def test_nothing_beyond_the_cutoff():
     assert (bessel == 0).all() and (slope == 0).all() and (curvature == 0).all()
 
 
-def test_the_distance_basis_ends_smoothly():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_distance_basis_ends_smoothly(dtype):
     """u, u' and u'' vanish at the cutoff, so just inside it the basis is of third order in what is left."""
     left = 1e-4
-    inside = torch.tensor([(1 - left) * CUTOFF], dtype=torch.float64, requires_grad=True)
-    bessel, _ = function(ops, 1, 1)(inside, torch.ones(1).double())
+    inside = torch.tensor([(1 - left) * CUTOFF], dtype=dtype, requires_grad=True)
+    bessel, _ = function(ops, 1, 1)(inside, torch.ones(1, dtype=dtype))
     (slope,) = torch.autograd.grad(bessel.sum(), inside, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), inside)
     # |u'''| = p (p + 1) (p + 2) = 336 for p = 6 and sin(1) = 0.84: 336 / 6 * 0.84 = 47 for the value, and so on
@@ -170,10 +171,11 @@ NINE = torch.ones(9, K, **DOUBLE)  # one order too many
         (dict(roots=NINE, scale=NINE), "roots: expected 1 .. 8 orders, got 9"),
         (dict(roots=ROOTS[0]), r"roots: expected shape \[any, 2\], got \[2\]"),
         (dict(scale=SCALE[:2]), r"scale: expected shape \[3, 2\], got \[2, 2\]"),
-        (dict(cutoff=0.0), "cutoff: expected a positive finite number, got 0"),
-        (dict(cutoff=-5.0), "cutoff: expected a positive finite number, got -5"),
-        (dict(cutoff=float("nan")), "cutoff: expected a positive finite number, got -?nan"),
-        (dict(cutoff=float("inf")), "cutoff: expected a positive finite number, got inf"),
+        (dict(cutoff=0.0), "cutoff: expected a number from 1e-20 to 1e20, got 0"),
+        (dict(cutoff=-5.0), "cutoff: expected a number from 1e-20 to 1e20, got -5"),
+        (dict(cutoff=1e-21), "cutoff: expected a number from 1e-20 to 1e20, got 1e-21"),
+        (dict(cutoff=float("nan")), "cutoff: expected a number from 1e-20 to 1e20, got -?nan"),
+        (dict(cutoff=float("inf")), "cutoff: expected a number from 1e-20 to 1e20, got inf"),
         (dict(envelope_exponent=-1), "envelope_exponent: expected 0 .. 63, got -1"),
     ],
 )
