@@ -14,7 +14,7 @@ class RadialBasisRun {
   using S = std::conditional_t<kPass == Pass::kDoubleBackward, Dual<V>, V>;
 
  public:
-  RadialBasisRun(const RadialBasisCall<T>& call)
+  explicit RadialBasisRun(const RadialBasisCall<T>& call)
       : call_(call), basis_(call.cutoff, call.envelope_exponent), K_(call.num_radial), L_(call.num_spherical) {
     for (int n = 0; n < K_; ++n) {
       sines_[n] = basis_.sine_factor(call.frequency[n], call.frequency_tangent ? call.frequency_tangent[n] : T(0));
