@@ -122,7 +122,7 @@ SN_HD const T& value_of(const Dual<T>& a) {
   return a.value;
 }
 template <class S>
-using ValueOf = std::decay_t<decltype(value_of(std::declval<S>()))>;
+using ValueOf = std::decay_t<decltype(value_of(S{}))>;
 template <class S, class T>
 SN_HD S with_tangent(const T& value, const T& tangent) {
   if constexpr (is_dual<S>::value) {
