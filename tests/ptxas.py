@@ -52,6 +52,14 @@ def report(source):
         return sum(pool.map(one, ARCHITECTURES), [])
 
 
+def assembly(source, architecture):
+    """The PTX of one file."""
+    command = [nvcc(), *FLAGS[:-2], "-ptx", f"-arch=sm_{architecture}", "-o", "-", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
 def _kernels(text, architecture):
     """A kernel's functions that are not inlined have lines of their own, which count as the kernel's."""
     found = []

@@ -6,90 +6,102 @@
 namespace spherenet {
 namespace SN_ISA {
 
-template <class T, bool kDual, bool kVjp>
+template <class T, Pass kPass>
 class RadialBasisRun {
-  static constexpr int W = kLanes<double>;
-  using V = Lanes<double, W>;
-  using S = std::conditional_t<kDual, Dual<V>, V>;
-  using N = std::conditional_t<kDual, Dual<double>, double>;
+  static constexpr bool kValue = kPass != Pass::kBackward, kVjp = kPass != Pass::kForward;
+  static constexpr int W = kLanes<T>;
+  using V = Lanes<T, W>;
+  using S = std::conditional_t<kPass == Pass::kDoubleBackward, Dual<V>, V>;
 
  public:
-  static void run(const RadialBasisCall<T>& call, int64_t chunk) {
-    const RadialBasis basis{call.num_spherical,           call.num_radial, call.cutoff,
-                            {call.envelope_exponent + 1}, call.roots,      call.scale};
-    const int K = call.num_radial, LK = call.num_spherical * K;
-    N frequency[kMaxRadial];
-    S grad_frequency[kMaxRadial];
-    for (int n = 0; n < K; ++n) {
-      grad_frequency[n] = S{};
-      if constexpr (kDual) {
-        frequency[n] = {double(call.frequency[n]), call.frequency_tangent ? double(call.frequency_tangent[n]) : 0};
-      } else {
-        frequency[n] = call.frequency[n];
-      }
+  explicit RadialBasisRun(const RadialBasisCall<T>& call)
+      : call_(call), basis_(call.cutoff, call.envelope_exponent), K_(call.num_radial), L_(call.num_spherical) {
+    for (int n = 0; n < K_; ++n) {
+      sines_[n] = basis_.sine_factor(call.frequency[n], call.frequency_tangent ? call.frequency_tangent[n] : T(0));
+      grad_frequency_[n] = V{};
     }
+    for (int i = 0; i < L_ * K_; ++i) bessels_[i] = basis_.bessel_factor(call.roots[i], call.scale[i]);
+  }
+
+  void run(int64_t chunk) {
     const int64_t begin = chunk * kRadialBasisChunk;
-    const int64_t end = begin + kRadialBasisChunk < call.num_edges ? begin + kRadialBasisChunk : call.num_edges;
-    for (int64_t first = begin; first < end; first += W) {
-      const int count = int(end - first < W ? end - first : W);
-      const S distance = distances(call, first, count);
-      if (call.bessel) {
-        S bessel[kMaxRadial], radial[kMaxSpherical * kMaxRadial];
-        basis.value(distance, frequency, bessel, radial);
-        scatter(bessel, K, call.bessel + first * K, count);
-        scatter(radial, LK, call.radial + first * LK, count);
-      }
-      if constexpr (kVjp) {
-        V grad_bessel[kMaxRadial], grad_radial[kMaxSpherical * kMaxRadial];
-        gather(call.grad_bessel + first * K, K, grad_bessel, count);
-        gather(call.grad_radial + first * LK, LK, grad_radial, count);
-        const S grad = basis.vjp(distance, frequency, grad_bessel, grad_radial, grad_frequency);
-        for (int i = 0; i < count; ++i) call.grad_distance[first + i] = T(output_of(grad)[i]);
-      }
-    }
+    const int64_t end = begin + kRadialBasisChunk < call_.num_edges ? begin + kRadialBasisChunk : call_.num_edges;
+    for (int64_t first = begin; first < end; first += W) edges(first, int(end - first < W ? end - first : W));
     if constexpr (kVjp)
-      for (int n = 0; n < K; ++n) {
-        double sum = 0;
-        for (int i = 0; i < W; ++i) sum += output_of(grad_frequency[n])[i];
-        call.grad_frequency[chunk * K + n] = T(sum);
+      for (int n = 0; n < K_; ++n) {
+        T sum = 0;
+        for (int i = 0; i < W; ++i) sum += grad_frequency_[n][i];
+        call_.grad_frequency[chunk * K_ + n] = sum;
       }
   }
 
  private:
-  // Lanes past the last edge hold the cutoff, where everything is finite; their gradients are 0.
-  static S distances(const RadialBasisCall<T>& call, int64_t first, int count) {
-    V value = V{} + call.cutoff, tangent = V{};
-    for (int i = 0; i < count; ++i) {
-      value[i] = call.distance[first + i];
-      if (call.distance_tangent) tangent[i] = call.distance_tangent[first + i];
+  void edges(int64_t first, int count) {
+    const EdgeLength<S> edge = basis_.edge(distances(first, count));
+    V grad_distance{};
+    if constexpr (kVjp) {
+      gather(call_.grad_bessel + first * K_, K_, bessel_, count);
+      gather(call_.grad_radial + first * L_ * K_, L_ * K_, radial_, count);
     }
-    if constexpr (kDual) {
-      return {value, tangent};
-    } else {
-      return value;
+    for (int n = 0; n < K_; ++n) {
+      const EnvelopedSine<S> sine = basis_.sine(edge, sines_[n]);
+      if constexpr (kVjp) {
+        add_output(grad_distance, sine.by_distance, bessel_[n]);
+        add_output(grad_frequency_[n], sine.by_frequency, bessel_[n]);
+      }
+      if constexpr (kValue) bessel_[n] = output_of(sine.value);
     }
+    for (int l = 0; l < L_; ++l)
+      with_order(l, [&](auto order) {
+        for (int i = l * K_; i < (l + 1) * K_; ++i) {
+          const RadialFunction<S> function = basis_.template radial<order.value>(edge, bessels_[i]);
+          if constexpr (kVjp) add_output(grad_distance, function.by_distance, radial_[i]);
+          if constexpr (kValue) radial_[i] = output_of(function.value);
+        }
+      });
+    if constexpr (kValue) {
+      scatter(bessel_, K_, call_.bessel + first * K_, count);
+      scatter(radial_, L_ * K_, call_.radial + first * L_ * K_, count);
+    }
+    if constexpr (kVjp) std::memcpy(call_.grad_distance + first, &grad_distance, count * sizeof(T));
   }
 
-  static void scatter(const S* lanes, int size, T* rows, int count) {
+  // Lanes past the last edge hold the cutoff, where everything is finite; their gradients are 0.
+  S distances(int64_t first, int count) const {
+    V value = V{} + T(call_.cutoff), tangent = V{};
+    std::memcpy(&value, call_.distance + first, count * sizeof(T));
+    if (call_.distance_tangent) std::memcpy(&tangent, call_.distance_tangent + first, count * sizeof(T));
+    return with_tangent<S>(value, tangent);
+  }
+
+  static void scatter(const V* lanes, int size, T* rows, int count) {
     for (int e = 0; e < count; ++e)
-      for (int i = 0; i < size; ++i) rows[e * size + i] = T(output_of(lanes[i])[e]);
+      for (int i = 0; i < size; ++i) rows[e * size + i] = lanes[i][e];
   }
   static void gather(const T* rows, int size, V* lanes, int count) {
     for (int i = 0; i < size; ++i) lanes[i] = V{};
     for (int e = 0; e < count; ++e)
       for (int i = 0; i < size; ++i) lanes[i][e] = rows[e * size + i];
   }
+
+  const RadialBasisCall<T>& call_;
+  const RadialBasis<T> basis_;
+  const int K_, L_;
+  SineFactor<T> sines_[kMaxRadial];
+  BesselFactor<T> bessels_[kMaxSpherical * kMaxRadial];
+  V bessel_[kMaxRadial], radial_[kMaxSpherical * kMaxRadial];  // of some edges: cotangents, then values in their place
+  V grad_frequency_[kMaxRadial];
 };
 
 template <class T>
 void radial_basis(const RadialBasisCall<T>& call, Pass pass, int64_t chunk) {
   switch (pass) {
     case Pass::kForward:
-      return RadialBasisRun<T, false, false>::run(call, chunk);
+      return RadialBasisRun<T, Pass::kForward>(call).run(chunk);
     case Pass::kBackward:
-      return RadialBasisRun<T, false, true>::run(call, chunk);
+      return RadialBasisRun<T, Pass::kBackward>(call).run(chunk);
     case Pass::kDoubleBackward:
-      return RadialBasisRun<T, true, true>::run(call, chunk);
+      return RadialBasisRun<T, Pass::kDoubleBackward>(call).run(chunk);
   }
 }
 

@@ -4,6 +4,7 @@
 // two (a vector times a scalar), and anything that is not a dual has the tangent 0.
 #pragma once
 #include <cmath>
+#include <cstdint>
 #include <type_traits>
 
 #include "macros.h"
@@ -61,6 +62,39 @@ SN_HD Dual<A>& operator+=(Dual<A>& a, const B& b) {
   return a;
 }
 
+// For a number or a SIMD vector V: its element, and the integers of the same width.
+template <class V, bool kScalar = std::is_floating_point<V>::value>
+struct Bits {
+  using Element = V;
+  using Integer = std::conditional_t<sizeof(V) == 4, uint32_t, uint64_t>;
+};
+template <class V>
+struct Bits<V, false> {
+  using Element = std::remove_cv_t<std::remove_reference_t<decltype(V{}[0])>>;
+  using Integer = decltype(V{} < V{});
+};
+template <class V>
+SN_HD typename Bits<V>::Integer bits_of(const V& x) {
+  typename Bits<V>::Integer bits;
+  __builtin_memcpy(&bits, &x, sizeof(V));
+  return bits;
+}
+template <class V>
+SN_HD V from_bits(const typename Bits<V>::Integer& bits) {
+  V x;
+  __builtin_memcpy(&x, &bits, sizeof(V));
+  return x;
+}
+
+template <class T, if_not_dual<T> = 0>
+SN_HD T reciprocal(const T& x) {
+  return typename Bits<T>::Element(1) / x;
+}
+template <class T>
+SN_HD Dual<T> reciprocal(const Dual<T>& x) {
+  const T r = reciprocal(x.value);
+  return {r, -(x.tangent * r * r)};
+}
 template <class T, if_not_dual<T> = 0>
 SN_HD T reciprocal_sqrt(const T& a) {
   if constexpr (std::is_floating_point<T>::value) {
@@ -76,6 +110,26 @@ SN_HD Dual<T> reciprocal_sqrt(const Dual<T>& a) {
   const T root = reciprocal_sqrt(a.value);
   const T half_cube = root * root * root / 2;
   return {root, -a.tangent * half_cube};
+}
+
+// The value of a dual, and a dual of a value and a tangent; numbers have no tangent.
+template <class T>
+SN_HD const T& value_of(const T& a) {
+  return a;
+}
+template <class T>
+SN_HD const T& value_of(const Dual<T>& a) {
+  return a.value;
+}
+template <class S>
+using ValueOf = std::decay_t<decltype(value_of(S{}))>;
+template <class S, class T>
+SN_HD S with_tangent(const T& value, const T& tangent) {
+  if constexpr (is_dual<S>::value) {
+    return {value, tangent};
+  } else {
+    return value;
+  }
 }
 
 // The part of a quantity that leaves a kernel: numbers themselves, the tangent of duals.

@@ -7,18 +7,6 @@
 
 namespace spherenet {
 
-// For a number or a SIMD vector V: its element, and the integers of the same width.
-template <class V, bool kScalar = std::is_floating_point<V>::value>
-struct Bits {
-  using Element = V;
-  using Integer = std::conditional_t<sizeof(V) == 4, uint32_t, uint64_t>;
-};
-template <class V>
-struct Bits<V, false> {
-  using Element = std::remove_cv_t<std::remove_reference_t<decltype(V{}[0])>>;
-  using Integer = decltype(V{} < V{});
-};
-
 // exp(x) to the rounding of V for |x| < 87, by 2^n exp(r) with |r| <= log(2) / 2; larger |x| are taken as 87.
 template <class V>
 SN_HD V exponential(const V& unbounded) {

@@ -26,15 +26,6 @@ SN_HD Dual<T> exponential(const Dual<T>& x) {
   const T e = exponential(x.value);
   return {e, e * x.tangent};
 }
-template <class T, if_not_dual<T> = 0>
-SN_HD T reciprocal(const T& x) {
-  return typename Bits<T>::Element(1) / x;
-}
-template <class T>
-SN_HD Dual<T> reciprocal(const Dual<T>& x) {
-  const T r = reciprocal(x.value);
-  return {r, -(x.tangent * r * r)};
-}
 
 // Two vectors of length 1 across an axis, which make a right-handed frame with it. Which of all such frames it is does
 // not matter: what is made of the components in it is the same in all.

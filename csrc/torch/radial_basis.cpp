@@ -30,7 +30,7 @@ struct RadialBasisTensors {
     check("scale", scale, ScalarType::Double, {L, K});
     STD_TORCH_CHECK(K >= 1 && K <= kMaxRadial, "frequency: expected 1 .. ", kMaxRadial, " radial functions, got ", K);
     STD_TORCH_CHECK(L >= 1 && L <= 8, "roots: expected 1 .. 8 orders, got ", L);
-    STD_TORCH_CHECK(cutoff > 0 && cutoff < 1e300, "cutoff: expected a positive finite number, got ", cutoff);
+    STD_TORCH_CHECK(cutoff >= 1e-20 && cutoff <= 1e20, "cutoff: expected a number from 1e-20 to 1e20, got ", cutoff);
     STD_TORCH_CHECK(envelope_exponent >= 0 && envelope_exponent < 64, "envelope_exponent: expected 0 .. 63, got ",
                     envelope_exponent);
   }
