@@ -141,9 +141,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
           angle_memory[p] = angle_sums[p];
           if (kTorsion) torsion_memory[p] = torsion_sums[p];
         }
-      const int rest = shape_.channels - block * W;
-      std::memcpy(call_.grads.x + (first_in_ + q) * shape_.channels + block * W, &grad_x,
-                  sizeof(T) * (rest < W ? rest : W));
+      store_lanes<T>(grad_x, call_.grads.x + (first_in_ + q) * shape_.channels + block * W,
+                     shape_.channels - block * W);
     }
   }
 
@@ -324,8 +323,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
 
   void store_torsion_gradient(int64_t q, int64_t b, const SphericalPoint<S>& grad) const {
     T* to = call_.grads.torsion + this->slot(q, b);
-    std::memcpy(to, &output_of(grad.re), sizeof(T) * this->lanes(b));
-    std::memcpy(to + call_.num_triplets, &output_of(grad.im), sizeof(T) * this->lanes(b));
+    store_lanes<T>(output_of(grad.re), to, this->lanes(b));
+    store_lanes<T>(output_of(grad.im), to + call_.num_triplets, this->lanes(b));
   }
 
   SN_HD void add_neighbor_gradient(int64_t n, const Vec3<S>& grad, int i) {

@@ -35,12 +35,9 @@ SN_HD void outer_tile(const T* a /* [rows, a_stride] */, int64_t a_stride, const
   }
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kVectors; ++v) {
-      const int count = std::min(columns - v * kLanes<T>, kLanes<T>);
-      V before{};
       T* to = out + r * out_stride + v * kLanes<T>;
-      std::memcpy(&before, to, sizeof(T) * count);
-      before += sum[r][v];
-      std::memcpy(to, &before, sizeof(T) * count);
+      const int count = columns - v * kLanes<T>;
+      store_lanes<T>(load_lanes<T>(to, count) + sum[r][v], to, count);
     }
 }
 

@@ -26,31 +26,36 @@ struct ProductPanel {
 
 template <class T, int kVectors>
 void product_tile(const ProductCall<T>& call, const ProductPanel<T>& b, int64_t row, int rows, int64_t column) {
-  constexpr int W = kLanes<T>;
+  constexpr int W = kLanes<T>, kColumns = kVectors * W;
   using V = Lanes<T, W>;
-  const int columns = int(std::min<int64_t>(call.columns - column, kVectors * W));
+  const int columns = int(std::min<int64_t>(call.columns - column, kColumns));
+  // A tile that is cut off has a place of its own with room for all: loops of fixed length, which are unrolled, keep
+  // the sums in registers.
+  const bool whole = rows == kProductRows && columns == kColumns;
+  T room[kProductRows * kColumns];
+  T* const out = call.out + row * call.columns + column;
+  T* const tile = whole ? out : room;
+  const int64_t stride = whole ? call.columns : kColumns;
+  if (!whole && call.accumulate) {
+    std::fill(room, room + kProductRows * kColumns, T(0));
+    for (int r = 0; r < rows; ++r)
+      std::copy(out + r * call.columns, out + r * call.columns + columns, room + r * stride);
+  }
+  V sum[kProductRows][kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    const V bias = call.bias ? load_lanes<T>(call.bias + column + v * W, columns - v * W) : V{};
+#pragma GCC unroll 8
+    for (int r = 0; r < kProductRows; ++r) sum[r][v] = bias;
+  }
+  if (call.accumulate) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kProductRows; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = load_lanes<T>(tile + r * stride + v * W, W);
+  }
   const T* x[kProductRows];
   for (int r = 0; r < kProductRows; ++r) x[r] = call.x + (row + std::min(r, rows - 1)) * call.inner;
-  V sum[kProductRows][kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    const int count = std::min(columns - v * W, W);
-    if (call.accumulate) {
-      for (int r = 0; r < kProductRows; ++r) {
-        V start{};
-        std::memcpy(&start, call.out + (row + std::min(r, rows - 1)) * call.columns + column + v * W,
-                    sizeof(T) * count);
-        sum[r][v] = start;
-      }
-      continue;
-    }
-    V start{};
-    if (call.bias && columns - v * W >= W) {
-      std::memcpy(&start, call.bias + column + v * W, sizeof(V));
-    } else if (call.bias) {
-      std::memcpy(&start, call.bias + column + v * W, sizeof(T) * (columns - v * W));
-    }
-    for (int r = 0; r < kProductRows; ++r) sum[r][v] = start;
-  }
   const T* from = b.panel;
   for (int64_t k = 0; k < call.inner; ++k, from += b.stride) {
     V lanes[kVectors];
@@ -58,16 +63,12 @@ void product_tile(const ProductCall<T>& call, const ProductPanel<T>& b, int64_t 
     for (int r = 0; r < kProductRows; ++r)
       for (int v = 0; v < kVectors; ++v) sum[r][v] += lanes[v] * x[r][k];
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kProductRows; ++r)
-    for (int v = 0; v < kVectors; ++v) {
-      const V lanes = sum[r][v];  // a copy: the sums have no address and stay in registers
-      T* to = call.out + (row + std::min(r, rows - 1)) * call.columns + column + v * W;
-      if (columns - v * W >= W) {
-        std::memcpy(to, &lanes, sizeof(V));
-      } else {
-        std::memcpy(to, &lanes, sizeof(T) * (columns - v * W));
-      }
-    }
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) store_lanes<T>(V(sum[r][v]), tile + r * stride + v * W, W);
+  for (int r = 0; !whole && r < rows; ++r)
+    std::copy(tile + r * stride, tile + r * stride + columns, out + r * call.columns);
 }
 
 template <class T>

@@ -87,14 +87,15 @@ class RadialFilterRun {
     const int rest = call_.channels - block * W, lanes = rest < W ? rest : W;
     S x;
     if constexpr (kDual) {
-      x = {load(call_.x + offset, lanes), call_.x_tangent ? load(call_.x_tangent + offset, lanes) : V{}};
+      x = {load_lanes<T>(call_.x + offset, lanes),
+           call_.x_tangent ? load_lanes<T>(call_.x_tangent + offset, lanes) : V{}};
     } else {
-      x = load(call_.x + offset, lanes);
+      x = load_lanes<T>(call_.x + offset, lanes);
     }
-    if constexpr (kPass != Pass::kBackward) store(output_of(x * filter), call_.out + offset, lanes);
+    if constexpr (kPass != Pass::kBackward) store_lanes<T>(output_of(x * filter), call_.out + offset, lanes);
     if constexpr (kVjp) {
-      const V grad = load(call_.grad_out + offset, lanes);
-      store(output_of(filter * grad), call_.grad_x + offset, lanes);
+      const V grad = load_lanes<T>(call_.grad_out + offset, lanes);
+      store_lanes<T>(output_of(filter * grad), call_.grad_x + offset, lanes);
       grad_filter = x * grad;
     }
   }
@@ -107,23 +108,6 @@ class RadialFilterRun {
       T sum = 0;
       for (int lane = 0; lane < W; ++lane) sum += lanes[lane];
       grad_bessel[k] = sum;
-    }
-  }
-
-  static SN_HD V load(const T* from, int lanes) {
-    V out{};
-    if (lanes == W) {
-      std::memcpy(&out, from, sizeof(V));
-    } else {
-      std::memcpy(&out, from, sizeof(T) * lanes);
-    }
-    return out;
-  }
-  static SN_HD void store(const V& from, T* to, int lanes) {
-    if (lanes == W) {
-      std::memcpy(to, &from, sizeof(V));
-    } else {
-      std::memcpy(to, &from, sizeof(T) * lanes);
     }
   }
 };

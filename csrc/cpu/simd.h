@@ -30,6 +30,27 @@ using Lanes = typename LanesOf<T, kWidth>::type;
 template <class T>
 constexpr int kLanes = SN_VECTOR_BYTES / int(sizeof(T));
 
+// The first `count` of a vector's numbers. A copy of unknown length is a call, which whole vectors, the most, do
+// without.
+template <class T, class V = Lanes<T, kLanes<T>>>
+SN_HD V load_lanes(const T* from, int count) {
+  V lanes{};
+  if (count >= kLanes<T>) {
+    std::memcpy(&lanes, from, sizeof(V));
+  } else {
+    std::memcpy(&lanes, from, sizeof(T) * count);
+  }
+  return lanes;
+}
+template <class T, class V = Lanes<T, kLanes<T>>>
+SN_HD void store_lanes(const V& lanes, T* to, int count) {
+  if (count >= kLanes<T>) {
+    std::memcpy(to, &lanes, sizeof(V));
+  } else {
+    std::memcpy(to, &lanes, sizeof(T) * count);
+  }
+}
+
 // `count` elements of arrays at `first`: a whole vector, unless it is the last.
 template <class T, bool kWhole>
 struct Stretch {

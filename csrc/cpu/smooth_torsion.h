@@ -166,12 +166,8 @@ class SmoothTorsionTile {
     Num::set_lane(lanes.y, i, v.y);
     Num::set_lane(lanes.z, i, v.z);
   }
-  V load(const T* from) const {
-    V out{};
-    std::memcpy(&out, from, sizeof(T) * lanes_);
-    return out;
-  }
-  void store(const V& lanes, T* to) const { std::memcpy(to, &lanes, sizeof(T) * lanes_); }
+  V load(const T* from) const { return load_lanes<T>(from, lanes_); }
+  void store(const V& lanes, T* to) const { store_lanes<T>(lanes, to, lanes_); }
 };
 
 template <class T, Pass kPass>
