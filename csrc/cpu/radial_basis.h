@@ -63,7 +63,7 @@ class RadialBasisRun {
       scatter(bessel_, K_, call_.bessel + first * K_, count);
       scatter(radial_, L_ * K_, call_.radial + first * L_ * K_, count);
     }
-    if constexpr (kVjp) std::memcpy(call_.grad_distance + first, &grad_distance, count * sizeof(T));
+    if constexpr (kVjp) store_lanes<T>(grad_distance, call_.grad_distance + first, count);
   }
 
   // Lanes past the last edge hold the cutoff, where everything is finite; their gradients are 0.

@@ -30,22 +30,22 @@ using Lanes = typename LanesOf<T, kWidth>::type;
 template <class T>
 constexpr int kLanes = SN_VECTOR_BYTES / int(sizeof(T));
 
-// The first `count` of a vector's numbers. A copy of unknown length is a call, which whole vectors, the most, do
-// without.
-template <class T, class V = Lanes<T, kLanes<T>>>
-SN_HD V load_lanes(const T* from, int count) {
-  V lanes{};
+// The first `count` of a vector's numbers. A memcpy of unknown length is a function call; whole vectors, the usual
+// case, avoid it.
+template <class T>
+SN_HD Lanes<T, kLanes<T>> load_lanes(const T* from, int count) {
+  Lanes<T, kLanes<T>> lanes{};
   if (count >= kLanes<T>) {
-    std::memcpy(&lanes, from, sizeof(V));
+    std::memcpy(&lanes, from, sizeof(lanes));
   } else {
     std::memcpy(&lanes, from, sizeof(T) * count);
   }
   return lanes;
 }
-template <class T, class V = Lanes<T, kLanes<T>>>
-SN_HD void store_lanes(const V& lanes, T* to, int count) {
+template <class T>
+SN_HD void store_lanes(const Lanes<T, kLanes<T>>& lanes, T* to, int count) {
   if (count >= kLanes<T>) {
-    std::memcpy(to, &lanes, sizeof(V));
+    std::memcpy(to, &lanes, sizeof(lanes));
   } else {
     std::memcpy(to, &lanes, sizeof(T) * count);
   }

@@ -33,7 +33,7 @@ void backward(const GatedSumCall<T>& call, int64_t num_edges, Stream stream) {
   static const HarmonicTable<T> table;
   size_t bytes = 0;
   const auto sizes = gated_sum_sizes<T, kDual, kManyGroups>(call, true, &bytes);
-  const GatedSumBlocks blocks = gated_sum_blocks(call.graph.num_nodes);
+  const GatedSumBlocks blocks = gated_sum_blocks(call.graph.num_nodes, call.shape.weights_size());
   launch("gated_sum_backward", gated_sum_backward_kernel<T, kDual, kManyGroups>, {blocks.tiles, blocks.parts}, kThreads,
          bytes, stream, call, table, sizes, num_edges);
 }

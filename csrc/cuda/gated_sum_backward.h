@@ -72,9 +72,8 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
   }
 
  private:
-  SN_DEVICE bool sums_remain() const {
-    return sizes_.groups * sizes_.blocks == 1;
-  }  // these are all channels and groups
+  // Whether the lane's channels and coefficients are all there are.
+  SN_DEVICE bool sums_remain() const { return sizes_.groups * sizes_.blocks == 1; }
   SN_DEVICE int groups() const { return kManyGroups ? sizes_.groups : 1; }
 
   // A team takes an edge q and runs over the portion's e.
@@ -230,9 +229,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   clear_padding(call.graph, num_edges, call.shape.channels, call.grads.x);
   if (call.grads.radial) {
     clear_padding(call.graph, num_edges, call.shape.num_spherical * call.shape.num_radial, call.grads.radial);
-    for (int part = 0; part < int(gridDim.y); ++part)
-      for (T* directions : {call.grads.direction_in, call.grads.direction_out})
-        clear_padding(call.graph, num_edges, 3, directions + part * 3 * num_edges);
+    for (T* directions : {call.grads.direction_in, call.grads.direction_out})
+      clear_padding(call.graph, num_edges, 3, directions + blockIdx.y * 3 * num_edges);
   }
   if (call.grads.torsion) {
     const int64_t pairs = call.graph.triplet_ptr[call.graph.num_nodes];

@@ -71,27 +71,29 @@ void launch(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 blo
   // has: the answer holds for the kernel, so two threads that asked for different ones would disturb each other.
   constexpr size_t kSharedUnasked = 48 * 1024, kSharedMost = 99 * 1024;
   const auto fail = [&](const std::string& cause) {
-    cudaGetLastError();  // else the next call of somebody else would report this failure
     throw std::runtime_error(std::string("spherenet_fast: kernel ") + name + ": " + cause);
   };
-  if (shared_bytes > kSharedUnasked &&
-      (shared_bytes > kSharedMost ||
-       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                            int(kSharedMost)) != cudaSuccess)) {
+  const auto check = [&](cudaError_t status) {
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // else the next call of somebody else would report this failure
+    fail(cudaGetErrorString(status));
+  };
+  if (shared_bytes > kSharedMost)
     fail("expected a GPU with " + std::to_string(shared_bytes) +
          " bytes of shared memory a block, got less; SphereNet(kernels=False) does without");
+  if (grid.x > kMostX || grid.y > kMostYZ || grid.z > kMostYZ)
+    fail("expected at most 2147483647 x 65535 x 65535 blocks, got " + std::to_string(grid.x) + " x " +
+         std::to_string(grid.y) + " x " + std::to_string(grid.z));
+  if (shared_bytes > kSharedUnasked) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               int(kSharedMost)));
   }
-  cudaError_t status = cudaSuccess;
-  if (grid.x > kMostX || grid.y > kMostYZ || grid.z > kMostYZ) status = cudaErrorInvalidConfiguration;
-  if (status == cudaSuccess) {
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
-    config.blockDim = block;
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = static_cast<cudaStream_t>(stream);
-    status = cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
-  }
-  if (status != cudaSuccess) fail(cudaGetErrorString(status));
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
 }
 
 }  // namespace spherenet::cuda

@@ -1,7 +1,6 @@
 // Sines and spherical Bessel functions, with their derivatives, in float or double: V is one of them or a SIMD vector
 // of it. Arguments come in parts, without which float would lose the digits of their sines, and nothing divides.
 #pragma once
-#include "../kernels.h"
 #include "parts.h"
 
 namespace spherenet {
@@ -12,7 +11,7 @@ struct Precision;
 template <>
 struct Precision<float> {
   static constexpr float kRound = 12582912.0f;     // 1.5 * 2^23: adding and subtracting it rounds to an integer
-  static constexpr float kPiHigh = 3.140625f;      // 10 bits: products with integers below 2^14 are exact
+  static constexpr float kPiHigh = 3.140625f;      // 8 bits: products with integers below 2^16 are exact
   static constexpr float kPiLow = 9.67653590e-4f;  // the rest of pi
   static constexpr int kSineTerms = 7;             // the first one left out is 1e-8
   static constexpr double kSeriesBelow = 0.9;      // times l + 1: the power series of j_l, else the recurrence
@@ -55,7 +54,10 @@ SN_HD SineCosine<V> sine_cosine(const Parts<V>& x) {
   constexpr int kTerms = Precision<R>::kSineTerms;
   constexpr R kRound = Precision<R>::kRound, kPiHigh = Precision<R>::kPiHigh, kPiLow = Precision<R>::kPiLow;
   const V shifted = x.high * R(0.318309886183790671538) + kRound, turns = shifted - kRound;
-  const V r = (x.high - turns * kPiHigh) + (x.low - turns * kPiLow), square = r * r;
+  V r = (x.high - turns * kPiHigh) + (x.low - turns * kPiLow);
+  r = r < V{} - R(2) ? V{} - R(2) : r;  // arguments so large that nothing is left of them: the results stay finite
+  r = r > V{} + R(2) ? V{} + R(2) : r;
+  const V square = r * r;
   V sine = V{} + series.sine[kTerms - 1], cosine = V{} + series.cosine[kTerms - 1];
   for (int k = kTerms - 2; k >= 0; --k) {
     sine = sine * square + series.sine[k];

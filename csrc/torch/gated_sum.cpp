@@ -155,7 +155,7 @@ struct CheckedGatedSum {
 
 // Weight gradients come in rows, and those of directions in parts, which are added up afterwards.
 cuda::GatedSumBlocks backward_blocks(const CheckedGatedSum& in) {
-  if (takes_cuda_kernels(in.inputs.x)) return cuda::gated_sum_blocks(in.graph.tiles.num_nodes);
+  if (takes_cuda_kernels(in.inputs.x)) return cuda::gated_sum_blocks(in.graph.tiles.num_nodes, in.shape.weights_size());
   return {gated_sum_chunks(in.graph.tiles).count, 1};
 }
 

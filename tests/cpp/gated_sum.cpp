@@ -161,7 +161,7 @@ void run_pass(const System& system, GatedSumCall<T> call, Pass pass, bool geomet
   auto out = unwritten<T>(pass != Pass::kBackward ? num_edges * shape.channels : 0);
   auto grad_x = unwritten<T>(vjp ? num_edges * shape.channels : 0);
   auto grad_radial = unwritten<T>(with_geometry ? num_edges * shape.num_spherical * shape.num_radial : 0);
-  const auto blocks = cuda::gated_sum_blocks(system.num_nodes());
+  const auto blocks = cuda::gated_sum_blocks(system.num_nodes(), shape.weights_size());
   auto direction_in = unwritten<T>(with_geometry ? blocks.parts * 3 * num_edges : 0), direction_out = direction_in;
   auto grad_torsion = unwritten<T>(with_geometry && call.inputs.torsion ? 2 * call.num_triplets : 0);
   auto rows = unwritten<T>(vjp && weights ? blocks.rows() * shape.weights_size() : 0);

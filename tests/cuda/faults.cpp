@@ -103,6 +103,7 @@ int main(int, char** arguments) {
     run("no blocks", reverse<false>, 0);
   } catch (const std::exception& error) {
     std::puts(error.what());
+    if (cudaGetLastError() != cudaSuccess) std::puts("the error is left for others");
     return 0;
   }
   int missing = 0;

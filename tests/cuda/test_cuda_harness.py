@@ -44,20 +44,18 @@ def test_divergence_is_an_error(fault, name, message, sanitizer):
     done = fault(name, sanitizer)
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"spherenet_fast: kernel {name}: ") and message in done.stdout
+    assert "left for others" not in done.stdout
 
 
 @pytest.mark.parametrize(
     "name, cause",
     [
-        (
-            "too much shared memory",
-            "expected a GPU with 307200 bytes of shared memory a block, got less; SphereNet(kernels=False) does without",
-        ),
-        ("too many blocks", "invalid configuration argument"),
+        ("too much shared memory", "expected a GPU with 307200 bytes of shared memory a block, got less; "),
+        ("too many blocks", "expected at most 2147483647 x 65535 x 65535 blocks, got 1 x 70000 x 1"),
     ],
 )
 def test_impossible_launches(fault, name, cause):
-    assert fault(name).stdout == f"spherenet_fast: kernel {name}: {cause}\n"
+    assert fault(name).stdout.startswith(f"spherenet_fast: kernel {name}: {cause}")
 
 
 def test_uninitialized_shared_memory_is_not_a_number(fault):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gated_sum_cases import FLOAT64, GATES, SHAPES, TOLERANCES, compare
+from gated_sum_cases import GATES, SHAPES, TOLERANCES, compare
 from operator_cases import (
     assert_close,
     cast,
@@ -46,12 +46,21 @@ def test_every_graph(cuda_operators, name, shape, dtype, tolerance):
     compare(cuda_operators, vec, graph, gated_inputs(vec, **shape), "paper", dtype, tolerance)
 
 
-@pytest.mark.parametrize("num_atoms", [130, 200, 300, 1030])
-def test_more_atoms_than_blocks(cuda_operators, num_atoms):
+@pytest.mark.parametrize(
+    "num_atoms, dtype, tolerance",
+    [
+        (130, *TOLERANCES[0]),
+        (130, *TOLERANCES[1]),
+        (200, *TOLERANCES[0]),
+        (300, *TOLERANCES[1]),
+        (1030, *TOLERANCES[1]),
+    ],
+)
+def test_more_atoms_than_blocks(cuda_operators, num_atoms, dtype, tolerance):
     """The backward pass takes tiles in three parts, in two, in one; and several tiles a block."""
     vec, graph = chain(num_atoms)
     inputs = gated_inputs(vec, 2, 2, 4, 2, 3)
-    compare(cuda_operators, vec, graph, inputs, "paper", torch.float64, FLOAT64)
+    compare(cuda_operators, vec, graph, inputs, "paper", dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCES)

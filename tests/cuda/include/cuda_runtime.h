@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #define __global__
 #define __device__
@@ -140,10 +141,10 @@ struct cudaLaunchConfig_t {
 
 // The cause; after cudaErrorLaunchFailure it says which threads waited where.
 const char* cudaGetErrorString(cudaError_t error);
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }  // nothing here remembers errors
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 namespace harness {
+inline cudaError_t last_error = cudaSuccess;  // of a launch
 // Runs body(state) as every thread of the grid, and returns when all are through.
 cudaError_t run_grid(const cudaLaunchConfig_t& config, const void* kernel, void (*body)(void*), void* state);
 }  // namespace harness
@@ -152,7 +153,9 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   auto call = [&] { kernel(Parameters(arguments)...); };
-  return harness::run_grid(
+  return harness::last_error = harness::run_grid(
       *config, reinterpret_cast<const void*>(kernel), [](void* state) { (*static_cast<decltype(call)*>(state))(); },
       &call);
 }
+// What the last launch that failed has left, once.
+inline cudaError_t cudaGetLastError() { return std::exchange(harness::last_error, cudaSuccess); }
