@@ -154,8 +154,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   auto call = [&] { kernel(Parameters(arguments)...); };
   return harness::last_error = harness::run_grid(
-      *config, reinterpret_cast<const void*>(kernel), [](void* state) { (*static_cast<decltype(call)*>(state))(); },
-      &call);
+             *config, reinterpret_cast<const void*>(kernel),
+             [](void* state) { (*static_cast<decltype(call)*>(state))(); }, &call);
 }
 // What the last launch that failed has left, once.
 inline cudaError_t cudaGetLastError() { return std::exchange(harness::last_error, cudaSuccess); }
