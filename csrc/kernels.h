@@ -17,6 +17,18 @@ struct TileGraph {
   const int64_t* triplet_ptr;  // [N+1]  cumulative |in(j)| * |out(j)|
 };
 
+namespace cuda {
+
+// Into how many parts each tile is divided among blocks, by the number of atoms: of few atoms otherwise a block's time
+// with one tile would be that of the pass.
+inline int64_t tile_parts(int64_t num_nodes) {
+  constexpr int64_t kBlocksWanted = 512, kMostParts = 4;
+  const int64_t parts = kBlocksWanted / (num_nodes < 1 ? 1 : num_nodes);
+  return parts < 1 ? 1 : parts > kMostParts ? kMostParts : parts;
+}
+
+}  // namespace cuda
+
 // The double backward is the forward and the backward pass on dual numbers.
 enum class Pass { kForward, kBackward, kDoubleBackward };
 

@@ -1,4 +1,5 @@
-// The smooth torsion of all triplets: a block for every tile, which it takes by some edges e at a time.
+// The smooth torsion of all triplets: a block for every tile, or for a part of its edges e where atoms are few, which
+// it takes by some edges e at a time.
 //
 // A thread keeps one e and takes every so-many-th neighbor. As q it sums over the others n, whose numbers about e are
 // in shared memory. For the gradients it comes once more, when the cotangents of all sums are known, and collects what
@@ -42,8 +43,9 @@ class SmoothTorsionBlock {
           parts(kVjp ? pieces.take<T>(4 * kThreads) : nullptr) {}
   };
 
-  __device__ __forceinline__ SmoothTorsionBlock(const SmoothTorsionCall<T>& call, const Memory& memory)
-      : call_(call), memory_(memory) {}
+  __device__ __forceinline__ SmoothTorsionBlock(const SmoothTorsionCall<T>& call, const Memory& memory,
+                                                int64_t num_edges)
+      : call_(call), memory_(memory), num_edges_(num_edges) {}
 
   __device__ __forceinline__ void run(int64_t j) {
     const TileGraph& graph = call_.graph;
@@ -52,15 +54,17 @@ class SmoothTorsionBlock {
     first_triplet_ = graph.triplet_ptr[j];
     num_in_ = int(graph.in_ptr[j + 1] - first_in_);
     num_out_ = int(graph.out_ptr[j + 1] - first_out);
-    if (kVjp && num_out_ == 0) {
+    begin_ = num_out_ * int(blockIdx.y) / int(gridDim.y);
+    const int count = num_out_ * int(blockIdx.y + 1) / int(gridDim.y) - begin_;
+    if (kVjp && count == 0) {
       for (int i = threadIdx.x; i < 4 * num_in_; i += kThreads) neighbor_gradient(i % 4, i / 4) = 0;
     }
     // As many edges at a time as fit with all their neighbors; if those of one do not, they come in portions.
-    const int fit = max(1, min(kEdges, kPairs / max(num_in_, 1))), portions = ceil_div(num_out_, fit);
+    const int fit = max(1, min(kEdges, kPairs / max(num_in_, 1))), portions = ceil_div(count, fit);
     portion_ = min(num_in_, kPairs);
     for (int portion = 0; portion < portions; ++portion) {
-      e0_ = int(int64_t(num_out_) * portion / portions);
-      ne_ = int(int64_t(num_out_) * (portion + 1) / portions) - e0_;
+      e0_ = begin_ + int(int64_t(count) * portion / portions);
+      ne_ = begin_ + int(int64_t(count) * (portion + 1) / portions) - e0_;
       rows_ = kThreads / ne_;
       row_ = int(threadIdx.x) / ne_;
       e_ = int(threadIdx.x) % ne_;
@@ -76,11 +80,13 @@ class SmoothTorsionBlock {
  private:
   const SmoothTorsionCall<T>& call_;
   const Memory memory_;
+  const int64_t num_edges_;
 
   int64_t first_in_, first_triplet_;
   int num_in_, num_out_;
   int portion_;     // neighbors in shared memory: all of them unless these are more than kPairs; then ne_ is 1
-  int e0_, ne_;     // the portion's edges out of the atom
+  int begin_;       // the first of the part's edges out of the atom
+  int e0_, ne_;     // the portion's
   int rows_, row_;  // a thread takes the neighbors row_, row_ + rows_, .. if row_ < rows_
   int e_;           // for this edge of the portion
 
@@ -146,7 +152,7 @@ class SmoothTorsionBlock {
   // The cotangents of the sums and of the length of the thread's edge and the neighbor q.
   __device__ __forceinline__ N& saved(int k, int q) const {
     if (whole()) return number(kGrads + k, q * ne_ + e_);
-    return reinterpret_cast<N*>(call_.scratch)[kSaved * (first_in_ + q) + k];
+    return reinterpret_cast<N*>(call_.scratch)[kSaved * (blockIdx.y * num_edges_ + first_in_ + q) + k];
   }
 
   // f(column) for every neighbor but `own`; threads without one come along.
@@ -202,7 +208,8 @@ class SmoothTorsionBlock {
 
   // Of the direction (k < 3) and of the fade of the neighbor m.
   __device__ __forceinline__ T& neighbor_gradient(int k, int m) const {
-    return k < 3 ? call_.grad_direction_in[3 * (first_in_ + m) + k] : call_.grad_fade[first_in_ + m];
+    const int64_t part = blockIdx.y * 4 * num_edges_, row = first_in_ + m;
+    return k < 3 ? call_.grad_direction_in[part + 3 * row + k] : call_.grad_fade[part + row];
   }
 
   __device__ __forceinline__ void collect_gradients() {
@@ -231,7 +238,7 @@ class SmoothTorsionBlock {
         T sum = 0;
         for (int e = 0; e < ne_; ++e) sum += parts[k * kThreads + row * ne_ + e];
         T& to = neighbor_gradient(k, m0 + row);
-        to = e0_ ? to + sum : sum;
+        to = e0_ > begin_ ? to + sum : sum;
       }
       __syncthreads();
     }
@@ -278,12 +285,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
       clear_tail<kThreads>(call.torsion + part * call.num_triplets, triplets, call.num_triplets);
   }
   if (kPass != Pass::kForward) {
-    clear_tail<kThreads>(call.grad_direction_in, 3 * edges, 3 * num_edges);
-    clear_tail<kThreads>(call.grad_direction_out, 3 * edges, 3 * num_edges);
-    clear_tail<kThreads>(call.grad_fade, edges, num_edges);
+    const int64_t part = blockIdx.y * 4 * num_edges;
+    clear_tail<kThreads>(call.grad_direction_in + part, 3 * edges, 3 * num_edges);
+    clear_tail<kThreads>(call.grad_fade + part, edges, num_edges);
+    // An axis has no gradient of the fade.
+    clear_tail<kThreads>(call.grad_direction_out, 3 * edges, 4 * num_edges);
   }
   SharedPieces pieces(shared_memory);
-  SmoothTorsionBlock<T, kPass> block(call, typename SmoothTorsionBlock<T, kPass>::Memory(pieces));
+  SmoothTorsionBlock<T, kPass> block(call, typename SmoothTorsionBlock<T, kPass>::Memory(pieces), num_edges);
   for (int64_t j = blockIdx.x; j < graph.num_nodes; j += gridDim.x) block.run(j);
 }
 
@@ -291,8 +300,9 @@ template <class T, Pass kPass>
 void run(const SmoothTorsionCall<T>& call, int64_t num_edges, Stream stream) {
   SharedPieces pieces;
   (void)typename SmoothTorsionBlock<T, kPass>::Memory(pieces);
-  launch("smooth_torsion", smooth_torsion_kernel<T, kPass>, std::clamp<int64_t>(call.graph.num_nodes, 1, kMostBlocks),
-         kThreads, pieces.bytes(), stream, call, num_edges);
+  launch("smooth_torsion", smooth_torsion_kernel<T, kPass>,
+         {std::clamp<int64_t>(call.graph.num_nodes, 1, kMostBlocks), tile_parts(call.graph.num_nodes)}, kThreads,
+         pieces.bytes(), stream, call, num_edges);
 }
 
 }  // namespace

@@ -99,20 +99,19 @@ class GatedSum {
 namespace cuda {
 
 // The blocks of the backward pass, a function of sizes alone, so that neither what is asked for nor edges of padding
-// change a bit. Of few atoms each tile is taken in parts, for otherwise a block's time with one tile would be that of
-// the pass. Every block has a row of weight gradients to itself, and no more tiles than it must: which block runs when
-// is then the GPU's choice, and the large tiles hold nobody up.
+// change a bit. Every block has a row of weight gradients to itself, and no more tiles than it must: which block runs
+// when is then the GPU's choice, and the large tiles hold nobody up.
 struct GatedSumBlocks {
   int64_t tiles;                                  // that are taken at the same time
   int64_t parts;                                  // of a tile's edges q
   int64_t rows() const { return tiles * parts; }  // of GatedSumGradients::weights
 };
 inline GatedSumBlocks gated_sum_blocks(int64_t num_nodes, int64_t weights_size) {
-  constexpr int64_t kWanted = 512, kMostParts = 4, kMostTiles = 1024, kLeastTiles = 256, kMostNumbers = 8 << 20;
-  const int64_t nodes = num_nodes < 1 ? 1 : num_nodes, parts = kWanted / nodes;
+  constexpr int64_t kMostTiles = 1024, kLeastTiles = 256, kMostNumbers = 8 << 20;
+  const int64_t nodes = num_nodes < 1 ? 1 : num_nodes;
   const int64_t fit = kMostNumbers / (weights_size < 1 ? 1 : weights_size);  // 32 MB of rows in float32
   const int64_t most = fit < kLeastTiles ? kLeastTiles : fit > kMostTiles ? kMostTiles : fit;
-  return {nodes < most ? nodes : most, parts < 1 ? 1 : parts > kMostParts ? kMostParts : parts};
+  return {nodes < most ? nodes : most, tile_parts(nodes)};
 }
 template <class T>
 void gated_sum(const GatedSumCall<T>& call, int64_t num_edges, Pass pass, bool allow_tf32, Stream stream);

@@ -182,10 +182,10 @@ struct SmoothTorsionCall {
   const T* fade_tangent;       // [E]
   const T* grad_torsion;       // [2, triplets]  null in the forward pass
   T* torsion;                  // [2, triplets]  the torsion, or its tangent; null in the backward pass
-  T* grad_direction_in;        // [E, 3]  an edge as neighbor, in its receiver's tile
-  T* grad_direction_out;       // [E, 3]  the same edge as axis, in its sender's tile
-  T* grad_fade;                // [E]
-  T* scratch;                  // [E, 8]  of the backward passes on a GPU
+  T* grad_direction_in;        // [E, 3]  an edge as neighbor, in its receiver's tile; one every 4 E numbers for
+  T* grad_fade;                // [E]     each part of a tile (cuda::tile_parts), of which a CPU has one
+  T* grad_direction_out;       // [E, 3]  the same edge as axis, in its sender's tile; E zeros behind it
+  T* scratch;                  // [parts, E, 8]  of the backward passes on a GPU
 };
 template <class T>
 void smooth_torsion(const SmoothTorsionCall<T>& call, Pass pass, int64_t begin, int64_t end);  // tiles begin .. end

@@ -65,8 +65,10 @@ void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass 
         });
         // What belongs to no tile: rows past the last edge, columns past the last triplet.
         const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, triplets = *in.graph.num_triplets;
-        for (T* to : {call.grad_direction_in, call.grad_direction_out})
-          if (to) std::fill(to + 3 * edges, to + 3 * rows, T(0));
+        if (call.grad_direction_in) {
+          std::fill(call.grad_direction_in + 3 * edges, call.grad_direction_in + 3 * rows, T(0));
+          std::fill(call.grad_direction_out + 3 * edges, call.grad_direction_out + 4 * rows, T(0));
+        }
         if (call.grad_fade) std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
         for (int k = 0; call.torsion && k < 2; ++k)
           std::fill(call.torsion + k * in.num_triplets + triplets, call.torsion + (k + 1) * in.num_triplets, T(0));
@@ -97,19 +99,21 @@ std::tuple<Tensor, Tensor, Tensor> smooth_torsion_vjp(const CheckedSmoothTorsion
   Tensor grad_direction = empty(in.direction, {E, 3}), grad_fade = empty(in.direction, {E});
   dispatch(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const Tensor parts = empty(in.direction, {2, 3 * E});  // as neighbor, as axis
-    const Tensor scratch = empty(in.direction, {takes_cuda_kernels(in.direction) ? E : 0, 8});
+    const bool on_gpu = takes_cuda_kernels(in.direction);
+    const int64_t parts = on_gpu ? cuda::tile_parts(in.graph.tiles.num_nodes) : 1;
+    const Tensor sums = empty(in.direction, {parts + 1, 4 * E});  // direction and fade as neighbor, then as axis
+    const Tensor scratch = empty(in.direction, {on_gpu ? parts * E : 0, 8});
     auto call = in.call<T>();
     call.direction_tangent = data<T>(direction_tangent);
     call.fade_tangent = data<T>(fade_tangent);
     call.grad_torsion = data<T>(grad_torsion);
     call.torsion = pass == Pass::kBackward ? nullptr : mutable_data<T>(torsion);
-    call.grad_direction_in = mutable_data<T>(parts);
-    call.grad_direction_out = call.grad_direction_in + 3 * E;
-    call.grad_fade = mutable_data<T>(grad_fade);
+    call.grad_direction_in = mutable_data<T>(sums);
+    call.grad_fade = call.grad_direction_in + 3 * E;
+    call.grad_direction_out = call.grad_direction_in + parts * 4 * E;
     call.scratch = mutable_data<T>(scratch);
     run(in, call, pass);
-    sum_chunks<T>(parts, {grad_direction});
+    sum_chunks<T>(sums, {grad_direction, grad_fade});
   });
   return {torsion, grad_direction, grad_fade};
 }

@@ -17,17 +17,17 @@ void run_pass(const System& system, SmoothTorsionCall<T> call, Pass pass) {
   const int64_t num_edges = system.num_edges();
   const bool vjp = pass != Pass::kForward;
   auto torsion = unwritten<T>(pass != Pass::kBackward ? 2 * call.num_triplets : 0);
-  auto in = unwritten<T>(vjp ? 3 * num_edges : 0), out = in;
-  auto grad_fade = unwritten<T>(vjp ? num_edges : 0), scratch = unwritten<T>(vjp ? 8 * num_edges : 0);
+  const int64_t parts = vjp ? cuda::tile_parts(system.num_nodes()) : 0;
+  auto sums = unwritten<T>((vjp + parts) * 4 * num_edges), scratch = unwritten<T>(parts * 8 * num_edges);
   call.torsion = torsion.data();
-  call.grad_direction_in = in.data();
-  call.grad_direction_out = out.data();
-  call.grad_fade = grad_fade.data();
+  call.grad_direction_in = sums.data();
+  call.grad_fade = sums.data() + 3 * num_edges;
+  call.grad_direction_out = sums.data() + parts * 4 * num_edges;
   call.scratch = scratch.data();
   if (!vjp) call.grad_torsion = nullptr;
   if (pass != Pass::kDoubleBackward) call.direction_tangent = call.fade_tangent = nullptr;
   cuda::smooth_torsion(call, num_edges, pass, nullptr);
-  for (const auto& array : {torsion, in, out, grad_fade}) check_written("smooth_torsion", array);
+  for (const auto& array : {torsion, sums}) check_written("smooth_torsion", array);
 }
 
 template <class T>
