@@ -4,7 +4,7 @@ Of each there are two files in this folder, NAME.ckpt and its card NAME.yaml; be
 
 >>> from spherenet_fast import pretrained
 >>> pretrained.names()
-['md17-ethanol', 'md17-toluene']
+['md17-ethanol', 'md17-toluene', 'qm9-gap']
 >>> pretrained.card("md17-ethanol")["errors"]["forces"]["unit"]
 'kcal/mol/Ang'
 """

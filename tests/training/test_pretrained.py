@@ -44,7 +44,7 @@ def test_recorded_errors_are_reproduced(name):
 def test_every_name_has_a_card_and_all_are_small():
     files = [path for path in pretrained._folder().iterdir() if path.suffix in (".ckpt", ".yaml")]
     assert sorted(path.name for path in files) == sorted(f"{name}{end}" for name in NAMES for end in (".ckpt", ".yaml"))
-    assert {"md17-ethanol", "md17-toluene"} <= set(NAMES)
+    assert {"md17-ethanol", "md17-toluene", "qm9-gap"} <= set(NAMES)
     assert sum(path.stat().st_size for path in files) < 10e6
     for name in NAMES:
         facts = pretrained.card(name)
