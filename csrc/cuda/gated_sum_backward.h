@@ -226,16 +226,17 @@ class GatedSumBackward : public GatedSumBackwardPairs<T, kDual, kManyGroups> {
 template <class T, bool kDual, bool kManyGroups>
 __global__ void __launch_bounds__(kThreads, 2)
     gated_sum_backward_kernel(GatedSumCall<T> call, HarmonicTable<T> table, GatedSumSizes sizes, int64_t num_edges) {
-  clear_padding(call.graph, num_edges, call.shape.channels, call.grads.x);
+  if (blockIdx.y == 0) {
+    clear_padding(call.graph, num_edges, call.shape.channels, call.grads.x);
+    if (call.grads.radial)
+      clear_padding(call.graph, num_edges, call.shape.num_spherical * call.shape.num_radial, call.grads.radial);
+    const int64_t pairs = call.graph.triplet_ptr[call.graph.num_nodes];
+    for (int k = 0; call.grads.torsion && k < 2; ++k)
+      clear_tail<kThreads>(call.grads.torsion + k * call.num_triplets, pairs, call.num_triplets);
+  }
   if (call.grads.radial) {
-    clear_padding(call.graph, num_edges, call.shape.num_spherical * call.shape.num_radial, call.grads.radial);
     for (T* directions : {call.grads.direction_in, call.grads.direction_out})
       clear_padding(call.graph, num_edges, 3, directions + blockIdx.y * 3 * num_edges);
-  }
-  if (call.grads.torsion) {
-    const int64_t pairs = call.graph.triplet_ptr[call.graph.num_nodes];
-    for (int k = 0; k < 2; ++k)
-      clear_tail<kThreads>(call.grads.torsion + k * call.num_triplets, pairs, call.num_triplets);
   }
   GatedSumBackward<T, kDual, kManyGroups> block(call, table, sizes, num_edges);
   for (int j = blockIdx.x; j < int(call.graph.num_nodes); j += gridDim.x) block.run(j);

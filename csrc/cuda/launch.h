@@ -47,7 +47,8 @@ class SharedPieces {
   unsigned used_ = 0;
 };
 
-// Zeros for array[first .. end), shared by all blocks of a grid along x: padding, which belongs to no tile.
+// Zeros for array[first .. end), padding that belongs to no tile, shared by all blocks of a grid along x. Where a grid
+// has blocks along y, too, one row of them calls it.
 template <int kBlockThreads, class T>
 __device__ __forceinline__ void clear_tail(T* array, int64_t first, int64_t end) {
   const int64_t step = int64_t(gridDim.x) * kBlockThreads;

@@ -280,16 +280,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
     smooth_torsion_kernel(SmoothTorsionCall<T> call, int64_t num_edges) {
   const TileGraph& graph = call.graph;
   const int64_t edges = graph.in_ptr[graph.num_nodes], triplets = graph.triplet_ptr[graph.num_nodes];
-  if (kPass != Pass::kBackward) {
-    for (int part = 0; part < 2; ++part)
-      clear_tail<kThreads>(call.torsion + part * call.num_triplets, triplets, call.num_triplets);
-  }
+  for (int k = 0; kPass != Pass::kBackward && blockIdx.y == 0 && k < 2; ++k)
+    clear_tail<kThreads>(call.torsion + k * call.num_triplets, triplets, call.num_triplets);
   if (kPass != Pass::kForward) {
     const int64_t part = blockIdx.y * 4 * num_edges;
     clear_tail<kThreads>(call.grad_direction_in + part, 3 * edges, 3 * num_edges);
     clear_tail<kThreads>(call.grad_fade + part, edges, num_edges);
     // An axis has no gradient of the fade.
-    clear_tail<kThreads>(call.grad_direction_out, 3 * edges, 4 * num_edges);
+    if (blockIdx.y == 0) clear_tail<kThreads>(call.grad_direction_out, 3 * edges, 4 * num_edges);
   }
   SharedPieces pieces(shared_memory);
   SmoothTorsionBlock<T, kPass> block(call, typename SmoothTorsionBlock<T, kPass>::Memory(pieces), num_edges);
