@@ -19,14 +19,6 @@ struct Numbers {
   using S = std::conditional_t<kDual, Dual<V>, V>;
   using S8 = std::conditional_t<kDual, Dual<V8>, V8>;
 
-  // Element i of an array and of its tangent (null: 0).
-  static SN_HD N number(const T* value, const T* tangent, int64_t i) {
-    if constexpr (kDual) {
-      return {value[i], tangent ? tangent[i] : T(0)};
-    } else {
-      return value[i];
-    }
-  }
   // Lane i of a vector (of W lanes) of numbers.
   template <class Vector>
   static SN_HD N lane(const Vector& v, int i) {

@@ -139,14 +139,14 @@ class GatedSumTile {
     const T* d = call_.inputs.direction;
     const T* dt = call_.tangents.direction;
     for (int64_t q = 0; q < num_in_; ++q)
-      for (int k = 0; k < 3; ++k) neighbor_[k * num_in_ + q] = Num::number(d, dt, 3 * (first_in_ + q) + k) * T(-1);
+      for (int k = 0; k < 3; ++k) neighbor_[k * num_in_ + q] = number_at<N>(d, dt, 3 * (first_in_ + q) + k) * T(-1);
     for (int64_t b = 0; b < out_blocks_; ++b)
       for (int i = 0; i < W; ++i) {
         // Lanes past the last edge repeat it: their numbers are finite and never used.
         const int64_t e = out_edges_[b * W + i < num_out_ ? b * W + i : num_out_ - 1];
-        Num::set_lane(axis_[b].x, i, Num::number(d, dt, 3 * e));
-        Num::set_lane(axis_[b].y, i, Num::number(d, dt, 3 * e + 1));
-        Num::set_lane(axis_[b].z, i, Num::number(d, dt, 3 * e + 2));
+        Num::set_lane(axis_[b].x, i, number_at<N>(d, dt, 3 * e));
+        Num::set_lane(axis_[b].y, i, number_at<N>(d, dt, 3 * e + 1));
+        Num::set_lane(axis_[b].z, i, number_at<N>(d, dt, 3 * e + 2));
       }
   }
 
@@ -184,7 +184,7 @@ class GatedSumTile {
     if (!weights_.angle.size) return;
 
     const int lk = shape_.num_spherical * shape_.num_radial;
-    for (int i = 0; i < lk; ++i) radial_[i] = Num::number(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
+    for (int i = 0; i < lk; ++i) radial_[i] = number_at<N>(call_.inputs.radial, call_.tangents.radial, edge * lk + i);
     make_rows(weights_.angle, angle_);
     if (kTorsion) make_rows(weights_.torsion, torsion_);
     for (int64_t b = 0; b < out_blocks_; ++b) {
@@ -318,7 +318,7 @@ class GatedSumTile {
       }
       for (int i = 0; i < W; ++i) {
         const int c = block * W + i;
-        Num::set_lane(to[block], i, c < C ? Num::number(value, tangent, edge * C + c) : N{});
+        Num::set_lane(to[block], i, c < C ? number_at<N>(value, tangent, edge * C + c) : N{});
       }
     }
   }

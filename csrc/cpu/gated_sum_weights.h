@@ -51,11 +51,12 @@ struct FilterWeights {
     for (int64_t rk = 0; rk < int64_t(rows) * num_radial; ++rk)
       for (int p = 0; p < groups * kRow; ++p)
         Num::set_lane(weight[rk % num_radial * row_size() + rk / num_radial * groups + p / kRow], p % kRow,
-                      p < size ? Num::number(w, w_tangent, p * int64_t(rows) * num_radial + rk) : typename Num::N{});
+                      p < size ? number_at<typename Num::N>(w, w_tangent, p * int64_t(rows) * num_radial + rk)
+                               : typename Num::N{});
     for (int c = 0; c < blocks * kLanes<T>; ++c)
       for (int p = 0; p < groups * kRow; ++p) {
-        const auto number =
-            p < size && c < channels ? Num::number(u, u_tangent, int64_t(c) * size + p) : typename Num::N{};
+        const auto number = p < size && c < channels ? number_at<typename Num::N>(u, u_tangent, int64_t(c) * size + p)
+                                                     : typename Num::N{};
         Num::set_lane(up[int64_t(c / kLanes<T>) * kRow * groups + p], c % kLanes<T>, number);
         Num::set_lane(up_rows[int64_t(c) * groups + p / kRow], p % kRow, number);
       }

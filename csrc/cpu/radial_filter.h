@@ -40,7 +40,7 @@ class RadialFilterRun {
       for (int c = 0; c < blocks_ * W; ++c)
         Num::set_lane(
             weight_[k * blocks_ + c / W], c % W,
-            c < call.channels ? Num::number(call.weight, call.weight_tangent, int64_t(c) * radial_ + k) : N{});
+            c < call.channels ? number_at<N>(call.weight, call.weight_tangent, int64_t(c) * radial_ + k) : N{});
     for (int i = 0; i < radial_ * blocks_; ++i) grad_weight_[i] = V{};
   }
 
@@ -62,7 +62,7 @@ class RadialFilterRun {
     N bessel[kEdges][kMaxRadial];
     for (int i = 0; i < count; ++i)
       for (int k = 0; k < radial_; ++k)
-        bessel[i][k] = Num::number(call_.bessel, call_.bessel_tangent, (first + i) * radial_ + k);
+        bessel[i][k] = number_at<N>(call_.bessel, call_.bessel_tangent, (first + i) * radial_ + k);
     for (int i = 0; i < count; ++i)
       for (int block = 0; block < blocks_; ++block)
         filter(first + i, block, bessel[i], grad_filter_[i * blocks_ + block]);

@@ -65,7 +65,7 @@ class SmoothTorsionTile {
     first_triplet_ = graph.triplet_ptr[j];
     for (int64_t n = 0; n < num_in_; ++n) {
       direction_[n] = vector(first_in_ + n, T(-1));
-      fade_[n] = Num::number(call_.fade, call_.fade_tangent, first_in_ + n);
+      fade_[n] = number_at<N>(call_.fade, call_.fade_tangent, first_in_ + n);
     }
     if (kVjp) {
       std::fill(grad_direction_, grad_direction_ + 3 * num_in_, T(0));
@@ -85,8 +85,8 @@ class SmoothTorsionTile {
  private:
   Vec3<N> vector(int64_t edge, T sign) const {
     const T *d = call_.direction, *t = call_.direction_tangent;
-    return {Num::number(d, t, 3 * edge) * sign, Num::number(d, t, 3 * edge + 1) * sign,
-            Num::number(d, t, 3 * edge + 2) * sign};
+    return {number_at<N>(d, t, 3 * edge) * sign, number_at<N>(d, t, 3 * edge + 1) * sign,
+            number_at<N>(d, t, 3 * edge + 2) * sign};
   }
 
   void open_block() {

@@ -340,8 +340,8 @@ class GatedSumBackwardPairs : public GatedSumBlock<T, kDual, kManyGroups> {
 #pragma unroll
       for (int i = 0; i < 3; ++i) {
         if (group * kRow + p >= filter.size || first + i >= K) continue;
-        const N weight = Num::number(filter.weight, filter.tangent,
-                                     (int64_t(group * kRow + p) * filter.rows + filter.row) * K + first + i);
+        const N weight = number_at<N>(filter.weight, filter.tangent,
+                                      (int64_t(group * kRow + p) * filter.rows + filter.row) * K + first + i);
         add_output(sum[0][i], grad[0][p], weight);
         add_output(sum[1][i], grad[1][p], weight);
       }

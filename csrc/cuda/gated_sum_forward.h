@@ -208,7 +208,7 @@ class GatedSumForward : public GatedSumBlock<T, kDual, kExpansion == Expansion::
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) {
       const int c = channel_of(block, k);
-      x[k] = c < shape_.channels ? Num::number(call_.inputs.x, call_.tangents.x, row + c) : N{};
+      x[k] = c < shape_.channels ? number_at<N>(call_.inputs.x, call_.tangents.x, row + c) : N{};
     }
   }
 

@@ -41,15 +41,6 @@ struct Numbers {
   static constexpr int kTeams = kThreads / kChannelLanes;   // teams of kChannelLanes lanes
   static constexpr int kPad = 16 / kBytes;                  // spreads rows over the banks of shared memory
   static constexpr int kRadialStride = kNeighbors + kPad;
-
-  // Element i of an array and of its tangent (null: 0).
-  static SN_DEVICE N number(const T* value, const T* tangent, int64_t i) {
-    if constexpr (kDual) {
-      return {value[i], tangent ? tangent[i] : T(0)};
-    } else {
-      return value[i];
-    }
-  }
 };
 
 // Two and four numbers, read and written as whole vectors.

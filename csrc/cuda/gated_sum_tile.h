@@ -56,8 +56,8 @@ class GatedSumBlock {
   // The direction of an edge, times sign.
   SN_DEVICE Vec3<N> direction(int64_t edge, T sign) const {
     const T *value = call_.inputs.direction, *tangent = call_.tangents.direction;
-    return {Num::number(value, tangent, 3 * edge) * sign, Num::number(value, tangent, 3 * edge + 1) * sign,
-            Num::number(value, tangent, 3 * edge + 2) * sign};
+    return {number_at<N>(value, tangent, 3 * edge) * sign, number_at<N>(value, tangent, 3 * edge + 1) * sign,
+            number_at<N>(value, tangent, 3 * edge + 2) * sign};
   }
 
   // The portion's edges q: from q0 on, before `end`.
@@ -96,7 +96,7 @@ class GatedSumBlock {
     const int lk = shape_.num_spherical * shape_.num_radial;
     for (int i = threadIdx.x; i < nq_ * lk; i += kThreads)
       memory_.radial[i % lk * Num::kRadialStride + i / lk] =
-          Num::number(call_.inputs.radial, call_.tangents.radial, (first_in_ + q0_) * lk + i);
+          number_at<N>(call_.inputs.radial, call_.tangents.radial, (first_in_ + q0_) * lk + i);
     __syncthreads();
   }
 
@@ -112,8 +112,8 @@ class GatedSumBlock {
         N weight[2];
 #pragma unroll
         for (int p = 0; p < 2; ++p)
-          weight[p] = first + p < filter.size ? Num::number(filter.weight, filter.tangent,
-                                                            (int64_t(first + p) * filter.rows + filter.row) * K + n)
+          weight[p] = first + p < filter.size ? number_at<N>(filter.weight, filter.tangent,
+                                                             (int64_t(first + p) * filter.rows + filter.row) * K + n)
                                               : N{};
         const Quad<N>* radial =
             reinterpret_cast<const Quad<N>*>(memory_.radial + (filter.order * K + n) * Num::kRadialStride);
@@ -161,8 +161,8 @@ class GatedSumBlock {
     SphericalPoint<N> point = triplet_point(shape_.angle_at_receiver, triplet, kind);
     if (call_.inputs.torsion) {
       const int64_t re = pair(q, e);
-      point.re = Num::number(call_.inputs.torsion, call_.tangents.torsion, re);
-      point.im = Num::number(call_.inputs.torsion, call_.tangents.torsion, call_.num_triplets + re);
+      point.re = number_at<N>(call_.inputs.torsion, call_.tangents.torsion, re);
+      point.im = number_at<N>(call_.inputs.torsion, call_.tangents.torsion, call_.num_triplets + re);
     }
     return point;
   }
@@ -272,13 +272,13 @@ class GatedSumBlock {
         if (kDual && tangent) load_row(row_tangent, tangent + c * kRow);
       }
 #pragma unroll
-      for (int p = 0; p < kRow; ++p) to[p] = Num::number(row, row_tangent, p);
+      for (int p = 0; p < kRow; ++p) to[p] = number_at<N>(row, row_tangent, p);
       return;
     }
 #pragma unroll
     for (int p = 0; p < kRow; ++p)
       to[p] = c < shape_.channels && group * kRow + p < size
-                  ? Num::number(value, tangent, int64_t(c) * size + group * kRow + p)
+                  ? number_at<N>(value, tangent, int64_t(c) * size + group * kRow + p)
                   : N{};
   }
 
@@ -287,7 +287,7 @@ class GatedSumBlock {
 #pragma unroll
     for (int k = 0; k < Num::kChannels; ++k) {
       const int c = first + k * Num::kChannelLanes;
-      x[k] = c < shape_.channels ? Num::number(call_.inputs.x, call_.tangents.x, edge * shape_.channels + c) : N{};
+      x[k] = c < shape_.channels ? number_at<N>(call_.inputs.x, call_.tangents.x, edge * shape_.channels + c) : N{};
     }
   }
 

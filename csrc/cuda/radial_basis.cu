@@ -46,7 +46,7 @@ __device__ void store_rows(T* to, int size, int count, int first, const Tile<T>&
 
 template <class S, class T>
 __device__ EdgeLength<S> edge_of(const RadialBasisCall<T>& call, const RadialBasis<T>& basis, int64_t edge) {
-  return basis.edge(with_tangent<S>(call.distance[edge], call.distance_tangent ? call.distance_tangent[edge] : T(0)));
+  return basis.edge(number_at<S>(call.distance, call.distance_tangent, edge));
 }
 template <class T>
 __device__ SineFactor<T> sine_factor(const RadialBasisCall<T>& call, const RadialBasis<T>& basis, int n) {

@@ -19,16 +19,6 @@ constexpr int kThreads = sizeof(T) == 4 ? 128 : 64;
 template <class T, Pass kPass>
 using NumberOf = std::conditional_t<kPass == Pass::kDoubleBackward, Dual<T>, T>;
 
-// value[i] and tangent[i] (null: 0) as one number.
-template <class S, class T>
-__device__ S number_at(const T* value, const T* tangent, int64_t i) {
-  if constexpr (is_dual<S>::value) {
-    return {value[i], tangent ? tangent[i] : T(0)};
-  } else {
-    return value[i];
-  }
-}
-
 template <class S, class T, int kRadial>
 struct Tile {
   static constexpr int kRow = kThreads<T> + 1;  // odd: threads of different edges hit different banks

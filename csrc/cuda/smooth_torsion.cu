@@ -47,7 +47,7 @@ class SmoothTorsionBlock {
                                                 int64_t num_edges)
       : call_(call), memory_(memory), num_edges_(num_edges) {}
 
-  __device__ __forceinline__ void run(int64_t j) {
+  __device__ __forceinline__ void run(int j) {
     const TileGraph& graph = call_.graph;
     const int64_t first_out = graph.out_ptr[j];
     first_in_ = graph.in_ptr[j];
@@ -93,17 +93,10 @@ class SmoothTorsionBlock {
   __device__ __forceinline__ bool whole() const { return portion_ == num_in_; }
   __device__ __forceinline__ N& number(int row, int column) const { return memory_.numbers[row * kPairs + column]; }
 
-  static __device__ __forceinline__ N with_tangent(const T* value, const T* tangent, int64_t i) {
-    if constexpr (kDual) {
-      return {value[i], tangent ? tangent[i] : T(0)};
-    } else {
-      return value[i];
-    }
-  }
   __device__ __forceinline__ Vec3<N> direction(int64_t edge, T sign) const {
     const T *value = call_.direction, *tangent = call_.direction_tangent;
-    return {with_tangent(value, tangent, 3 * edge) * sign, with_tangent(value, tangent, 3 * edge + 1) * sign,
-            with_tangent(value, tangent, 3 * edge + 2) * sign};
+    return {number_at<N>(value, tangent, 3 * edge) * sign, number_at<N>(value, tangent, 3 * edge + 1) * sign,
+            number_at<N>(value, tangent, 3 * edge + 2) * sign};
   }
   __device__ __forceinline__ AcrossComponents<N> across(const Axis& axis, int n) const {
     const Vec3<N> neighbor = direction(first_in_ + n, T(-1));
@@ -111,7 +104,7 @@ class SmoothTorsionBlock {
   }
   // 0 for the far end of the axis itself.
   __device__ __forceinline__ N fade(const Axis& axis, int n) const {
-    return n == axis.opposite ? N{} : with_tangent(call_.fade, call_.fade_tangent, first_in_ + n);
+    return n == axis.opposite ? N{} : number_at<N>(call_.fade, call_.fade_tangent, first_in_ + n);
   }
 
   // ---- shared memory ----
@@ -279,6 +272,10 @@ template <class T, Pass kPass>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
     smooth_torsion_kernel(SmoothTorsionCall<T> call, int64_t num_edges) {
   const TileGraph& graph = call.graph;
+  SharedPieces pieces(shared_memory);
+  SmoothTorsionBlock<T, kPass> block(call, typename SmoothTorsionBlock<T, kPass>::Memory(pieces), num_edges);
+  for (int j = blockIdx.x; j < int(graph.num_nodes); j += gridDim.x) block.run(j);
+  // Last, since what this needs would take registers from the tiles.
   const int64_t edges = graph.in_ptr[graph.num_nodes], triplets = graph.triplet_ptr[graph.num_nodes];
   for (int k = 0; kPass != Pass::kBackward && blockIdx.y == 0 && k < 2; ++k)
     clear_tail<kThreads>(call.torsion + k * call.num_triplets, triplets, call.num_triplets);
@@ -289,9 +286,6 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 6 : 3)
     // An axis has no gradient of the fade.
     if (blockIdx.y == 0) clear_tail<kThreads>(call.grad_direction_out, 3 * edges, 4 * num_edges);
   }
-  SharedPieces pieces(shared_memory);
-  SmoothTorsionBlock<T, kPass> block(call, typename SmoothTorsionBlock<T, kPass>::Memory(pieces), num_edges);
-  for (int64_t j = blockIdx.x; j < graph.num_nodes; j += gridDim.x) block.run(j);
 }
 
 template <class T, Pass kPass>

@@ -132,6 +132,16 @@ SN_HD S with_tangent(const T& value, const T& tangent) {
   }
 }
 
+// value[i] and tangent[i] (null: 0) as one number.
+template <class S, class T>
+SN_HD S number_at(const T* value, const T* tangent, int64_t i) {
+  if constexpr (is_dual<S>::value) {
+    return {value[i], tangent ? tangent[i] : T(0)};
+  } else {
+    return value[i];
+  }
+}
+
 // The part of a quantity that leaves a kernel: numbers themselves, the tangent of duals.
 template <class T, if_not_dual<T> = 0>
 SN_HD const T& output_of(const T& a) {

@@ -1,8 +1,8 @@
 // Functions of an edge's length: spherical Bessel functions and the enveloped sines of the distance basis.
 //
 // Everything runs in the type of the inputs, R: some GPUs take 64 times as long for doubles as for floats, and half as
-// many fit into a SIMD register. Two numbers stand for each argument, up to 80, until a multiple of pi is
-// subtracted, and no function divides: 1 / (factor * distance) is a product of two inverses.
+// many fit into a SIMD register. Two numbers stand for each argument, up to 80, until a multiple of pi is subtracted,
+// and no function divides: 1 / (factor * distance) is a product of two inverses.
 //
 // What float reaches, for 7 x 6 functions of distances up to the cutoff of 5, as norm of the error over norm: values
 // 1.5e-7, first derivatives 2.2e-7, second ones 2.3e-7. A single number is within 6e-7 of the largest one.

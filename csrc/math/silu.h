@@ -11,7 +11,6 @@ namespace spherenet {
 template <class V>
 SN_HD V exponential(const V& unbounded) {
   using T = typename Bits<V>::Element;
-  using Integer = typename Bits<V>::Integer;
   constexpr bool kFloat = sizeof(T) == 4;
   constexpr T kBound = 87;
   constexpr T kRound = kFloat ? T(12582912.0) : T(6755399441055744.0);             // 1.5 * 2^23, 1.5 * 2^52
@@ -31,12 +30,7 @@ SN_HD V exponential(const V& unbounded) {
     sum = sum * r + T(1 / factorial);
   }
   // The low bits of `shifted` hold n: added to the exponent they multiply by 2^n.
-  Integer exponent, bits;
-  __builtin_memcpy(&exponent, &shifted, sizeof(V));
-  __builtin_memcpy(&bits, &sum, sizeof(V));
-  bits += exponent << (kFloat ? 23 : 52);
-  __builtin_memcpy(&sum, &bits, sizeof(V));
-  return sum;
+  return from_bits<V>(bits_of(sum) + (bits_of(shifted) << (kFloat ? 23 : 52)));
 }
 
 // sigmoid(x) and 1 - sigmoid(x), both to full relative accuracy.

@@ -67,9 +67,9 @@ void run(const CheckedSmoothTorsion& in, const SmoothTorsionCall<T>& call, Pass 
         const int64_t rows = in.direction.size(0), edges = *in.graph.num_edges, triplets = *in.graph.num_triplets;
         if (call.grad_direction_in) {
           std::fill(call.grad_direction_in + 3 * edges, call.grad_direction_in + 3 * rows, T(0));
+          std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
           std::fill(call.grad_direction_out + 3 * edges, call.grad_direction_out + 4 * rows, T(0));
         }
-        if (call.grad_fade) std::fill(call.grad_fade + edges, call.grad_fade + rows, T(0));
         for (int k = 0; call.torsion && k < 2; ++k)
           std::fill(call.torsion + k * in.num_triplets + triplets, call.torsion + (k + 1) * in.num_triplets, T(0));
       },
