@@ -53,5 +53,26 @@ struct Numbers {
   }
 };
 
+// Rows one after the other in memory as one vector `Wide`. What is no vector is not copied as bytes: GCC does that in
+// smaller pieces, and to read these whole again stalls.
+template <class Wide, class Row>
+SN_HD Wide rows_at(const Row* from) {
+  if constexpr (std::is_same<Wide, Row>::value) {
+    return *from;
+  } else {
+    Wide rows;
+    std::memcpy(&rows, from, sizeof(rows));
+    return rows;
+  }
+}
+template <class Wide, class Row>
+SN_HD void put_rows(const Wide& rows, Row* to) {
+  if constexpr (std::is_same<Wide, Row>::value) {
+    *to = rows;
+  } else {
+    std::memcpy(to, &rows, sizeof(rows));
+  }
+}
+
 }  // namespace SN_ISA
 }  // namespace spherenet

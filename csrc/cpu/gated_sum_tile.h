@@ -150,9 +150,9 @@ class GatedSumTile {
       }
   }
 
-  // Rows of basis channels, as many as a wide vector has room for. Duals keep values and tangents row by row.
-  using Rows = std::conditional_t<kDual, S8, Lanes<T, 2 * kRow>>;
-  static constexpr int kRowsOf = kDual ? 1 : 2, kSums = 4 / kRowsOf;
+  // Rows of basis channels, as many as a register has room for. Duals keep values and tangents row by row.
+  static constexpr int kRowsOf = !kDual && kLanes<T> >= 2 * kRow ? 2 : 1, kSums = 4 / kRowsOf;
+  using Rows = std::conditional_t<kRowsOf == 1, S8, Lanes<T, kRowsOf * kRow>>;
 
   // rows[r] = sum over n of weight[r, n] R[q, o(r), n]. Past the end of a run there are the rows of the next one, which
   // are written after it.
@@ -161,15 +161,17 @@ class GatedSumTile {
     for (int run = 0; run < w.num_runs; ++run) {
       const N* radial = radial_ + w.runs[run].order * K;
       for (int i = w.runs[run].first * C; i < (w.runs[run].first + w.runs[run].count) * C; i += kSums * kRowsOf) {
-        Rows sum[kSums] = {};
         const S8* weight = w.weight + i;
-        for (int n = 0; n < K; ++n, weight += w.row_size())
-          for (int k = 0; k < kSums; ++k) {
-            Rows rows;
-            std::memcpy(static_cast<void*>(&rows), weight + k * kRowsOf, sizeof(Rows));
-            sum[k] += rows * radial[n];
-          }
-        std::memcpy(static_cast<void*>(s.rows + i), sum, sizeof(sum));
+        Rows sum[kSums];
+#pragma GCC unroll 4
+        for (int k = 0; k < kSums; ++k) sum[k] = rows_at<Rows>(weight + k * kRowsOf) * radial[0];
+        for (int n = 1; n < K; ++n) {
+          weight += w.row_size();
+#pragma GCC unroll 4
+          for (int k = 0; k < kSums; ++k) sum[k] += rows_at<Rows>(weight + k * kRowsOf) * radial[n];
+        }
+#pragma GCC unroll 4
+        for (int k = 0; k < kSums; ++k) put_rows(sum[k], s.rows + i + k * kRowsOf);
       }
     }
   }

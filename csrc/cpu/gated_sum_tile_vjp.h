@@ -162,19 +162,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
 
   // sums[n, i] += grads[i] radial[n], for `count` rows i
   void add_weight_gradients(V8* sums, int64_t row_size, const S8* grads, const N* radial, int count) const {
-    const auto add = [&](auto grad, int i) {
-      std::memcpy(static_cast<void*>(&grad), grads + i, sizeof(grad));
-      auto sum = output_of(grad);
+    const auto add = [&](const auto& grad, int i) {
       for (int n = 0; n < shape_.num_radial; ++n) {
         V8* to = sums + n * row_size + i;
-        std::memcpy(&sum, to, sizeof(sum));
+        auto sum = rows_at<std::decay_t<decltype(output_of(grad))>>(to);
         add_output(sum, grad, radial[n]);
-        std::memcpy(to, &sum, sizeof(sum));
+        put_rows(sum, to);
       }
     };
     int i = 0;
-    for (; i + Base::kRowsOf <= count; i += Base::kRowsOf) add(typename Base::Rows{}, i);
-    if (i < count) add(S8{}, i);
+    for (; i + Base::kRowsOf <= count; i += Base::kRowsOf) add(rows_at<typename Base::Rows>(grads + i), i);
+    if (i < count) add(grads[i], i);
   }
 
   // sums[n] += sum over `count` rows i of grads[i] weight[n, i], for some n at a time

@@ -18,17 +18,44 @@
 namespace spherenet {
 namespace SN_ISA {
 
+template <class T>
+constexpr int kLanes = SN_VECTOR_BYTES / int(sizeof(T));
+
 template <class T, int kWidth>
-struct LanesOf {
+struct Register {
   typedef T type __attribute__((vector_size(kWidth * sizeof(T)), may_alias));
 };
+
+// More numbers than a register holds. GCC broadcasts a number to a wider vector through memory, number by number: an
+// operation on it costs a hundred times that on its parts.
+template <class T, int kWidth>
+struct Registers {
+  static constexpr int kCount = kWidth / kLanes<T>;
+  typename Register<T, kLanes<T>>::type part[kCount];
+
+  SN_HD T& operator[](int i) { return reinterpret_cast<T*>(part)[i]; }
+  SN_HD const T& operator[](int i) const { return reinterpret_cast<const T*>(part)[i]; }
+  SN_HD Registers& operator+=(const Registers& b) { return *this = *this + b; }
+  friend SN_HD Registers operator+(Registers a, const Registers& b) {
+    for (int k = 0; k < kCount; ++k) a.part[k] += b.part[k];
+    return a;
+  }
+  friend SN_HD Registers operator*(Registers a, const Registers& b) {
+    for (int k = 0; k < kCount; ++k) a.part[k] *= b.part[k];
+    return a;
+  }
+  friend SN_HD Registers operator*(Registers a, const T& b) {
+    for (int k = 0; k < kCount; ++k) a.part[k] *= b;
+    return a;
+  }
+};
+
+template <class T, int kWidth>
+struct LanesOf : std::conditional<(kWidth > kLanes<T>), Registers<T, kWidth>, typename Register<T, kWidth>::type> {};
 
 // kWidth numbers T; plain arithmetic operators work, a scalar operand of type T is broadcast.
 template <class T, int kWidth>
 using Lanes = typename LanesOf<T, kWidth>::type;
-
-template <class T>
-constexpr int kLanes = SN_VECTOR_BYTES / int(sizeof(T));
 
 // The first `count` of a vector's numbers. A memcpy of unknown length is a function call; whole vectors, the usual
 // case, avoid it.
