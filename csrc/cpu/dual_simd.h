@@ -53,6 +53,19 @@ struct Numbers {
   }
 };
 
+// Else GCC reads a vector that serves several operations from memory again for each of them.
+template <class V>
+SN_HD void keep_in_register(V& vector) {
+  if constexpr (is_dual<V>::value) {
+    keep_in_register(vector.value);
+    keep_in_register(vector.tangent);
+  } else {
+#if defined(__x86_64__) && defined(__GNUC__)
+    asm("" : "+v"(vector));
+#endif
+  }
+}
+
 // Rows one after the other in memory as one vector `Wide`. What is no vector is not copied as bytes: GCC does that in
 // smaller pieces, and to read these whole again stalls.
 template <class Wide, class Row>

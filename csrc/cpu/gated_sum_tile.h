@@ -4,6 +4,7 @@
 // contracted with q's rows (weights times radial functions) to the coefficients a and t. Then, with lanes over
 // channels: M[e] += X[q] (angle_expand a) (torsion_expand t).
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "../math/harmonics.h"
@@ -62,8 +63,9 @@ class GatedSumTile {
   N* neighbor_;                 // [3, in]       unit vectors from j
   S* x_;                        // [channel blocks]  of the current q
   N* radial_;                   // [L, K]  of the current q
-  V* out_;                      // [out, channel blocks]
-  V* grad_out_;                 // [out, channel blocks]
+  V* out_;                      // [out padded, channel blocks]
+  V* grad_out_;                 // [out padded, channel blocks]  0 in the padding
+  V *elsewhere_, *no_grad_;     // [channel blocks]  for exchange_skipped
   T* grad_neighbor_;            // [3, in]
   Vec3<V>* grad_axis_;          // [out blocks]
   V8* grad_radial_;             // [L, K]        lanes still to be summed
@@ -115,12 +117,16 @@ class GatedSumTile {
       neighbor_ = memory.take<N>(3 * most.in);
       x_ = memory.take<S>(weights_.blocks);
       radial_ = memory.take<N>(int64_t(shape_.num_spherical) * shape_.num_radial);
-      out_ = memory.take<V>(most.out * weights_.blocks);
-      grad_out_ = memory.take<V>(most.out * weights_.blocks);
+      out_ = memory.take<V>((most.out + kEdges - 1) * weights_.blocks);
+      grad_out_ = memory.take<V>((most.out + kEdges - 1) * weights_.blocks);
+      elsewhere_ = memory.take<V>(weights_.blocks);
+      no_grad_ = memory.take<V>(weights_.blocks);
       grad_neighbor_ = memory.take<T>(3 * most.in);
       grad_axis_ = memory.take<Vec3<V>>(blocks);
       grad_radial_ = memory.take<V8>(int64_t(shape_.num_spherical) * shape_.num_radial);
     });
+    std::fill(elsewhere_, elsewhere_ + weights_.blocks, V{});
+    std::fill(no_grad_, no_grad_ + weights_.blocks, V{});
   }
 
  protected:
@@ -133,8 +139,7 @@ class GatedSumTile {
     out_blocks_ = (num_out_ + W - 1) / W;
     first_triplet_ = graph.triplet_ptr[j];
     measured_to_ = call_.measured_to ? call_.measured_to + graph.triplet_ptr[j] : nullptr;
-    if (call_.out)
-      for (int64_t i = 0; i < num_out_ * weights_.blocks; ++i) out_[i] = V{};
+    if (call_.out) std::fill(out_, out_ + (num_out_ + kEdges - 1) * weights_.blocks, V{});
     if (!weights_.angle.size) return;
     const T* d = call_.inputs.direction;
     const T* dt = call_.tangents.direction;
@@ -168,7 +173,7 @@ class GatedSumTile {
         for (int n = 1; n < K; ++n) {
           weight += w.row_size();
 #pragma GCC unroll 4
-          for (int k = 0; k < kSums; ++k) sum[k] += rows_at<Rows>(weight + k * kRowsOf) * radial[n];
+          for (int k = 0; k < kSums; ++k) add_product(sum[k], rows_at<Rows>(weight + k * kRowsOf), radial[n]);
         }
 #pragma GCC unroll 4
         for (int k = 0; k < kSums; ++k) put_rows(sum[k], s.rows + i + k * kRowsOf);
@@ -256,57 +261,114 @@ class GatedSumTile {
       for (int r = 0; r < w.rows; ++r) {
         const S8& row = s.rows[r * C + group];
         const S value = y[zonal ? r * r : r];
-        for (int p = 0; p < kRow; ++p) sum[p] += value * Num::lane(row, p);
+        for (int p = 0; p < kRow; ++p) add_product(sum[p], value, Num::lane(row, p));
       }
       for (int p = 0; p < kRow; ++p) s.lanes[(b * C + group) * kRow + p] = sum[p];
     }
   }
 
-  // A filter of a block of channels, as a function of the pair (q, e).
-  struct Expansion {
-    const FilterWeights<T, kDual>& w;
-    const S* lanes;            // the coefficients of the pairs
-    const S* memory;           // [8 groups]  the matrix from coefficients to these channels
-    S up[kOneRow ? kRow : 1];  // the same where it fits the registers, which no store can change
-
-    SN_HD Expansion(const FilterWeights<T, kDual>& of, const FilterScratch<T, kDual>& s, int block)
-        : w(of), lanes(s.lanes), memory(of.up + int64_t(block) * kRow * of.groups) {
-      if (kOneRow && w.size)
-        for (int p = 0; p < kRow; ++p) up[p] = memory[p];
-    }
-    SN_HD int size() const { return kRow * groups(w); }
-    // The coefficients of the edge number e = b W + lane out of the center, of which number p is at p * kStride.
-    SN_HD const T* pair(int64_t b, int lane) const { return reinterpret_cast<const T*>(lanes + b * size()) + lane; }
-    static SN_HD N coefficient(const T* pair, int p) {
-      constexpr int kStride = int(sizeof(S) / sizeof(T));
-      if constexpr (kDual) {
-        return {pair[p * kStride], pair[p * kStride + W]};
-      } else {
-        return pair[p * kStride];
-      }
-    }
-    // 1 where the filter is absent.
-    SN_HD S operator()(const T* pair) const {
-      if (!kOneRow && !w.size) return S{} + T(1);
-      const S* from = kOneRow ? up : memory;
-      S sum = from[0] * coefficient(pair, 0);
-      for (int p = 1; p < size(); ++p) sum += from[p] * coefficient(pair, p);
-      return sum;
-    }
+  // Filters are found for several blocks of channels and several edges e at once, so that a load serves more than one
+  // product; the sums of both filters stay in registers.
+  static constexpr int kBlocks = PackedWeights<T, kDual>::kBlocksAtOnce;
+  static constexpr int kEdges = kDual || SN_VECTOR_BYTES < 64 ? 2 : 4;
+  struct Filtered {
+    S of[kBlocks][kEdges];
+  };
+  struct OneFilter {
+    const FilterWeights<T, kDual>* weights;
+    const FilterScratch<T, kDual>* scratch;
+    Filtered* sums;
   };
 
-  void add_messages() {
-    for (int block = 0; block < weights_.blocks; ++block) {
-      const S x = x_[block];
-      const Expansion angle(weights_.angle, angle_, block), torsion(weights_.torsion, torsion_, block);
-      for (int64_t b = 0; b < out_blocks_; ++b)
-        for (int lane = 0; lane < lanes(b); ++lane) {
-          const int64_t e = b * W + lane;
-          if (e == skip_) continue;
-          S filter = angle(angle.pair(b, lane));
-          if (kTorsion) filter = filter * torsion(torsion.pair(b, lane));
-          add_output(out_[e * weights_.blocks + block], filter, x);
+  // The coefficients of the pair (q, e): number p is at p * kStride.
+  static constexpr int kStride = int(sizeof(S) / sizeof(T));
+  static SN_HD const T* pair(const FilterWeights<T, kDual>& w, const FilterScratch<T, kDual>& s, int64_t e) {
+    return reinterpret_cast<const T*>(s.lanes + e / W * kRow * groups(w)) + e % W;
+  }
+  static SN_HD N coefficient(const T* pair, int p) {
+    if constexpr (kDual) {
+      return {pair[p * kStride], pair[p * kStride + W]};
+    } else {
+      return pair[p * kStride];
+    }
+  }
+
+  // Of the channels from `block` on and the pairs (q, e), (q, e + 1), ..: `up` times the coefficients, 1 where a filter
+  // is absent; past the last edge any numbers.
+  SN_HD void expand(int block, int64_t e, Filtered& angle, Filtered& torsion) const {
+    const OneFilter both[] = {{&weights_.angle, &angle_, &angle}, {&weights_.torsion, &torsion_, &torsion}};
+    // Together in the usual case: every sum waits for itself, so there should be many.
+    if (kOneRow) return expand_filters<kTorsion ? 2 : 1>(both, block, e);
+    for (const OneFilter& filter : both) expand_filters<1>(&filter, block, e);
+  }
+
+  template <int kFilterCount>
+  static SN_HD void expand_filters(const OneFilter* filters, int block, int64_t e) {
+    const int size = kRow * groups(*filters->weights);
+    const T* coefficients[kFilterCount];
+    const S* up[kFilterCount];
+    S sum[kFilterCount][kBlocks][kEdges];
+#pragma GCC unroll 2
+    for (int f = 0; f < kFilterCount; ++f) {
+      coefficients[f] = pair(*filters[f].weights, *filters[f].scratch, e);
+      up[f] = filters[f].weights->up + int64_t(block) * size;
+#pragma GCC unroll 2
+      for (int k = 0; k < kBlocks; ++k)
+#pragma GCC unroll 4
+        for (int i = 0; i < kEdges; ++i) sum[f][k][i] = S{} + T(size ? 0 : 1);
+    }
+    // Unrolled, it would load all numbers first, and then keep them in memory for want of registers.
+#pragma GCC unroll 1
+    for (int p = 0; p < size; ++p)
+#pragma GCC unroll 2
+      for (int f = 0; f < kFilterCount; ++f) {
+        S of_block[kBlocks];
+#pragma GCC unroll 2
+        for (int k = 0; k < kBlocks; ++k) {
+          of_block[k] = up[f][k * size + p];
+          keep_in_register(of_block[k]);
         }
+#pragma GCC unroll 4
+        for (int i = 0; i < kEdges; ++i) {
+          const N of_edge = coefficient(coefficients[f] + i, p);
+#pragma GCC unroll 2
+          for (int k = 0; k < kBlocks; ++k) add_product(sum[f][k][i], of_block[k], of_edge);
+        }
+      }
+#pragma GCC unroll 2
+    for (int f = 0; f < kFilterCount; ++f)
+#pragma GCC unroll 2
+      for (int k = 0; k < kBlocks; ++k)
+#pragma GCC unroll 4
+        for (int i = 0; i < kEdges; ++i) filters[f].sums->of[k][i] = sum[f][k][i];
+  }
+
+  // The pair of q and its opposite edge is no triplet: while it is treated like one, what it adds to goes elsewhere,
+  // and its cotangent is 0.
+  void exchange_skipped() {
+    const auto exchange = [&](V* rows, V* with) {
+      if (rows) std::swap_ranges(with, with + weights_.blocks, rows + skip_ * weights_.blocks);
+    };
+    if (skip_ < 0) return;
+    if (call_.out) exchange(out_, elsewhere_);
+    if (kBackward) exchange(grad_out_, no_grad_);
+  }
+
+  void add_messages() {
+    const int blocks = weights_.blocks;
+    const int64_t num_out = num_out_;
+    for (int block = 0; block < blocks; block += kBlocks) {
+      const S* x = x_ + block;
+      for (int64_t e = 0; e < num_out; e += kEdges) {
+        Filtered angle, torsion;
+        expand(block, e, angle, torsion);
+        V* out = out_ + e * blocks + block;
+#pragma GCC unroll 4
+        for (int i = 0; i < kEdges; ++i, out += blocks)
+#pragma GCC unroll 2
+          for (int k = 0; k < kBlocks; ++k)
+            add_output(out[k], kTorsion ? angle.of[k][i] * torsion.of[k][i] : angle.of[k][i], x[k]);
+      }
     }
   }
 
@@ -331,7 +393,9 @@ class GatedSumTile {
     open(j);
     for (int64_t q = 0; q < num_in_; ++q) {
       open_neighbor(q);
+      exchange_skipped();
       add_messages();
+      exchange_skipped();
     }
     close_out();
   }

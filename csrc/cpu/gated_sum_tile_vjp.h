@@ -20,8 +20,9 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
       Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_,
       Base::axis_, Base::radial_;
-  using Expansion = typename Base::Expansion;
+  using Filtered = typename Base::Filtered;
   static constexpr int W = Base::W, kPairs = Base::kPairs;
+  static constexpr int kBlocks = Base::kBlocks, kEdges = Base::kEdges;
   static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
   const bool geometry_;  // radial functions and directions want their gradients
   const bool weights_wanted_;
@@ -44,13 +45,17 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       for (int block = 0; block < weights_.blocks; ++block) to[block] = V{};
       std::memcpy(static_cast<void*>(to), row, sizeof(T) * shape_.channels);
     }
+    V* past = grad_out_ + num_out_ * weights_.blocks;
+    std::fill(past, past + (kEdges - 1) * weights_.blocks, V{});
     if (geometry_) {
       for (int64_t i = 0; i < 3 * num_in_; ++i) grad_neighbor_[i] = 0;
       for (int64_t b = 0; b < out_blocks_; ++b) grad_axis_[b] = {V{}, V{}, V{}};
     }
     for (int64_t q = 0; q < num_in_; ++q) {
       this->open_neighbor(q);
+      this->exchange_skipped();
       channel_gradients(q);
+      this->exchange_skipped();
       if (!weights_.angle.size) continue;
       const int64_t edge = first_in_ + q;
       const int lk = shape_.num_spherical * shape_.num_radial;
@@ -92,57 +97,72 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     return to;
   }
 
-  static SN_HD void add_up_gradient(const Expansion& filter, V* sums, const S& grad, const T* pair) {
-    for (int p = 0; p < filter.size(); ++p) add_output(sums[p], grad, filter.coefficient(pair, p));
-  }
-
   // The gradient of x, of the two `up` matrices, and (in grad_channels) of the two filters.
   void channel_gradients(int64_t q) {
-    for (int block = 0; block < weights_.blocks; ++block) {
-      const S x = x_[block];
-      const int64_t first = int64_t(block) * kRow;
-      const Expansion angle(weights_.angle, angle_, block), torsion(weights_.torsion, torsion_, block);
-      // One row of sums fits the registers; more rows are summed in memory.
-      V angle_sums[kRow], torsion_sums[kRow];
-      V* angle_memory = angle_.grad_up + first * weights_.angle.groups;
-      V* torsion_memory = torsion_.grad_up + first * weights_.torsion.groups;
-      if (kOneRow)
-        for (int p = 0; p < kRow; ++p) {
-          angle_sums[p] = angle_memory[p];
-          if (kTorsion) torsion_sums[p] = torsion_memory[p];
-        }
-      V grad_x{};
-      for (int64_t b = 0; b < out_blocks_; ++b)
-        for (int lane = 0; lane < this->lanes(b); ++lane) {
-          const int64_t e = b * W + lane;
-          S& grad_angle = angle_.grad_channels[e * weights_.blocks + block];
-          S& grad_torsion = torsion_.grad_channels[e * weights_.blocks + block];
-          if (e == skip_) {
-            grad_angle = S{};
-            if (kTorsion) grad_torsion = S{};
-            continue;
+    const int blocks = weights_.blocks;
+    const int64_t num_out = num_out_;
+    for (int block = 0; block < blocks; block += kBlocks) {
+      V grad_x[kBlocks] = {};
+      for (int64_t e = 0; e < num_out; e += kEdges) {
+        Filtered angle, torsion;
+        this->expand(block, e, angle, torsion);
+        int64_t at = e * blocks + block;
+        const V* grad_out = grad_out_ + at;
+        V* out = out_ + at;
+        S *grad_angle = angle_.grad_channels + at, *grad_torsion = torsion_.grad_channels + at;
+        const S* x = x_ + block;
+#pragma GCC unroll 4
+        for (int i = 0; i < kEdges; ++i)
+#pragma GCC unroll 2
+          for (int k = 0; k < kBlocks; ++k) {
+            const S a = angle.of[k][i], t = kTorsion ? torsion.of[k][i] : S{}, filter = kTorsion ? a * t : a;
+            const S along = x[k] * grad_out[i * blocks + k];
+            add_output(grad_x[k], filter, grad_out[i * blocks + k]);
+            if (kDual) add_output(out[i * blocks + k], filter, x[k]);
+            grad_angle[i * blocks + k] = kTorsion ? along * t : along;
+            if (kTorsion) grad_torsion[i * blocks + k] = along * a;
           }
-          const T *of_angle = angle.pair(b, lane), *of_torsion = torsion.pair(b, lane);
-          const S a = angle(of_angle);
-          const S t = kTorsion ? torsion(of_torsion) : S{};
-          const V grad = grad_out_[e * weights_.blocks + block];
-          const S filter = kTorsion ? a * t : a;
-          add_output(grad_x, filter, grad);
-          if (kDual) add_output(out_[e * weights_.blocks + block], filter, x);
-          const S along = x * grad;
-          grad_angle = kTorsion ? along * t : along;
-          if (kTorsion) grad_torsion = along * a;
-          if (!weights_wanted_) continue;
-          add_up_gradient(angle, kOneRow ? angle_sums : angle_memory, grad_angle, of_angle);
-          if (kTorsion) add_up_gradient(torsion, kOneRow ? torsion_sums : torsion_memory, grad_torsion, of_torsion);
+      }
+      for (int k = 0, first = block * W; k < kBlocks && first < shape_.channels; ++k, first += W)
+        store_lanes<T>(grad_x[k], call_.grads.x + (first_in_ + q) * shape_.channels + first, shape_.channels - first);
+      if (!weights_wanted_) continue;
+      add_up_gradients(weights_.angle, angle_, block);
+      if (kTorsion) add_up_gradients(weights_.torsion, torsion_, block);
+    }
+  }
+
+  // grad_up[c, p] += sum over e of grad_channels[e, c] times coefficient p of (q, e), for some p at a time
+  void add_up_gradients(const Filter& w, Scratch& s, int block) {
+    constexpr int kAtOnce = 8 / kBlocks;
+    const int size = kRow * this->groups(w), blocks = weights_.blocks;
+    const int64_t num_out = num_out_;
+    for (int first = 0; first < size; first += kAtOnce) {
+      V* to = s.grad_up + int64_t(block) * size + first;
+      V sum[kBlocks][kAtOnce];
+#pragma GCC unroll 2
+      for (int k = 0; k < kBlocks; ++k)
+#pragma GCC unroll 8
+        for (int p = 0; p < kAtOnce; ++p) sum[k][p] = to[k * size + p];
+      const S* grads = s.grad_channels + block;
+      for (int64_t e = 0; e < num_out; ++e, grads += blocks) {
+        const T* pair = this->pair(w, s, e);
+        S grad[kBlocks];
+#pragma GCC unroll 2
+        for (int k = 0; k < kBlocks; ++k) {
+          grad[k] = grads[k];
+          keep_in_register(grad[k]);
         }
-      if (kOneRow)
-        for (int p = 0; p < kRow; ++p) {
-          angle_memory[p] = angle_sums[p];
-          if (kTorsion) torsion_memory[p] = torsion_sums[p];
+#pragma GCC unroll 8
+        for (int p = 0; p < kAtOnce; ++p) {
+          const N of_edge = Base::coefficient(pair, first + p);
+#pragma GCC unroll 2
+          for (int k = 0; k < kBlocks; ++k) add_output(sum[k][p], grad[k], of_edge);
         }
-      store_lanes<T>(grad_x, call_.grads.x + (first_in_ + q) * shape_.channels + block * W,
-                     shape_.channels - block * W);
+      }
+#pragma GCC unroll 2
+      for (int k = 0; k < kBlocks; ++k)
+#pragma GCC unroll 8
+        for (int p = 0; p < kAtOnce; ++p) to[k * size + p] = sum[k][p];
     }
   }
 
@@ -218,7 +238,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
         for (int i = 0; i < W; ++i)
           for (int f = 0; f < kFilterCount; ++f)
             for (int pair = 0; pair < kPairs; ++pair)
-              sum[f][pair] += row[f][i * C] * Num::lane(grads[f][pair * blocks], i);
+              add_product(sum[f][pair], row[f][i * C], Num::lane(grads[f][pair * blocks], i));
         for (int f = 0; f < kFilterCount; ++f) {
           ++grads[f];
           row[f] += W * C;
@@ -244,7 +264,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       }
       const int count = int(num_out_ - b * W < W ? num_out_ - b * W : W);
       for (int lane = 0; lane < count; ++lane, filter += C)
-        for (int i = 0; i < kHarmonicRows; ++i) sum[i] += *filter * Num::lane(*y[i], lane);
+        for (int i = 0; i < kHarmonicRows; ++i) add_product(sum[i], *filter, Num::lane(*y[i], lane));
     }
     for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * C + group] = sum[i];
   }
@@ -265,15 +285,18 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       }
   }
 
-  SN_HD void add_harmonic_gradients(const Filter& w, const Scratch& s, int64_t b, bool zonal, S* grad_y) const {
+  // grad_y[r] = or, if it `holds` something, += sum over p of rows[r, p] grad_lanes[p]
+  SN_HD void add_harmonic_gradients(const Filter& w, const Scratch& s, int64_t b, bool zonal, bool holds,
+                                    S* grad_y) const {
     const int C = this->groups(w);
     for (int r = 0; r < w.rows; ++r) {
-      S sum = zonal ? S{} : grad_y[r];
+      S& to = grad_y[zonal ? r * r : r];
+      S sum = holds ? to : S{};
       for (int group = 0; group < C; ++group) {
         const S8& row = s.rows[r * C + group];
-        for (int p = 0; p < kRow; ++p) sum += s.grad_lanes[(b * C + group) * kRow + p] * Num::lane(row, p);
+        for (int p = 0; p < kRow; ++p) add_product(sum, s.grad_lanes[(b * C + group) * kRow + p], Num::lane(row, p));
       }
-      grad_y[zonal ? r * r : r] = sum;
+      to = sum;
     }
   }
 
@@ -282,9 +305,10 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     if (kTorsion) transpose_filters(weights_.torsion, torsion_);
     Vec3<V> of_neighbor{V{}, V{}, V{}};
     for (int64_t b = 0; b < out_blocks_; ++b) {
-      S grad_y[kMaxHarmonics] = {};
-      add_harmonic_gradients(weights_.angle, angle_, b, true, grad_y);
-      if (kTorsion && max_m_) add_harmonic_gradients(weights_.torsion, torsion_, b, false, grad_y);
+      S grad_y[kMaxHarmonics];  // of those with m = 0 alone, if there is no torsion
+      const bool all = kTorsion && max_m_;
+      if (all) add_harmonic_gradients(weights_.torsion, torsion_, b, false, false, grad_y);
+      add_harmonic_gradients(weights_.angle, angle_, b, true, all, grad_y);
       const SphericalPoint<S> grad = harmonics_vjp(shape_.num_spherical, max_m_, table_, this->harmonic_[b], grad_y);
       if (kTorsion && call_.grads.torsion) store_torsion_gradient(q, b, grad);
       if (this->is_pair()) {

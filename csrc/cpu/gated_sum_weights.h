@@ -65,12 +65,14 @@ struct FilterWeights {
 
 template <class T, bool kDual>
 struct PackedWeights {
+  static constexpr int kBlocksAtOnce = kDual ? 1 : 2;
   FilterWeights<T, kDual> angle, torsion;
-  int blocks;  // of kLanes channels
+  int blocks;  // of kLanes channels, a multiple of kBlocksAtOnce
 
   explicit PackedWeights(const GatedSumCall<T>& call) {
     const GatedSumShape& shape = call.shape;
-    blocks = (shape.channels + kLanes<T> - 1) / kLanes<T>;
+    constexpr int kStep = kBlocksAtOnce * kLanes<T>;
+    blocks = (shape.channels + kStep - 1) / kStep * kBlocksAtOnce;
     angle.size = shape.angle_size;
     torsion.size = shape.torsion_size;
     for (int l = 0, h = 0; l < shape.num_spherical; ++l) {

@@ -142,6 +142,18 @@ SN_HD S number_at(const T* value, const T* tangent, int64_t i) {
   }
 }
 
+// sum += a * b, product by product: that is one operation less for duals, whose product would be added up first.
+template <class S, class A, class B>
+SN_HD void add_product(S& sum, const A& a, const B& b) {
+  if constexpr (is_dual<A>::value && is_dual<B>::value) {
+    sum.value += a.value * b.value;
+    sum.tangent += a.tangent * b.value;
+    sum.tangent += a.value * b.tangent;
+  } else {
+    sum += a * b;
+  }
+}
+
 // The part of a quantity that leaves a kernel: numbers themselves, the tangent of duals.
 template <class T, if_not_dual<T> = 0>
 SN_HD const T& output_of(const T& a) {
