@@ -1,6 +1,7 @@
 """Where and on what numbers are measured."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,15 @@ import torch
 
 from bench.tables import Row
 from spherenet_fast._environment import processor
+
+# Of servers: vendor, family, models. A virtual machine may call all of a maker's processors the same.
+GENERATIONS = {
+    ("AuthenticAMD", 23, range(48, 64)): "Zen 2", ("AuthenticAMD", 25, range(0, 16)): "Zen 3",
+    ("AuthenticAMD", 25, range(16, 32)): "Zen 4", ("AuthenticAMD", 25, range(160, 176)): "Zen 4",
+    ("AuthenticAMD", 26, range(0, 32)): "Zen 5", ("GenuineIntel", 6, range(85, 86)): "Skylake",
+    ("GenuineIntel", 6, range(106, 107)): "Ice Lake", ("GenuineIntel", 6, range(143, 144)): "Sapphire Rapids",
+    ("GenuineIntel", 6, range(173, 174)): "Granite Rapids", ("GenuineIntel", 6, range(207, 208)): "Emerald Rapids",
+}  # fmt: skip
 
 
 def environment(device: str) -> Row:
@@ -21,10 +31,23 @@ def environment(device: str) -> Row:
 
 
 def device_name(device: str) -> str:
-    """What the maker calls it."""
+    """What the maker calls it; of a server's processor brand and generation, `AMD EPYC (Zen 3)`."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    return server_name(cpuinfo.read_text() if cpuinfo.exists() else "") or processor()
+
+
+def server_name(cpuinfo: str) -> str | None:
+    """Of a processor described as in /proc/cpuinfo; None where it is no EPYC or Xeon, or of no known generation."""
+    found = {key: re.search(rf"^{key}\s*:\s*(.+)$", cpuinfo, re.M) for key in ("vendor_id", "cpu family", "model")}
+    brand = re.search(r"^model name\s*:.*\b(EPYC|Xeon)\b", cpuinfo, re.M | re.I)
+    if brand is None or None in found.values():
+        return None
+    vendor, family, model = found["vendor_id"][1], int(found["cpu family"][1]), int(found["model"][1])
+    maker = {"AuthenticAMD": "AMD EPYC", "GenuineIntel": "Intel Xeon"}.get(vendor)
+    names = [name for key, name in GENERATIONS.items() if key[:2] == (vendor, family) and model in key[2]]
+    return f"{maker} ({names[0]})" if names else None
 
 
 def commit() -> str:

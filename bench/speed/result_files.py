@@ -21,7 +21,7 @@ REPLAY, CAPTURED = "_replay", "_captured"  # behind a procedure's name: recorded
 
 
 def file_name(row: Row, device: str) -> str:
-    """`amd-epyc-2-threads.csv`; a GPU's name alone."""
+    """`amd-epyc-zen-3-2-threads.csv`; a GPU's name alone."""
     name = row["device"] if torch.device(device).type == "cuda" else f"{row['device']} {row['threads']} threads"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".csv"
 

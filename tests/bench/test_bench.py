@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench import machine
 from spherenet_fast.data import read_molecules
 
 ROOT = Path(__file__).parents[2]
@@ -283,3 +284,16 @@ def test_structures_of_one_s_own(tmp_path):
         for mode in ("energy_step", "energy_and_forces_step")
         for what in (("time", "20"), ("mean time", "2"))
     ]
+
+
+def test_the_generation_of_a_server_whose_name_does_not_say_it():
+    described = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nstepping\t: 1\n"
+    names = {
+        ("AuthenticAMD", 25, 1, "AMD EPYC"): "AMD EPYC (Zen 3)",
+        ("GenuineIntel", 6, 207, "Intel(R) Xeon(R) Processor @ 2.10GHz"): "Intel Xeon (Emerald Rapids)",
+        ("GenuineIntel", 6, 9999, "Intel(R) Xeon(R) Processor"): None,
+        ("AuthenticAMD", 25, 1, "AMD Ryzen 9"): None,
+    }
+    for words, name in names.items():
+        assert machine.server_name(described.format(*words)) == name
+    assert machine.server_name("") is None
