@@ -13,24 +13,6 @@
 namespace spherenet {
 namespace SN_ISA {
 
-// The sizes that scratch memory is laid out for.
-struct TileLimits {
-  int64_t in = 0, out = 0;  // largest |in(j)| and |out(j)| of the graph
-};
-
-template <class T, bool kDual>
-struct FilterScratch {
-  using Num = Numbers<T, kDual>;
-  typename Num::S8* rows;       // [rows, groups], kOverrun more  sum over n of weight times radial, for the current q
-  typename Num::S* lanes;       // [out blocks, 8 groups]         a or t of the pairs (q, e), lanes over e
-  typename Num::S8* grad_rows;  // [rows, groups]            cotangents of the same
-  typename Num::S* grad_lanes;  // [out blocks, 8 groups]
-  typename Num::S8* grad_filters;  // [out blocks and kPairs, groups]   grad_lanes with lanes over basis channels
-  typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
-  typename Num::V8* grad_weight;   // [K, rows, groups]       summed over the chunk of tiles
-  typename Num::V* grad_up;        // [channel blocks, 8 groups]
-};
-
 // What the compiler knows of the filters: nothing; or that there are up to eight basis channels of angle and of
 // torsion, or of angle alone. These are the usual cases, in which the matrices stay in registers.
 enum class Filters { kAny, kAngleAndTorsion, kAngle };
@@ -78,22 +60,6 @@ class GatedSumTile {
   int64_t first_triplet_;
   int64_t skip_;  // position of the current q's opposite edge in out(j), or -1
 
-  void layout_filter(ScratchMemory& memory, FilterScratch<T, kDual>& s, const FilterWeights<T, kDual>& w,
-                     const TileLimits& most) {
-    const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
-    s.rows = memory.take<S8>(w.row_size() + w.kOverrun);
-    s.lanes = memory.take<S>(kRow * w.groups * blocks);
-    if (!kBackward) return;
-    s.grad_rows = memory.take<S8>(w.row_size());
-    s.grad_lanes = memory.take<S>(kRow * w.groups * blocks);
-    s.grad_filters = memory.take<S8>((blocks * W + kPairs) * w.groups);
-    s.grad_channels = memory.take<S>(padded * weights_.blocks);
-    s.grad_weight = memory.take<V8>(w.row_size() * shape_.num_radial);
-    s.grad_up = memory.take<V>(int64_t(weights_.blocks) * kRow * w.groups);
-  }
-
-  static constexpr int kPairs = 4;  // pairs that share one load of the weights
-
   // Groups of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
   static SN_HD int groups(const FilterWeights<T, kDual>& w) { return kOneRow ? 1 : w.groups; }
 
@@ -107,8 +73,8 @@ class GatedSumTile {
         max_m_(weights.torsion.size ? call.shape.num_spherical - 1 : 0) {
     const int64_t blocks = (most.out + W - 1) / W;
     memory_.build([&](ScratchMemory& memory) {
-      layout_filter(memory, angle_, weights_.angle, most);
-      layout_filter(memory, torsion_, weights_.torsion, most);
+      angle_.layout(memory, weights_.angle, shape_.num_radial, weights_.blocks, most, kBackward);
+      torsion_.layout(memory, weights_.torsion, shape_.num_radial, weights_.blocks, most, kBackward);
       axis_ = memory.take<Vec3<S>>(blocks);
       triplet_ = memory.take<Triplet<S>>(blocks);
       kind_ = memory.take<TorsionKind<V>>(blocks);
@@ -272,12 +238,7 @@ class GatedSumTile {
   static constexpr int kBlocks = PackedWeights<T, kDual>::kBlocksAtOnce;
   static constexpr int kEdges = kDual || SN_VECTOR_BYTES < 64 ? 2 : 4;
   struct Filtered {
-    S of[kBlocks][kEdges];
-  };
-  struct OneFilter {
-    const FilterWeights<T, kDual>* weights;
-    const FilterScratch<T, kDual>* scratch;
-    Filtered* sums;
+    S of[2][kBlocks][kEdges];  // angle, torsion
   };
 
   // The coefficients of the pair (q, e): number p is at p * kStride.
@@ -295,23 +256,30 @@ class GatedSumTile {
 
   // Of the channels from `block` on and the pairs (q, e), (q, e + 1), ..: `up` times the coefficients, 1 where a filter
   // is absent; past the last edge any numbers.
-  SN_HD void expand(int block, int64_t e, Filtered& angle, Filtered& torsion) const {
-    const OneFilter both[] = {{&weights_.angle, &angle_, &angle}, {&weights_.torsion, &torsion_, &torsion}};
-    // Together in the usual case: every sum waits for itself, so there should be many.
-    if (kOneRow) return expand_filters<kTorsion ? 2 : 1>(both, block, e);
-    for (const OneFilter& filter : both) expand_filters<1>(&filter, block, e);
+  SN_HD Filtered expand(int block, int64_t e) const {
+    Filtered filtered;
+    // Both together in the usual case: every sum waits for itself, so there should be many.
+    if (kOneRow) {
+      expand_filters<0, kTorsion ? 2 : 1>(block, e, filtered);
+    } else {
+      expand_filters<0, 1>(block, e, filtered);
+      expand_filters<1, 2>(block, e, filtered);
+    }
+    return filtered;
   }
 
-  template <int kFilterCount>
-  static SN_HD void expand_filters(const OneFilter* filters, int block, int64_t e) {
-    const int size = kRow * groups(*filters->weights);
-    const T* coefficients[kFilterCount];
-    const S* up[kFilterCount];
-    S sum[kFilterCount][kBlocks][kEdges];
+  template <int kFirst, int kEnd>
+  SN_HD void expand_filters(int block, int64_t e, Filtered& filtered) const {
+    const FilterWeights<T, kDual>* const weights[] = {&weights_.angle, &weights_.torsion};
+    const FilterScratch<T, kDual>* const scratch[] = {&angle_, &torsion_};
+    const int size = kRow * groups(*weights[kFirst]);
+    const T* coefficients[2];
+    const S* up[2];
+    S sum[2][kBlocks][kEdges];
 #pragma GCC unroll 2
-    for (int f = 0; f < kFilterCount; ++f) {
-      coefficients[f] = pair(*filters[f].weights, *filters[f].scratch, e);
-      up[f] = filters[f].weights->up + int64_t(block) * size;
+    for (int f = kFirst; f < kEnd; ++f) {
+      coefficients[f] = pair(*weights[f], *scratch[f], e);
+      up[f] = weights[f]->up + int64_t(block) * size;
 #pragma GCC unroll 2
       for (int k = 0; k < kBlocks; ++k)
 #pragma GCC unroll 4
@@ -321,7 +289,7 @@ class GatedSumTile {
 #pragma GCC unroll 1
     for (int p = 0; p < size; ++p)
 #pragma GCC unroll 2
-      for (int f = 0; f < kFilterCount; ++f) {
+      for (int f = kFirst; f < kEnd; ++f) {
         S of_block[kBlocks];
 #pragma GCC unroll 2
         for (int k = 0; k < kBlocks; ++k) {
@@ -336,11 +304,9 @@ class GatedSumTile {
         }
       }
 #pragma GCC unroll 2
-    for (int f = 0; f < kFilterCount; ++f)
-#pragma GCC unroll 2
+    for (int f = kFirst; f < kEnd; ++f)
       for (int k = 0; k < kBlocks; ++k)
-#pragma GCC unroll 4
-        for (int i = 0; i < kEdges; ++i) filters[f].sums->of[k][i] = sum[f][k][i];
+        for (int i = 0; i < kEdges; ++i) filtered.of[f][k][i] = sum[f][k][i];
   }
 
   // The pair of q and its opposite edge is no triplet: while it is treated like one, what it adds to goes elsewhere,
@@ -360,14 +326,14 @@ class GatedSumTile {
     for (int block = 0; block < blocks; block += kBlocks) {
       const S* x = x_ + block;
       for (int64_t e = 0; e < num_out; e += kEdges) {
-        Filtered angle, torsion;
-        expand(block, e, angle, torsion);
+        const Filtered filtered = expand(block, e);
+        const auto &angle = filtered.of[0], &torsion = filtered.of[1];
         V* out = out_ + e * blocks + block;
 #pragma GCC unroll 4
         for (int i = 0; i < kEdges; ++i, out += blocks)
 #pragma GCC unroll 2
           for (int k = 0; k < kBlocks; ++k)
-            add_output(out[k], kTorsion ? angle.of[k][i] * torsion.of[k][i] : angle.of[k][i], x[k]);
+            add_output(out[k], kTorsion ? angle[k][i] * torsion[k][i] : angle[k][i], x[k]);
       }
     }
   }

@@ -21,7 +21,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       Base::out_edges_, Base::table_, Base::max_m_, Base::grad_radial_, Base::grad_neighbor_, Base::grad_axis_,
       Base::axis_, Base::radial_;
   using Filtered = typename Base::Filtered;
-  static constexpr int W = Base::W, kPairs = Base::kPairs;
+  static constexpr int W = Base::W, kPairs = Scratch::kPairs;
   static constexpr int kBlocks = Base::kBlocks, kEdges = Base::kEdges;
   static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
   const bool geometry_;  // radial functions and directions want their gradients
@@ -104,8 +104,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     for (int block = 0; block < blocks; block += kBlocks) {
       V grad_x[kBlocks] = {};
       for (int64_t e = 0; e < num_out; e += kEdges) {
-        Filtered angle, torsion;
-        this->expand(block, e, angle, torsion);
+        const Filtered filtered = this->expand(block, e);
         int64_t at = e * blocks + block;
         const V* grad_out = grad_out_ + at;
         V* out = out_ + at;
@@ -115,7 +114,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
         for (int i = 0; i < kEdges; ++i)
 #pragma GCC unroll 2
           for (int k = 0; k < kBlocks; ++k) {
-            const S a = angle.of[k][i], t = kTorsion ? torsion.of[k][i] : S{}, filter = kTorsion ? a * t : a;
+            const S a = filtered.of[0][k][i], t = kTorsion ? filtered.of[1][k][i] : S{};
+            const S filter = kTorsion ? a * t : a;
             const S along = x[k] * grad_out[i * blocks + k];
             add_output(grad_x[k], filter, grad_out[i * blocks + k]);
             if (kDual) add_output(out[i * blocks + k], filter, x[k]);

@@ -1,4 +1,5 @@
-// The gated sum's weights, padded and transposed once per call so that the tiles read whole registers.
+// The gated sum's weights, padded and transposed once per call so that the tiles read whole registers, and what a tile
+// keeps of them.
 #pragma once
 #include "../math/gated_sum.h"
 #include "dual_simd.h"
@@ -60,6 +61,41 @@ struct FilterWeights {
         Num::set_lane(up[int64_t(c / kLanes<T>) * kRow * groups + p], c % kLanes<T>, number);
         Num::set_lane(up_rows[int64_t(c) * groups + p / kRow], p % kRow, number);
       }
+  }
+};
+
+// The sizes that scratch memory is laid out for.
+struct TileLimits {
+  int64_t in = 0, out = 0;  // largest |in(j)| and |out(j)| of the graph
+};
+
+// What a tile keeps of one of the two filters.
+template <class T, bool kDual>
+struct FilterScratch {
+  static constexpr int kPairs = 4;  // pairs that share one load of the weights
+  using Num = Numbers<T, kDual>;
+  typename Num::S8* rows;       // [rows, groups], kOverrun more  sum over n of weight times radial, for the current q
+  typename Num::S* lanes;       // [out blocks, 8 groups]         a or t of the pairs (q, e), lanes over e
+  typename Num::S8* grad_rows;  // [rows, groups]            cotangents of the same
+  typename Num::S* grad_lanes;  // [out blocks, 8 groups]
+  typename Num::S8* grad_filters;  // [out blocks and kPairs, groups]   grad_lanes with lanes over basis channels
+  typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
+  typename Num::V8* grad_weight;   // [K, rows, groups]       summed over the chunk of tiles
+  typename Num::V* grad_up;        // [channel blocks, 8 groups]
+
+  void layout(ScratchMemory& memory, const FilterWeights<T, kDual>& w, int num_radial, int64_t channel_blocks,
+              const TileLimits& most, bool backward) {
+    constexpr int W = kLanes<T>;
+    const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
+    rows = memory.take<typename Num::S8>(w.row_size() + w.kOverrun);
+    lanes = memory.take<typename Num::S>(kRow * w.groups * blocks);
+    if (!backward) return;
+    grad_rows = memory.take<typename Num::S8>(w.row_size());
+    grad_lanes = memory.take<typename Num::S>(kRow * w.groups * blocks);
+    grad_filters = memory.take<typename Num::S8>((blocks * W + kPairs) * w.groups);
+    grad_channels = memory.take<typename Num::S>(padded * channel_blocks);
+    grad_weight = memory.take<typename Num::V8>(w.row_size() * num_radial);
+    grad_up = memory.take<typename Num::V>(channel_blocks * kRow * w.groups);
   }
 };
 
