@@ -313,7 +313,7 @@ class GatedSumTile {
   // and its cotangent is 0.
   void exchange_skipped() {
     const auto exchange = [&](V* rows, V* with) {
-      if (rows) std::swap_ranges(with, with + weights_.blocks, rows + skip_ * weights_.blocks);
+      std::swap_ranges(with, with + weights_.blocks, rows + skip_ * weights_.blocks);
     };
     if (skip_ < 0) return;
     if (call_.out) exchange(out_, elsewhere_);
