@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bench.tables import Row
-from spherenet_fast._environment import processor
+from spherenet_fast._environment import cpuinfo, processor
 
 # Of servers: vendor, family, models. A virtual machine may call all of a maker's processors the same.
 GENERATIONS = {
@@ -34,14 +34,13 @@ def device_name(device: str) -> str:
     """What the maker calls it; of a server's processor brand and generation, `AMD EPYC (Zen 3)`."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    return server_name(cpuinfo.read_text() if cpuinfo.exists() else "") or processor()
+    return server_name(cpuinfo()) or processor()
 
 
-def server_name(cpuinfo: str) -> str | None:
-    """Of a processor described as in /proc/cpuinfo; None where it is no EPYC or Xeon, or of no known generation."""
-    found = {key: re.search(rf"^{key}\s*:\s*(.+)$", cpuinfo, re.M) for key in ("vendor_id", "cpu family", "model")}
-    brand = re.search(r"^model name\s*:.*\b(EPYC|Xeon)\b", cpuinfo, re.M | re.I)
+def server_name(text: str) -> str | None:
+    """Of a processor described as in `cpuinfo`; None where it is no EPYC or Xeon, or of no known generation."""
+    found = {key: re.search(rf"^{key}\s*:\s*(.+)$", text, re.M) for key in ("vendor_id", "cpu family", "model")}
+    brand = re.search(r"^model name\s*:.*\b(EPYC|Xeon)\b", text, re.M | re.I)
     if brand is None or None in found.values():
         return None
     vendor, family, model = found["vendor_id"][1], int(found["cpu family"][1]), int(found["model"][1])

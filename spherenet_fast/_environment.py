@@ -37,9 +37,14 @@ def library_facts() -> dict[str, str]:
 
 def processor() -> str:
     """What its maker calls it, or else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo())
     return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def cpuinfo() -> str:
+    """What Linux says of the processors; "" elsewhere."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
 
 
 def devices() -> list[torch.device]:

@@ -53,7 +53,7 @@ struct Numbers {
   }
 };
 
-// Else GCC reads a vector that serves several operations from memory again for each of them.
+// Of a vector that serves several operations: GCC would read it from memory again for each of them.
 template <class V>
 SN_HD void keep_in_register(V& vector) {
   if constexpr (is_dual<V>::value) {

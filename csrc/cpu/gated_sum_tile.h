@@ -14,7 +14,7 @@ namespace spherenet {
 namespace SN_ISA {
 
 // What the compiler knows of the filters: nothing; or that there are up to eight basis channels of angle and of
-// torsion, or of angle alone. These are the usual cases, in which the matrices stay in registers.
+// torsion, or of angle alone. These are the usual cases, in which the loops over basis channels have a constant length.
 enum class Filters { kAny, kAngleAndTorsion, kAngle };
 
 template <class T, bool kDual, bool kBackward, Filters kFilters>

@@ -23,6 +23,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   using Filtered = typename Base::Filtered;
   static constexpr int W = Base::W, kPairs = Scratch::kPairs;
   static constexpr int kBlocks = Base::kBlocks, kEdges = Base::kEdges;
+  static_assert(kEdges <= kPairs, "grad_channels has room for kPairs - 1 edges past the last one");
   static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
   const bool geometry_;  // radial functions and directions want their gradients
   const bool weights_wanted_;
@@ -39,14 +40,11 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
 
   void run(int64_t j) {
     this->open(j);
+    std::fill(grad_out_, grad_out_ + (num_out_ + kEdges - 1) * weights_.blocks, V{});
     for (int64_t e = 0; e < num_out_; ++e) {
       const T* row = call_.grad_out + out_edges_[e] * shape_.channels;
-      V* to = grad_out_ + e * weights_.blocks;
-      for (int block = 0; block < weights_.blocks; ++block) to[block] = V{};
-      std::memcpy(static_cast<void*>(to), row, sizeof(T) * shape_.channels);
+      std::memcpy(static_cast<void*>(grad_out_ + e * weights_.blocks), row, sizeof(T) * shape_.channels);
     }
-    V* past = grad_out_ + num_out_ * weights_.blocks;
-    std::fill(past, past + (kEdges - 1) * weights_.blocks, V{});
     if (geometry_) {
       for (int64_t i = 0; i < 3 * num_in_; ++i) grad_neighbor_[i] = 0;
       for (int64_t b = 0; b < out_blocks_; ++b) grad_axis_[b] = {V{}, V{}, V{}};
@@ -105,7 +103,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
       V grad_x[kBlocks] = {};
       for (int64_t e = 0; e < num_out; e += kEdges) {
         const Filtered filtered = this->expand(block, e);
-        int64_t at = e * blocks + block;
+        const int64_t at = e * blocks + block;
         const V* grad_out = grad_out_ + at;
         V* out = out_ + at;
         S *grad_angle = angle_.grad_channels + at, *grad_torsion = torsion_.grad_channels + at;
@@ -116,11 +114,12 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
           for (int k = 0; k < kBlocks; ++k) {
             const S a = filtered.of[0][k][i], t = kTorsion ? filtered.of[1][k][i] : S{};
             const S filter = kTorsion ? a * t : a;
-            const S along = x[k] * grad_out[i * blocks + k];
-            add_output(grad_x[k], filter, grad_out[i * blocks + k]);
-            if (kDual) add_output(out[i * blocks + k], filter, x[k]);
-            grad_angle[i * blocks + k] = kTorsion ? along * t : along;
-            if (kTorsion) grad_torsion[i * blocks + k] = along * a;
+            const int to = i * blocks + k;
+            const S along = x[k] * grad_out[to];
+            add_output(grad_x[k], filter, grad_out[to]);
+            if (kDual) add_output(out[to], filter, x[k]);
+            grad_angle[to] = kTorsion ? along * t : along;
+            if (kTorsion) grad_torsion[to] = along * a;
           }
       }
       for (int k = 0, first = block * W; k < kBlocks && first < shape_.channels; ++k, first += W)

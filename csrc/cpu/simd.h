@@ -26,8 +26,8 @@ struct Register {
   typedef T type __attribute__((vector_size(kWidth * sizeof(T)), may_alias));
 };
 
-// More numbers than a register holds. GCC broadcasts a number to a wider vector through memory, number by number: an
-// operation on it costs a hundred times that on its parts.
+// More numbers than a register holds. As one vector GCC would broadcast a number to them through memory, number by
+// number.
 template <class T, int kWidth>
 struct Registers {
   static constexpr int kCount = kWidth / kLanes<T>;
