@@ -53,6 +53,7 @@ def graph_of(data: Batch, cutoff: float = CUTOFF) -> Graph:
 
 # ---- procedures ------------------------------------------------------------------------------------------------------
 # A step is the loss and its gradients, without the optimizer. Each call finds the neighbors, too, unless it has them.
+# Whether the model is training has been set before: that goes through all of its modules.
 
 
 def inference(model: nn.Module, data: Batch, *graph: Graph) -> None:
@@ -66,23 +67,23 @@ def energy_step(model: nn.Module, data: Batch, *graph: Graph) -> None:
 
 
 def energy_and_forces(model: nn.Module, data: Batch, *graph: Graph) -> None:
-    model.eval().energy_and_forces(data, *graph)
+    model.energy_and_forces(data, *graph)
 
 
 def energy_and_forces_step(model: nn.Module, data: Batch, *graph: Graph) -> None:
-    energy, forces = model.train().energy_and_forces(data, *graph)
+    energy, forces = model.energy_and_forces(data, *graph)
     (energy.square().mean() + forces.square().mean()).backward(inputs=list(model.parameters()))
     model.zero_grad(set_to_none=True)
 
 
 def dynamics(model: nn.Module, data: Batch, *graph: Graph) -> None:
     """Energies and forces of one arrangement of atoms after another: ours by recorded operators, as the calculator."""
-    (_replay(model) if isinstance(model, GraphNetwork3D) else model.eval()).energy_and_forces(data, *graph)
+    (_replay(model) if isinstance(model, GraphNetwork3D) else model).energy_and_forces(data, *graph)
 
 
 @cache
 def _replay(model: GraphNetwork3D) -> Replay:
-    return Replay(model.eval(), after=1)
+    return Replay(model, after=1)
 
 
 PROCEDURES = {
@@ -106,6 +107,7 @@ def model_call(provider: str, mode: str, data: Batch, num_spherical: int, device
     """The procedure `mode` over `data` for one provider, ready to be timed."""
     model, data = make_model(provider, num_spherical, device), data.to(device)
     procedure = mode.removesuffix(REPLAY).removesuffix(CAPTURED)
+    model.train(procedure.endswith("step"))
     if mode.endswith(CAPTURED):
         return captured(model, procedure, data, CUTOFF)
 
