@@ -4,9 +4,16 @@ import torch
 from crystals import crystal
 from graph_oracles import random_crystal
 from molecules import SMALL, with_outputs
+from small_models import small_model
 
 from spherenet_fast.models import SphereNet
 from spherenet_fast.nn.inputs import read_inputs
+
+ONE_LAYER = dict(num_layers=1)  # recording takes seconds, in proportion
+
+
+def spherenet(**changes):
+    return small_model("SphereNet", **ONE_LAYER, **changes)
 
 
 def molecules(spread=1.0, seed=0, atoms=(6, 5)):
@@ -44,7 +51,7 @@ class Spied(SphereNet):
 
 def own(kind):
     torch.manual_seed(0)
-    model = kind(**SMALL).double()
+    model = kind(**SMALL | ONE_LAYER).double()
     with_outputs(model)
     return model
 

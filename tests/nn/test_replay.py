@@ -21,6 +21,7 @@ from replayed import (
     neighbors,
     own,
     periodic,
+    spherenet,
     spied,
 )
 from small_models import NAMES, small_model
@@ -70,7 +71,7 @@ def test_gradients_by_the_parameters(name, dtype):
 
 
 def test_gradients_of_stress():
-    replay = Replay(small_model("SphereNet", cutoff=4.0), AT_ONCE)
+    replay = Replay(spherenet(cutoff=4.0), AT_ONCE)
     for seed in range(3):
         assert_same_gradients(replay, periodic(seed), "energy_forces_stress")
     (recording,) = replay._recordings.values()
@@ -78,7 +79,7 @@ def test_gradients_of_stress():
 
 
 def test_frozen_parameters_have_no_gradient():
-    replay = Replay(small_model("SphereNet"), AT_ONCE)
+    replay = Replay(spherenet(), AT_ONCE)
     assert_same_gradients(replay, molecules())
     for parameter in replay.model.init_e.parameters():
         parameter.requires_grad_(False)
@@ -88,7 +89,7 @@ def test_frozen_parameters_have_no_gradient():
 
 
 def test_a_loss_of_energies_alone_and_one_on_top_of_another():
-    replay = Replay(small_model("SphereNet"), AT_ONCE)
+    replay = Replay(spherenet(), AT_ONCE)
     replay.energy_and_forces(molecules())
     expected = gradients(replay.model, [replay.model.energy_and_forces(molecules())[0]])
     expected = [None if gradient is None else gradient.clone() for gradient in expected]
@@ -105,7 +106,7 @@ def test_a_loss_of_energies_alone_and_one_on_top_of_another():
 
 
 def test_weights_changed_before_the_backward_pass_are_an_error():
-    replay = Replay(small_model("SphereNet"), AT_ONCE)
+    replay = Replay(spherenet(), AT_ONCE)
     replay.energy_and_forces(molecules())
     energy, _ = replay.energy_and_forces(molecules())
     with torch.no_grad():
@@ -115,7 +116,7 @@ def test_weights_changed_before_the_backward_pass_are_an_error():
 
 
 def test_gradients_by_positions_in_training_are_the_models():
-    replay, data = Replay(small_model("SphereNet"), AT_ONCE), molecules()
+    replay, data = Replay(spherenet(), AT_ONCE), molecules()
     replay.energy_and_forces(data)
     data["pos"].requires_grad_()
     energy, forces = replay.energy_and_forces(data)
@@ -124,7 +125,7 @@ def test_gradients_by_positions_in_training_are_the_models():
 
 
 def test_stress():
-    replay = Replay(small_model("SphereNet", cutoff=4.0).eval(), AT_ONCE)
+    replay = Replay(spherenet(cutoff=4.0).eval(), AT_ONCE)
     for seed in range(3):
         assert_same(replay, periodic(seed), "energy_forces_stress")
         assert_same(replay, periodic(seed))
@@ -196,7 +197,7 @@ def test_the_model_is_called_where_a_recording_does_not_apply(monkeypatch):
 @pytest.mark.parametrize("atoms", [(1,), (2,), (1, 1), (1, 2)])
 def test_few_edges(atoms):
     """With no more edges than numbers that are special to torch, or as many triplets as edges, nothing is recorded."""
-    replay = Replay(small_model("SphereNet").eval(), AT_ONCE)
+    replay = Replay(spherenet().eval(), AT_ONCE)
     assert_same(replay, molecules(0.3, atoms=atoms))
     assert not replay._recordings
     replay.energy_and_forces(molecules(0.3, atoms=(5,)))
@@ -310,7 +311,7 @@ def test_a_model_without_predictions_or_without_parameters_to_train_is_recorded_
 
 
 def test_gradients_by_the_cell_in_training_are_the_models():
-    replay = Replay(small_model("SphereNet", cutoff=4.0), AT_ONCE)
+    replay = Replay(spherenet(cutoff=4.0), AT_ONCE)
     data = periodic(0)
     replay.energy_and_forces(data)
     data.cell.requires_grad_()
@@ -319,7 +320,7 @@ def test_gradients_by_the_cell_in_training_are_the_models():
 
 
 def test_copies_and_pickles_record_for_themselves():
-    replay = Replay(small_model("SphereNet").eval(), AT_ONCE)
+    replay = Replay(spherenet().eval(), AT_ONCE)
     replay.energy_and_forces(molecules())
     for other in (copy.deepcopy(replay), pickle.loads(pickle.dumps(replay))):
         assert other.model is not replay.model and not other._recordings
@@ -327,7 +328,7 @@ def test_copies_and_pickles_record_for_themselves():
 
 
 def test_no_more_recordings_are_kept_than_so_many():
-    replay = Replay(small_model("SphereNet").eval(), AT_ONCE)
+    replay = Replay(spherenet().eval(), AT_ONCE)
     for size in range(4, 6 + MOST):
         assert_same(replay, molecules(0.5, atoms=(size,)))
     assert len(replay._recordings) == MOST
