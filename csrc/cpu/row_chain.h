@@ -57,8 +57,8 @@ class RowChain {
   void part(int64_t part) {
     const int64_t begin = part * call_.part_rows, end = std::min(begin + call_.part_rows, call_.num_rows);
     sums_ = call_.sums + part * call_.sums_size;
+    if (pass_ != Pass::kForward) std::fill(sums_, sums_ + call_.sums_size, T(0));
     for (row_ = begin; row_ < end; row_ += call_.tile_rows) {
-      sums_hold_ = row_ > begin;
       rows_ = std::min(call_.tile_rows, end - row_);
       switch (pass_) {
         case Pass::kForward:
@@ -144,13 +144,13 @@ class RowChain {
   void add_weight_gradients(const Step& s, int v, const T* grad_h, const T* source) {
     const int64_t N = value(v).width, K = value(s.source).width;
     if (s.weight_at >= 0)
-      spherenet::SN_ISA::outer_sum(OuterSumCall<T>{rows_, N, K, grad_h, source, sums_ + s.weight_at, sums_hold_}, 0, N);
+      spherenet::SN_ISA::outer_sum(OuterSumCall<T>{rows_, N, K, grad_h, source, sums_ + s.weight_at, true}, 0, N);
   }
   void add_bias_gradients(const Step& s, int v, const T* grad_h) {
     if (s.bias_at < 0) return;
     T* sum = sums_ + s.bias_at;
     for (int64_t r = 0; r < rows_; ++r, grad_h += value(v).width)
-      over_elements<T>(0, value(v).width, [&](const auto& e) { e.put(sum, sums_hold_ || r, e.load(grad_h)); });
+      over_elements<T>(0, value(v).width, [&](const auto& e) { e.put(sum, true, e.load(grad_h)); });
   }
 
   // What inputs have for a gradient is where their cotangents are summed; it starts with nothing.
@@ -272,7 +272,6 @@ class RowChain {
   bool *holds_ = nullptr, *moves_ = nullptr;  // which cotangents, which tangents there are so far
   T* extra_ = nullptr;                        // of one step
   T* sums_ = nullptr;
-  bool sums_hold_ = false;      // whether a tile of the part has been before
   int64_t row_ = 0, rows_ = 0;  // of the tile
 };
 
