@@ -54,9 +54,12 @@ def derivative(name: str, backward: Callable, setup_context: Callable) -> None:
     """
     operator = getattr(compiled, name).default
 
-    def forward(ctx, *inputs):
+    def computed(*inputs):
         with torch._C._AutoDispatchBelowAutograd():
-            output = operator(*inputs)
+            return operator(*inputs)
+
+    def forward(ctx, *inputs):
+        output = computed(*inputs)
         setup_context(ctx, inputs, output)
         return output
 
@@ -64,10 +67,8 @@ def derivative(name: str, backward: Callable, setup_context: Callable) -> None:
     function = type(_node_name(name), (torch.autograd.Function,), methods)
 
     def kernel(*inputs):
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
-            return function.apply(*inputs)
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*inputs)
+        differentiable = torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs)
+        return function.apply(*inputs) if differentiable else computed(*inputs)
 
     _autograd.impl(name, kernel, "Autograd")
 
