@@ -18,7 +18,7 @@ Tensor outer_sum(Tensor a_, Tensor b_) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const OuterSumCall<T> call{a.size(0), a.size(1), b.size(1), data<T>(a), data<T>(b), mutable_data<T>(out), false};
-    constexpr int64_t kRows = 24;  // a multiple of the rows of every tile
+    constexpr int64_t kRows = 8;  // of the result, at least; the sums are the same for any number
     torch::stable::parallel_for(0, (call.a_columns + kRows - 1) / kRows, 2, [&](int64_t begin, int64_t end) {
       spherenet::outer_sum(call, begin * kRows, std::min(end * kRows, call.a_columns));
     });
