@@ -204,7 +204,7 @@ void run_shape(const System& system, const GatedSumShape& shape, bool smooth = f
 
 // Sanitizers watch every access, which takes minutes where a graph has many triplets.
 #if defined(__SANITIZE_THREAD__)
-constexpr int64_t kMostPairs = 40;
+constexpr int64_t kMostPairs = 50;
 #else
 constexpr int64_t kMostPairs = 400;
 #endif

@@ -51,9 +51,7 @@ void searches(const System& system) {
   for (const bool batched : {false, true})
     for (const int64_t more : {0, 3, -1}) {
       search<float>(system, more, batched);
-#if !defined(__SANITIZE_THREAD__)  // the same code in double precision, which would take another minute
       search<double>(system, more, batched);
-#endif
     }
 }
 

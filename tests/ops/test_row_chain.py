@@ -174,7 +174,7 @@ def test_rows_without_columns():
 
 
 def test_numerical_derivatives():
-    given = {name: value.requires_grad_() for name, value in inputs(3, width=5).items()}  # as many passes as numbers
+    given = {name: value.requires_grad_() for name, value in inputs(3, width=9).items()}  # as many passes as numbers
     assert torch.autograd.gradcheck(interaction(ops), tuple(given.values()))
     assert torch.autograd.gradgradcheck(interaction(ops), tuple(given.values()))
 
