@@ -1,5 +1,8 @@
-// Runs every CUDA kernel on the CPU, on graphs of all kinds. Arrays have their exact size, so that AddressSanitizer
-// sees a step beyond. Built by tests/cuda/test_cuda_sanitizers.py; prints what ran, returns 0 if all is well.
+// Runs the CUDA kernels of one operator (argument: its name) on the CPU, on graphs of all kinds. Arrays have their
+// exact size, so that AddressSanitizer sees a step beyond. Built by tests/cuda/test_cuda_sanitizers.py; prints what
+// ran, returns 0 if all is well.
+#include <cstring>
+
 #include "../cpp/registered.h"
 
 using namespace spherenet::test;
@@ -64,9 +67,10 @@ std::vector<System> all_systems() {
 
 }  // namespace
 
-int main() {
+int main(int, char** arguments) {
   for (const System& system : all_systems())
     for (const Registered* kernel = Registered::first(); kernel; kernel = kernel->next()) {
+      if (std::strcmp(kernel->name, arguments[1])) continue;
       const int before = failures;
       kernel->on(system);
       std::printf("%s, %s: %s\n", system.name.c_str(), kernel->name, failures == before ? "passed" : "failed");
