@@ -22,6 +22,8 @@ class OperatorUse:
     Attributes:
         modes: "forward", "backward", "double_backward", as far as the operator has them.
         per, unit: the number by which a time is to be divided, and the unit that results.
+        moving: how many of the inputs, the first ones, move with the positions: a training on forces differentiates
+            the gradients by these once more.
     """
 
     def __init__(self, operator: str, model: SphereNet, pos: Tensor, graph: Graph):
@@ -39,17 +41,17 @@ class OperatorUse:
         if operator == "radial_basis":
             self.per, self.unit = len(distance), "ns/edge"
             self.constants = basis
-            variables = [distance, frequency]
+            variables, self.moving = [distance, frequency], 1
         elif operator == "paper_torsions":
             self.modes = ("forward",)
             self.constants = (graph,)
-            variables = [vec]
+            variables, self.moving = [vec], 1
         else:
             x = torch.randn(len(distance), block.lin_down.out_features, device=pos.device)
             radial = ops.radial_basis(distance, frequency, *basis)[1]
             weights = [layer.weight for layer in (block.lin_sbf1, block.lin_sbf2, block.lin_t1, block.lin_t2)]
             self.constants = (ops.torsion_neighbor(vec, graph), graph)
-            variables = [x, radial, vec / distance[:, None], *weights]
+            variables, self.moving = [x, radial, vec / distance[:, None], *weights], 3
         self.operator = OPERATORS[operator]
         self.variables = [tensor.detach() for tensor in variables]
 
@@ -63,7 +65,7 @@ class OperatorUse:
         if mode == "backward":
             fixed = [grad.detach() for grad in grads]
             return lambda: torch.autograd.grad(outputs, variables, fixed, retain_graph=True)
-        slopes = torch.autograd.grad(outputs, variables, grads, create_graph=True)
+        slopes = torch.autograd.grad(outputs, variables[: self.moving], grads, create_graph=True)
         tangents = [torch.randn_like(tensor) for tensor in slopes]
         return lambda: torch.autograd.grad(slopes, [*variables, *grads], tangents, retain_graph=True)
 

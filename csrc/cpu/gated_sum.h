@@ -6,7 +6,7 @@
 namespace spherenet {
 namespace SN_ISA {
 
-template <class T, Pass kPass>
+template <class T, Pass kPass, bool kDualWeights = false>
 class GatedSumRun {
   static constexpr bool kDual = kPass == Pass::kDoubleBackward;
 
@@ -21,9 +21,10 @@ class GatedSumRun {
     }
   }
 
-  // The usual cases have tiles of their own, in float alone: float64 is for checks, and each takes its time to compile.
+  // The usual cases have tiles of their own, in float alone and without tangents of weights: each takes its time to
+  // compile.
   void chunk(int64_t index) const {
-    if constexpr (std::is_same<T, float>::value) {
+    if constexpr (std::is_same<T, float>::value && !kDualWeights) {
       const int angle = weights_.angle.groups, torsion = weights_.torsion.groups;
       if (angle == 1 && torsion == 1) return tiles<Filters::kAngleAndTorsion>(index);
       if (angle == 1 && torsion == 0) return tiles<Filters::kAngle>(index);
@@ -36,7 +37,7 @@ class GatedSumRun {
   template <Filters kFilters>
   void tiles(int64_t index) const {
     using Tile = std::conditional_t<kPass == Pass::kForward, GatedSumTile<T, false, false, kFilters>,
-                                    GatedSumTileVjp<T, kDual, kFilters>>;
+                                    GatedSumTileVjp<T, kDual, kFilters, kDualWeights>>;
     Tile tile(call_, weights_, table_, most_);
     for (int64_t j = first_tile(index), end = first_tile(index + 1); j < end; ++j) tile.run(j);
     if constexpr (kPass != Pass::kForward)
@@ -59,14 +60,14 @@ class GatedSumRun {
 
   const GatedSumCall<T> call_;
   const Chunks chunks_;
-  const PackedWeights<T, kDual> weights_;
+  const PackedWeights<T, kDualWeights> weights_;
   const HarmonicTable<T> table_;
   TileLimits most_;
 };
 
-template <class T, Pass kPass>
+template <class T, Pass kPass, bool kDualWeights = false>
 GatedSumHandle make_gated_sum(const GatedSumCall<T>& call) {
-  using Run = GatedSumRun<T, kPass>;
+  using Run = GatedSumRun<T, kPass, kDualWeights>;
   return {new Run(call), [](const void* state, int64_t chunk) { static_cast<const Run*>(state)->chunk(chunk); },
           [](void* state) { delete static_cast<Run*>(state); }};
 }
@@ -79,7 +80,8 @@ GatedSumHandle prepare_gated_sum(const GatedSumCall<T>& call, Pass pass) {
     case Pass::kBackward:
       return make_gated_sum<T, Pass::kBackward>(call);
     default:
-      return make_gated_sum<T, Pass::kDoubleBackward>(call);
+      return call.tangents.has_weights() ? make_gated_sum<T, Pass::kDoubleBackward, true>(call)
+                                         : make_gated_sum<T, Pass::kDoubleBackward>(call);
   }
 }
 

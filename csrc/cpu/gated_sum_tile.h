@@ -17,7 +17,7 @@ namespace SN_ISA {
 // torsion, or of angle alone. These are the usual cases, in which the loops over basis channels have a constant length.
 enum class Filters { kAny, kAngleAndTorsion, kAngle };
 
-template <class T, bool kDual, bool kBackward, Filters kFilters>
+template <class T, bool kDual, bool kBackward, Filters kFilters, bool kDualWeights = false>
 class GatedSumTile {
  protected:
   static constexpr bool kOneRow = kFilters != Filters::kAny, kTorsion = kFilters != Filters::kAngle;
@@ -27,10 +27,13 @@ class GatedSumTile {
   using N = typename Num::N;
   using S = typename Num::S;
   using S8 = typename Num::S8;
+  using WeightS = typename Numbers<T, kDualWeights>::S;
+  using WeightS8 = typename Numbers<T, kDualWeights>::S8;
+  using Filter = FilterWeights<T, kDualWeights>;
   static constexpr int W = kLanes<T>;
 
   const GatedSumCall<T>& call_;
-  const PackedWeights<T, kDual>& weights_;
+  const PackedWeights<T, kDualWeights>& weights_;
   const HarmonicTable<T>& table_;
   const GatedSumShape& shape_;
   const int max_m_;  // 0: angle only
@@ -61,11 +64,11 @@ class GatedSumTile {
   int64_t skip_;  // position of the current q's opposite edge in out(j), or -1
 
   // Groups of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
-  static SN_HD int groups(const FilterWeights<T, kDual>& w) { return kOneRow ? 1 : w.groups; }
+  static SN_HD int groups(const Filter& w) { return kOneRow ? 1 : w.groups; }
 
  public:
-  GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
-               const TileLimits& most)
+  GatedSumTile(const GatedSumCall<T>& call, const PackedWeights<T, kDualWeights>& weights,
+               const HarmonicTable<T>& table, const TileLimits& most)
       : call_(call),
         weights_(weights),
         table_(table),
@@ -124,22 +127,23 @@ class GatedSumTile {
   // Rows of basis channels, as many as a register has room for. Duals keep values and tangents row by row.
   static constexpr int kRowsOf = !kDual && kLanes<T> >= 2 * kRow ? 2 : 1, kSums = 4 / kRowsOf;
   using Rows = std::conditional_t<kRowsOf == 1, S8, Lanes<T, kRowsOf * kRow>>;
+  using WeightRows = std::conditional_t<kRowsOf == 1, WeightS8, Lanes<T, kRowsOf * kRow>>;
 
   // rows[r] = sum over n of weight[r, n] R[q, o(r), n]. Past the end of a run there are the rows of the next one, which
   // are written after it.
-  void make_rows(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s) {
+  void make_rows(const Filter& w, FilterScratch<T, kDual>& s) {
     const int K = shape_.num_radial, C = groups(w);
     for (int run = 0; run < w.num_runs; ++run) {
       const N* radial = radial_ + w.runs[run].order * K;
       for (int i = w.runs[run].first * C; i < (w.runs[run].first + w.runs[run].count) * C; i += kSums * kRowsOf) {
-        const S8* weight = w.weight + i;
+        const WeightS8* weight = w.weight + i;
         Rows sum[kSums];
 #pragma GCC unroll 4
-        for (int k = 0; k < kSums; ++k) sum[k] = rows_at<Rows>(weight + k * kRowsOf) * radial[0];
+        for (int k = 0; k < kSums; ++k) sum[k] = rows_at<WeightRows>(weight + k * kRowsOf) * radial[0];
         for (int n = 1; n < K; ++n) {
           weight += w.row_size();
 #pragma GCC unroll 4
-          for (int k = 0; k < kSums; ++k) add_product(sum[k], rows_at<Rows>(weight + k * kRowsOf), radial[n]);
+          for (int k = 0; k < kSums; ++k) add_product(sum[k], rows_at<WeightRows>(weight + k * kRowsOf), radial[n]);
         }
 #pragma GCC unroll 4
         for (int k = 0; k < kSums; ++k) put_rows(sum[k], s.rows + i + k * kRowsOf);
@@ -220,7 +224,7 @@ class GatedSumTile {
   }
 
   // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
-  void contract(const FilterWeights<T, kDual>& w, FilterScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
+  void contract(const Filter& w, FilterScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
     const int C = groups(w);
     for (int group = 0; group < C; ++group) {
       S sum[kRow] = {};
@@ -235,15 +239,17 @@ class GatedSumTile {
 
   // Filters are found for several blocks of channels and several edges e at once, so that a load serves more than one
   // product; the sums of both filters stay in registers.
-  static constexpr int kBlocks = PackedWeights<T, kDual>::kBlocksAtOnce;
+  static constexpr int kBlocks = PackedWeights<T, kDualWeights>::kBlocksAtOnce;
   static constexpr int kEdges = kDual || SN_VECTOR_BYTES < 64 ? 2 : 4;
+  static constexpr int kSumsOfBoth = 2 * kBlocks * kEdges * (kDual ? 2 : 1),
+                       kRegisters = SN_VECTOR_BYTES < 64 ? 16 : 32;
   struct Filtered {
     S of[2][kBlocks][kEdges];  // angle, torsion
   };
 
   // The coefficients of the pair (q, e): number p is at p * kStride.
   static constexpr int kStride = int(sizeof(S) / sizeof(T));
-  static SN_HD const T* pair(const FilterWeights<T, kDual>& w, const FilterScratch<T, kDual>& s, int64_t e) {
+  static SN_HD const T* pair(const Filter& w, const FilterScratch<T, kDual>& s, int64_t e) {
     return reinterpret_cast<const T*>(s.lanes + e / W * kRow * groups(w)) + e % W;
   }
   static SN_HD N coefficient(const T* pair, int p) {
@@ -258,8 +264,9 @@ class GatedSumTile {
   // is absent; past the last edge any numbers.
   SN_HD Filtered expand(int block, int64_t e) const {
     Filtered filtered;
-    // Both together in the usual case: every sum waits for itself, so there should be many.
-    if (kOneRow) {
+    // Both together in the usual case: every sum waits for itself, so there should be many, but not more than
+    // registers.
+    if (kOneRow && kSumsOfBoth < kRegisters) {
       expand_filters<0, kTorsion ? 2 : 1>(block, e, filtered);
     } else {
       expand_filters<0, 1>(block, e, filtered);
@@ -270,11 +277,11 @@ class GatedSumTile {
 
   template <int kFirst, int kEnd>
   SN_HD void expand_filters(int block, int64_t e, Filtered& filtered) const {
-    const FilterWeights<T, kDual>* const weights[] = {&weights_.angle, &weights_.torsion};
+    const Filter* const weights[] = {&weights_.angle, &weights_.torsion};
     const FilterScratch<T, kDual>* const scratch[] = {&angle_, &torsion_};
     const int size = kRow * groups(*weights[kFirst]);
     const T* coefficients[2];
-    const S* up[2];
+    const WeightS* up[2];
     S sum[2][kBlocks][kEdges];
 #pragma GCC unroll 2
     for (int f = kFirst; f < kEnd; ++f) {
@@ -290,7 +297,7 @@ class GatedSumTile {
     for (int p = 0; p < size; ++p)
 #pragma GCC unroll 2
       for (int f = kFirst; f < kEnd; ++f) {
-        S of_block[kBlocks];
+        WeightS of_block[kBlocks];
 #pragma GCC unroll 2
         for (int k = 0; k < kBlocks; ++k) {
           of_block[k] = up[f][k * size + p];

@@ -5,16 +5,17 @@
 namespace spherenet {
 namespace SN_ISA {
 
-template <class T, bool kDual, Filters kFilters>
-class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
-  using Base = GatedSumTile<T, kDual, true, kFilters>;
+template <class T, bool kDual, Filters kFilters, bool kDualWeights = false>
+class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeights> {
+  using Base = GatedSumTile<T, kDual, true, kFilters, kDualWeights>;
   using Num = Numbers<T, kDual>;
   using V = typename Num::V;
   using V8 = typename Num::V8;
   using N = typename Num::N;
   using S = typename Num::S;
   using S8 = typename Num::S8;
-  using Filter = FilterWeights<T, kDual>;
+  using Filter = typename Base::Filter;
+  using WeightS8 = typename Base::WeightS8;
   using Scratch = FilterScratch<T, kDual>;
   using Base::angle_, Base::torsion_, Base::weights_, Base::shape_, Base::call_, Base::num_in_, Base::num_out_,
       Base::out_blocks_, Base::skip_, Base::grad_out_, Base::out_, Base::x_, Base::y_, Base::first_in_,
@@ -29,8 +30,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   const bool weights_wanted_;
 
  public:
-  GatedSumTileVjp(const GatedSumCall<T>& call, const PackedWeights<T, kDual>& weights, const HarmonicTable<T>& table,
-                  const TileLimits& most)
+  GatedSumTileVjp(const GatedSumCall<T>& call, const PackedWeights<T, kDualWeights>& weights,
+                  const HarmonicTable<T>& table, const TileLimits& most)
       : Base(call, weights, table, most),
         geometry_(call.grads.radial != nullptr),
         weights_wanted_(call.grads.weights != nullptr) {
@@ -195,11 +196,11 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
   }
 
   // sums[n] += sum over `count` rows i of grads[i] weight[n, i], for some n at a time
-  void add_radial_gradients(V8* sums, const S8* weight, int64_t row_size, const S8* grads, int count) const {
+  void add_radial_gradients(V8* sums, const WeightS8* weight, int64_t row_size, const S8* grads, int count) const {
     constexpr int kAtOnce = 3;
     for (int n = 0; n < shape_.num_radial; n += kAtOnce) {
       const int last = shape_.num_radial - 1 - n;  // past the end: computed, not stored
-      const S8* of[kAtOnce];
+      const WeightS8* of[kAtOnce];
       V8 sum[kAtOnce];
       for (int k = 0; k < kAtOnce; ++k) {
         of[k] = weight + (n + (k < last ? k : last)) * row_size;
@@ -227,7 +228,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters> {
     for (int64_t e = 0; e < num_out_; e += kPairs) {
       S8 sum[kFilterCount][kPairs] = {};
       const S* grads[kFilterCount];
-      const S8* row[kFilterCount];
+      const WeightS8* row[kFilterCount];
       for (int f = 0; f < kFilterCount; ++f) {
         grads[f] = s[f]->grad_channels + e * blocks;
         row[f] = w[f]->up_rows + group;

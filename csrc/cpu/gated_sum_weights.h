@@ -83,8 +83,9 @@ struct FilterScratch {
   typename Num::V8* grad_weight;   // [K, rows, groups]       summed over the chunk of tiles
   typename Num::V* grad_up;        // [channel blocks, 8 groups]
 
-  void layout(ScratchMemory& memory, const FilterWeights<T, kDual>& w, int num_radial, int64_t channel_blocks,
-              const TileLimits& most, bool backward) {
+  template <class Weights>
+  void layout(ScratchMemory& memory, const Weights& w, int num_radial, int64_t channel_blocks, const TileLimits& most,
+              bool backward) {
     constexpr int W = kLanes<T>;
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
     rows = memory.take<typename Num::S8>(w.row_size() + w.kOverrun);
@@ -99,9 +100,10 @@ struct FilterScratch {
   }
 };
 
+// Duals if the weights have tangents: those of a second derivative by positions alone have none.
 template <class T, bool kDual>
 struct PackedWeights {
-  static constexpr int kBlocksAtOnce = kDual ? 1 : 2;
+  static constexpr int kBlocksAtOnce = 2;
   FilterWeights<T, kDual> angle, torsion;
   int blocks;  // of kLanes channels, a multiple of kBlocksAtOnce
 

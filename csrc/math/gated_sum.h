@@ -34,6 +34,8 @@ struct GatedSumInputs {
   const T* torsion_weight;  // [Q, L*L, K]
   const T* torsion_expand;  // [C, Q]
   const T* torsion;         // [2, triplets]  re and im of smooth torsions; null where `measured_to` says what they are
+
+  bool has_weights() const { return angle_weight || angle_expand || torsion_weight || torsion_expand; }
 };
 
 // Gradients are null where nobody asks. Everything else is written in full.

@@ -104,6 +104,23 @@ void check_gated_sum(const System& system, const GatedSumShape& shape, const std
     for (size_t k = 3; k < all.grads.size(); ++k)
       check(weights.grads[k] == all.grads[k], "gradients of the weights without those of the geometry");
   }
+
+  // Weights without tangents have kernels of their own.
+  Arrays<double> zeros = tangents, absent = tangents;
+  for (size_t k = 3; k < tangents.size(); ++k) {
+    zeros[k].assign(zeros[k].size(), 0);
+    absent[k].clear();
+  }
+  const auto expected = kernel(Pass::kDoubleBackward, inputs, cotangents, zeros);
+  const auto found = kernel(Pass::kDoubleBackward, inputs, cotangents, absent);
+  const auto single =
+      kernel(Pass::kDoubleBackward, converted<float>(inputs), converted<float>(cotangents), converted<float>(absent));
+  check_close(found.values[0], expected.values[0], 1e-13, "tangents without those of the weights");
+  check_close(single.values[0], expected.values[0], kSingle, "the same in float");
+  for (size_t k = 0; k < expected.grads.size(); ++k) {
+    check_close(found.grads[k], expected.grads[k], 1e-13, "second derivatives without tangents of the weights");
+    check_close(single.grads[k], expected.grads[k], kSingle, "the same in float");
+  }
 }
 
 void check_gated_sums(const System& system) {

@@ -66,6 +66,9 @@ inline Arrays<double> like(const Arrays<double>& arrays, Random& random) {
   return out;
 }
 
+// float: 6e-8, a few digits less after sums and divisions by small numbers.
+constexpr double kSingle = 1e-4;
+
 // What all three passes of a kernel return. values: its outputs, or their tangents; grads: gradients of its inputs.
 template <class T>
 struct Result {
@@ -107,8 +110,6 @@ void check_passes(const Kernel& kernel, const Arrays<double>& inputs, Random& ra
   for (size_t k = 0; k < curvatures.size(); ++k)
     check_close(second.grads[k], curvatures[k], kTolerance, "second derivative");
 
-  // float: 6e-8, a few digits less after sums and divisions by small numbers.
-  constexpr double kSingle = 1e-4;
   const auto inputs_ = converted<float>(inputs), cotangents_ = converted<float>(cotangents);
   const auto tangents_ = converted<float>(tangents), none_ = converted<float>(none);
   const Result<float> single[] = {kernel(Pass::kForward, inputs_, none_, none_),
