@@ -44,7 +44,7 @@ class GatedSumTile {
   Triplet<S>* triplet_;         // [out blocks]  of the current q
   TorsionKind<V>* kind_;        // [out blocks]
   HarmonicState<S>* harmonic_;  // [out blocks]
-  S* y_;                        // [out blocks, H]
+  S* y_;                        // [out blocks, H], kHarmonicRows more
   N* neighbor_;                 // [3, in]       unit vectors from j
   S* x_;                        // [channel blocks]  of the current q
   N* radial_;                   // [L, K]  of the current q
@@ -62,6 +62,10 @@ class GatedSumTile {
   const int32_t* measured_to_;  // [num_in_, num_out_]
   int64_t first_triplet_;
   int64_t skip_;  // position of the current q's opposite edge in out(j), or -1
+
+  // Sums that stay in registers, and a divisor of kRow among such numbers.
+  static constexpr int kRegisters = SN_VECTOR_BYTES < 64 ? 16 : 32, kHarmonicRows = kDual && kRegisters == 16 ? 4 : 7,
+                       kSums = kDual && kRegisters == 16 ? 4 : 8;
 
   // Groups of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
   static SN_HD int groups(const Filter& w) { return kOneRow ? 1 : w.groups; }
@@ -82,7 +86,7 @@ class GatedSumTile {
       triplet_ = memory.take<Triplet<S>>(blocks);
       kind_ = memory.take<TorsionKind<V>>(blocks);
       harmonic_ = memory.take<HarmonicState<S>>(blocks);
-      y_ = memory.take<S>(blocks * kMaxHarmonics);
+      y_ = memory.take<S>(blocks * kMaxHarmonics + kHarmonicRows);
       neighbor_ = memory.take<N>(3 * most.in);
       x_ = memory.take<S>(weights_.blocks);
       radial_ = memory.take<N>(int64_t(shape_.num_spherical) * shape_.num_radial);
@@ -125,29 +129,41 @@ class GatedSumTile {
   }
 
   // Rows of basis channels, as many as a register has room for. Duals keep values and tangents row by row.
-  static constexpr int kRowsOf = !kDual && kLanes<T> >= 2 * kRow ? 2 : 1, kSums = 4 / kRowsOf;
+  static constexpr int kRowsOf = !kDual && kLanes<T> >= 2 * kRow ? 2 : 1;
   using Rows = std::conditional_t<kRowsOf == 1, S8, Lanes<T, kRowsOf * kRow>>;
   using WeightRows = std::conditional_t<kRowsOf == 1, WeightS8, Lanes<T, kRowsOf * kRow>>;
 
-  // rows[r] = sum over n of weight[r, n] R[q, o(r), n]. Past the end of a run there are the rows of the next one, which
-  // are written after it.
+  // Calls f(n, count) for radial functions n, n + 1, .. of an order, six at a time: as many as there usually are, and
+  // as stay in registers. The count is a constant.
+  template <class F>
+  SN_HD void over_radial(const F& f) const {
+    constexpr int kAtOnce = 6;
+    int n = 0;
+    for (; n + kAtOnce <= shape_.num_radial; n += kAtOnce) f(n, std::integral_constant<int, kAtOnce>());
+    for (; n < shape_.num_radial; ++n) f(n, std::integral_constant<int, 1>());
+  }
+
+  // rows[r] = sum over n of weight[r, n] R[q, o(r), n]. Past the end of a run there is a row of the next one, which is
+  // written after it.
   void make_rows(const Filter& w, FilterScratch<T, kDual>& s) {
-    const int K = shape_.num_radial, C = groups(w);
+    const int64_t size = w.row_size();
+    const int C = groups(w);
     for (int run = 0; run < w.num_runs; ++run) {
-      const N* radial = radial_ + w.runs[run].order * K;
-      for (int i = w.runs[run].first * C; i < (w.runs[run].first + w.runs[run].count) * C; i += kSums * kRowsOf) {
-        const WeightS8* weight = w.weight + i;
-        Rows sum[kSums];
-#pragma GCC unroll 4
-        for (int k = 0; k < kSums; ++k) sum[k] = rows_at<WeightRows>(weight + k * kRowsOf) * radial[0];
-        for (int n = 1; n < K; ++n) {
-          weight += w.row_size();
-#pragma GCC unroll 4
-          for (int k = 0; k < kSums; ++k) add_product(sum[k], rows_at<WeightRows>(weight + k * kRowsOf), radial[n]);
+      const int first = w.runs[run].first * C, end = first + w.runs[run].count * C;
+      const N* of_order = radial_ + w.runs[run].order * shape_.num_radial;
+      over_radial([&](int n, auto count) {
+        constexpr int kCount = decltype(count)::value;
+        N radial[kCount];
+#pragma GCC unroll 6
+        for (int k = 0; k < kCount; ++k) radial[k] = of_order[n + k];
+        for (int i = first; i < end; i += kRowsOf) {
+          const WeightS8* weight = w.weight + n * size + i;
+          Rows sum = n ? rows_at<Rows>(s.rows + i) : Rows{};
+#pragma GCC unroll 6
+          for (int k = 0; k < kCount; ++k) add_product(sum, rows_at<WeightRows>(weight + k * size), radial[k]);
+          put_rows(sum, s.rows + i);
         }
-#pragma GCC unroll 4
-        for (int k = 0; k < kSums; ++k) put_rows(sum[k], s.rows + i + k * kRowsOf);
-      }
+      });
     }
   }
 
@@ -192,6 +208,8 @@ class GatedSumTile {
     Triplet<S>& t = triplet_[b];
     TorsionKind<V>& kind = kind_[b];
     t.axis = axis_[b];
+    const Vec3<N> to_all = neighbor(q);
+    t.neighbor = {S{} + to_all.x, S{} + to_all.y, S{} + to_all.z};
     for (int i = 0; i < W; ++i) {
       const int64_t e = b * W + i;
       int32_t code = kVanishing;
@@ -203,9 +221,6 @@ class GatedSumTile {
       kind.torsion[i] = code != kVanishing;
       kind.vanishing[i] = code == kVanishing;
       kind.imaginary[i] = code >= 0;
-      Num::set_lane(t.neighbor.x, i, neighbor_[q]);
-      Num::set_lane(t.neighbor.y, i, neighbor_[num_in_ + q]);
-      Num::set_lane(t.neighbor.z, i, neighbor_[2 * num_in_ + q]);
       Num::set_lane(t.other.x, i, neighbor_[n]);
       Num::set_lane(t.other.y, i, neighbor_[num_in_ + n]);
       Num::set_lane(t.other.z, i, neighbor_[2 * num_in_ + n]);
@@ -226,23 +241,24 @@ class GatedSumTile {
   // lanes[p] = sum over rows of rows[r, p] y[r]; the angle's rows are the harmonics with m = 0.
   void contract(const Filter& w, FilterScratch<T, kDual>& s, int64_t b, const S* y, bool zonal) {
     const int C = groups(w);
-    for (int group = 0; group < C; ++group) {
-      S sum[kRow] = {};
-      for (int r = 0; r < w.rows; ++r) {
-        const S8& row = s.rows[r * C + group];
-        const S value = y[zonal ? r * r : r];
-        for (int p = 0; p < kRow; ++p) add_product(sum[p], value, Num::lane(row, p));
+    for (int group = 0; group < C; ++group)
+      for (int first = 0; first < kRow; first += kSums) {
+        S sum[kSums] = {};
+        for (int r = 0; r < w.rows; ++r) {
+          const S8& row = s.rows[r * C + group];
+          const S value = y[zonal ? r * r : r];
+#pragma GCC unroll 8
+          for (int p = 0; p < kSums; ++p) add_product(sum[p], value, Num::lane(row, first + p));
+        }
+        for (int p = 0; p < kSums; ++p) s.lanes[(b * C + group) * kRow + first + p] = sum[p];
       }
-      for (int p = 0; p < kRow; ++p) s.lanes[(b * C + group) * kRow + p] = sum[p];
-    }
   }
 
   // Filters are found for several blocks of channels and several edges e at once, so that a load serves more than one
   // product; the sums of both filters stay in registers.
   static constexpr int kBlocks = PackedWeights<T, kDualWeights>::kBlocksAtOnce;
   static constexpr int kEdges = kDual || SN_VECTOR_BYTES < 64 ? 2 : 4;
-  static constexpr int kSumsOfBoth = 2 * kBlocks * kEdges * (kDual ? 2 : 1),
-                       kRegisters = SN_VECTOR_BYTES < 64 ? 16 : 32;
+  static constexpr int kSumsOfBoth = 2 * kBlocks * kEdges * (kDual ? 2 : 1);
   struct Filtered {
     S of[2][kBlocks][kEdges];  // angle, torsion
   };
@@ -264,14 +280,10 @@ class GatedSumTile {
   // is absent; past the last edge any numbers.
   SN_HD Filtered expand(int block, int64_t e) const {
     Filtered filtered;
-    // Both together in the usual case: every sum waits for itself, so there should be many, but not more than
-    // registers.
-    if (kOneRow && kSumsOfBoth < kRegisters) {
-      expand_filters<0, kTorsion ? 2 : 1>(block, e, filtered);
-    } else {
-      expand_filters<0, 1>(block, e, filtered);
-      expand_filters<1, 2>(block, e, filtered);
-    }
+    // Both together where there are registers for the sums: each waits for itself, so there should be many.
+    constexpr bool kTogether = kOneRow && kSumsOfBoth < kRegisters;
+    expand_filters<0, kTogether && kTorsion ? 2 : 1>(block, e, filtered);
+    if constexpr (!kTogether && kTorsion) expand_filters<1, 2>(block, e, filtered);
     return filtered;
   }
 

@@ -23,7 +23,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
       Base::axis_, Base::radial_;
   using Filtered = typename Base::Filtered;
   static constexpr int W = Base::W, kPairs = Scratch::kPairs;
-  static constexpr int kBlocks = Base::kBlocks, kEdges = Base::kEdges;
+  static constexpr int kBlocks = Base::kBlocks, kEdges = Base::kEdges, kHarmonicRows = Base::kHarmonicRows;
   static_assert(kEdges <= kPairs, "grad_channels has room for kPairs - 1 edges past the last one");
   static constexpr bool kOneRow = Base::kOneRow, kTorsion = Base::kTorsion;
   const bool geometry_;  // radial functions and directions want their gradients
@@ -170,7 +170,18 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
   void filter_gradients(const Filter& w, Scratch& s, bool zonal) {
     const int K = shape_.num_radial, C = this->groups(w);
     for (int group = 0; group < C; ++group)
-      for (int first = 0; first < w.rows; first += kHarmonicRows) row_gradients(w, s, group, zonal, first);
+      if (zonal) {
+        static_assert(2 * kHarmonicRows >= kMaxSpherical, "the angle's harmonics are taken in two parts");
+        row_gradients(w, s, group, 0, [](int i) { return i * i; });
+        constexpr auto second = [](int i) {
+          const int l = kHarmonicRows + i < kMaxSpherical ? kHarmonicRows + i : kMaxSpherical - 1;
+          return l * l;
+        };
+        if (w.rows > kHarmonicRows) row_gradients(w, s, group, kHarmonicRows, second);
+      } else {
+        for (int first = 0; first < w.rows; first += kHarmonicRows)
+          row_gradients(w, s, group, first, [&](int i) { return first + i; });
+      }
     for (int run = 0; run < w.num_runs; ++run) {
       const int64_t first = w.runs[run].first * C;
       const int count = w.runs[run].count * C, at = w.runs[run].order * K;
@@ -180,36 +191,44 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
     }
   }
 
-  // sums[n, i] += grads[i] radial[n], for `count` rows i
-  void add_weight_gradients(V8* sums, int64_t row_size, const S8* grads, const N* radial, int count) const {
-    const auto add = [&](const auto& grad, int i) {
-      for (int n = 0; n < shape_.num_radial; ++n) {
-        V8* to = sums + n * row_size + i;
-        auto sum = rows_at<std::decay_t<decltype(output_of(grad))>>(to);
-        add_output(sum, grad, radial[n]);
-        put_rows(sum, to);
+  // sums[n, i] += grads[i] radial[n], for `rows` rows i
+  void add_weight_gradients(V8* sums, int64_t row_size, const S8* grads, const N* radial, int rows) const {
+    this->over_radial([&](int n, auto count) {
+      constexpr int kCount = decltype(count)::value;
+      N factor[kCount];
+      V8* to[kCount];
+#pragma GCC unroll 6
+      for (int k = 0; k < kCount; ++k) {
+        factor[k] = radial[n + k];
+        to[k] = sums + (n + k) * row_size;
       }
-    };
-    int i = 0;
-    for (; i + Base::kRowsOf <= count; i += Base::kRowsOf) add(rows_at<typename Base::Rows>(grads + i), i);
-    if (i < count) add(grads[i], i);
+      const auto add = [&](const auto& grad, int i) {
+#pragma GCC unroll 6
+        for (int k = 0; k < kCount; ++k) {
+          auto sum = rows_at<std::decay_t<decltype(output_of(grad))>>(to[k] + i);
+          add_output(sum, grad, factor[k]);
+          put_rows(sum, to[k] + i);
+        }
+      };
+      int i = 0;
+      for (; i + Base::kRowsOf <= rows; i += Base::kRowsOf) add(rows_at<typename Base::Rows>(grads + i), i);
+      if (i < rows) add(grads[i], i);
+    });
   }
 
-  // sums[n] += sum over `count` rows i of grads[i] weight[n, i], for some n at a time
-  void add_radial_gradients(V8* sums, const WeightS8* weight, int64_t row_size, const S8* grads, int count) const {
-    constexpr int kAtOnce = 3;
-    for (int n = 0; n < shape_.num_radial; n += kAtOnce) {
-      const int last = shape_.num_radial - 1 - n;  // past the end: computed, not stored
-      const WeightS8* of[kAtOnce];
-      V8 sum[kAtOnce];
-      for (int k = 0; k < kAtOnce; ++k) {
-        of[k] = weight + (n + (k < last ? k : last)) * row_size;
-        sum[k] = sums[n + (k < last ? k : last)];
-      }
-      for (int i = 0; i < count; ++i)
-        for (int k = 0; k < kAtOnce; ++k) add_output(sum[k], grads[i], of[k][i]);
-      for (int k = 0; k < kAtOnce && k <= last; ++k) sums[n + k] = sum[k];
-    }
+  // sums[n] += sum over `rows` rows i of grads[i] weight[n, i]
+  void add_radial_gradients(V8* sums, const WeightS8* weight, int64_t row_size, const S8* grads, int rows) const {
+    this->over_radial([&](int n, auto count) {
+      constexpr int kCount = decltype(count)::value;
+      V8 sum[kCount];
+#pragma GCC unroll 6
+      for (int k = 0; k < kCount; ++k) sum[k] = sums[n + k];
+      for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 6
+        for (int k = 0; k < kCount; ++k) add_output(sum[k], grads[i], weight[(n + k) * row_size + i]);
+#pragma GCC unroll 6
+      for (int k = 0; k < kCount; ++k) sums[n + k] = sum[k];
+    });
   }
 
   // grad_filters[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time, and for both
@@ -217,7 +236,8 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
   void filter_gradients_of_channels() {
     Scratch* const both[] = {&angle_, &torsion_};
     const Filter* const weights[] = {&weights_.angle, &weights_.torsion};
-    if (kOneRow) return sum_channels<kTorsion ? 2 : 1>(both, weights, 0);
+    if (kOneRow && 2 * kPairs * (kDual ? 2 : 1) < Base::kRegisters)
+      return sum_channels<kTorsion ? 2 : 1>(both, weights, 0);
     for (int f = 0; f < 2; ++f)
       for (int group = 0; group < weights[f]->groups; ++group) sum_channels<1>(both + f, weights + f, group);
   }
@@ -249,22 +269,19 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
     }
   }
 
-  static constexpr int kHarmonicRows = 7;  // sums that stay in registers
-
-  // grad_rows[r] = sum over e of y[e, r] grad_filters[e], for kHarmonicRows rows r from `first` on
-  void row_gradients(const Filter& w, Scratch& s, int group, bool zonal, int first) {
+  // grad_rows[r] = sum over e of y[e, o(r)] grad_filters[e], where the harmonic o(r) is r, or r * r for the angle, for
+  // some rows r from `first` on, whose sums stay in registers. Rows past the last one are computed, not stored.
+  template <class Harmonic>
+  SN_HD void row_gradients(const Filter& w, Scratch& s, int group, int first, const Harmonic& harmonic) {
     const int C = this->groups(w);
     S8 sum[kHarmonicRows] = {};
     const S8* filter = s.grad_filters + group;
     for (int64_t b = 0; b < out_blocks_; ++b) {
-      const S* y[kHarmonicRows];
-      for (int i = 0; i < kHarmonicRows; ++i) {
-        const int r = first + i < w.rows ? first + i : w.rows - 1;  // past the end: computed, not stored
-        y[i] = y_ + b * kMaxHarmonics + (zonal ? r * r : r);
-      }
-      const int count = int(num_out_ - b * W < W ? num_out_ - b * W : W);
+      const S* y = y_ + b * kMaxHarmonics;
+      const int count = this->lanes(b);
       for (int lane = 0; lane < count; ++lane, filter += C)
-        for (int i = 0; i < kHarmonicRows; ++i) add_product(sum[i], *filter, Num::lane(*y[i], lane));
+#pragma GCC unroll 8
+        for (int i = 0; i < kHarmonicRows; ++i) add_product(sum[i], *filter, Num::lane(y[harmonic(i)], lane));
     }
     for (int i = 0; i < kHarmonicRows && first + i < w.rows; ++i) s.grad_rows[(first + i) * C + group] = sum[i];
   }
@@ -285,18 +302,26 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
       }
   }
 
-  // grad_y[r] = or, if it `holds` something, += sum over p of rows[r, p] grad_lanes[p]
+  // grad_y[r] = or, if it `holds` something, += sum over p of rows[r, p] grad_lanes[p]. Rows past the last one are
+  // computed, not stored.
   SN_HD void add_harmonic_gradients(const Filter& w, const Scratch& s, int64_t b, bool zonal, bool holds,
                                     S* grad_y) const {
     const int C = this->groups(w);
-    for (int r = 0; r < w.rows; ++r) {
-      S& to = grad_y[zonal ? r * r : r];
-      S sum = holds ? to : S{};
-      for (int group = 0; group < C; ++group) {
-        const S8& row = s.rows[r * C + group];
-        for (int p = 0; p < kRow; ++p) add_product(sum, s.grad_lanes[(b * C + group) * kRow + p], Num::lane(row, p));
+    for (int first = 0; first < w.rows; first += kHarmonicRows) {
+      S sum[kHarmonicRows] = {};
+      for (int group = 0; group < C; ++group)
+        for (int p = 0; p < kRow; ++p) {
+          const S lanes = s.grad_lanes[(b * C + group) * kRow + p];
+#pragma GCC unroll 8
+          for (int i = 0; i < kHarmonicRows; ++i)
+            add_product(sum[i], lanes, Num::lane(s.rows[(first + i) * C + group], p));
+        }
+#pragma GCC unroll 8
+      for (int i = 0; i < kHarmonicRows; ++i) {
+        if (first + i >= w.rows) continue;
+        S& to = grad_y[zonal ? (first + i) * (first + i) : first + i];
+        to = holds ? to + sum[i] : sum[i];
       }
-      to = sum;
     }
   }
 

@@ -25,11 +25,11 @@ struct FilterWeights {
   int rows = 0;    // L or L*L
   int num_runs = 0;
   HarmonicRun runs[kMaxHarmonics];
-  S8* weight = nullptr;   // [K, rows, groups] and kOverrun more
+  S8* weight = nullptr;   // [K, rows and kOverrun after the last, groups]
   S* up = nullptr;        // [channel blocks, 8 groups]   lanes over channels
   S8* up_rows = nullptr;  // [channels padded, groups]    lanes over basis channels
 
-  static constexpr int kOverrun = 8;  // what loops over rows may read and write past a run
+  static constexpr int kOverrun = 8;  // rows that loops may read and write past the last one
 
   int64_t row_size() const { return int64_t(rows) * groups; }
 
@@ -41,14 +41,14 @@ struct FilterWeights {
   }
 
   void layout(ScratchMemory& memory, int num_radial, int blocks) {
-    weight = memory.take<S8>(row_size() * num_radial + kOverrun);
+    weight = memory.take<S8>(row_size() * num_radial + kOverrun * groups);
     up = memory.take<S>(int64_t(blocks) * kRow * groups);
     up_rows = memory.take<S8>(int64_t(blocks) * kLanes<T> * groups);
   }
 
   // weight [size, rows, K], up [channels, size] and their tangents
   void pack(const T* w, const T* w_tangent, const T* u, const T* u_tangent, int num_radial, int channels, int blocks) {
-    for (int i = 0; i < kOverrun; ++i) weight[row_size() * num_radial + i] = S8{};
+    for (int i = 0; i < kOverrun * groups; ++i) weight[row_size() * num_radial + i] = S8{};
     for (int64_t rk = 0; rk < int64_t(rows) * num_radial; ++rk)
       for (int p = 0; p < groups * kRow; ++p)
         Num::set_lane(weight[rk % num_radial * row_size() + rk / num_radial * groups + p / kRow], p % kRow,
@@ -74,10 +74,10 @@ template <class T, bool kDual>
 struct FilterScratch {
   static constexpr int kPairs = 4;  // pairs that share one load of the weights
   using Num = Numbers<T, kDual>;
-  typename Num::S8* rows;       // [rows, groups], kOverrun more  sum over n of weight times radial, for the current q
-  typename Num::S* lanes;       // [out blocks, 8 groups]         a or t of the pairs (q, e), lanes over e
-  typename Num::S8* grad_rows;  // [rows, groups]            cotangents of the same
-  typename Num::S* grad_lanes;  // [out blocks, 8 groups]
+  typename Num::S8* rows;          // [rows and kOverrun, groups]  sum over n of weight times radial, for the current q
+  typename Num::S* lanes;          // [out blocks, 8 groups]         a or t of the pairs (q, e), lanes over e
+  typename Num::S8* grad_rows;     // [rows, groups]            cotangents of the same
+  typename Num::S* grad_lanes;     // [out blocks, 8 groups]
   typename Num::S8* grad_filters;  // [out blocks and kPairs, groups]   grad_lanes with lanes over basis channels
   typename Num::S* grad_channels;  // [out padded, channel blocks]   of the filters, per channel
   typename Num::V8* grad_weight;   // [K, rows, groups]       summed over the chunk of tiles
@@ -88,7 +88,7 @@ struct FilterScratch {
               bool backward) {
     constexpr int W = kLanes<T>;
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
-    rows = memory.take<typename Num::S8>(w.row_size() + w.kOverrun);
+    rows = memory.take<typename Num::S8>(w.row_size() + w.kOverrun * w.groups);
     lanes = memory.take<typename Num::S>(kRow * w.groups * blocks);
     if (!backward) return;
     grad_rows = memory.take<typename Num::S8>(w.row_size());
