@@ -132,7 +132,9 @@ def operators(folder):
 def build_program(name, sources, sanitizer, folder):
     """A program of `sources` and the blocks' runner, under a sanitizer or None."""
     target = Path(folder) / f"{name}-{sanitizer}"
-    _run(compiler(), *SANITIZERS[sanitizer], *_objects([*sources, BLOCKS], sanitizer, folder), "-o", target)
+    unfinished = target.with_suffix(f".{os.getpid()}")
+    _run(compiler(), *SANITIZERS[sanitizer], *_objects([*sources, BLOCKS], sanitizer, folder), "-o", unfinished)
+    unfinished.rename(target)
     return target
 
 

@@ -98,6 +98,10 @@ class GatedSumTile {
       grad_axis_ = memory.take<Vec3<V>>(blocks);
       grad_radial_ = memory.take<V8>(int64_t(shape_.num_spherical) * shape_.num_radial);
     });
+    // Loops run over rows past the last one: what lies there must not be subnormal, which is slow on some processors.
+    std::fill(y_, y_ + blocks * kMaxHarmonics + kHarmonicRows, S{});
+    angle_.clear(weights_.angle);
+    torsion_.clear(weights_.torsion);
     std::fill(elsewhere_, elsewhere_ + weights_.blocks, V{});
     std::fill(no_grad_, no_grad_ + weights_.blocks, V{});
   }
@@ -255,7 +259,7 @@ class GatedSumTile {
   }
 
   // Filters are found for several blocks of channels and several edges e at once, so that a load serves more than one
-  // product; the sums of both filters stay in registers.
+  // product, and the sums stay in registers.
   static constexpr int kBlocks = PackedWeights<T, kDualWeights>::kBlocksAtOnce;
   static constexpr int kEdges = kDual || SN_VECTOR_BYTES < 64 ? 2 : 4;
   static constexpr int kSumsOfBoth = 2 * kBlocks * kEdges * (kDual ? 2 : 1);

@@ -232,7 +232,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
   }
 
   // grad_filters[e] = sum over channels c of grad_channels[e, c] up_rows[c], for kPairs edges e at a time, and for both
-  // filters at once: every sum waits for itself, so there should be many.
+  // filters at once where there are registers for the sums: each waits for itself, so there should be many.
   void filter_gradients_of_channels() {
     Scratch* const both[] = {&angle_, &torsion_};
     const Filter* const weights[] = {&weights_.angle, &weights_.torsion};

@@ -84,6 +84,11 @@ struct FilterScratch {
   typename Num::V* grad_up;        // [channel blocks, 8 groups]
 
   template <class Weights>
+  void clear(const Weights& w) {
+    for (int64_t i = 0; i < w.row_size() + w.kOverrun * w.groups; ++i) rows[i] = typename Num::S8{};
+  }
+
+  template <class Weights>
   void layout(ScratchMemory& memory, const Weights& w, int num_radial, int64_t channel_blocks, const TileLimits& most,
               bool backward) {
     constexpr int W = kLanes<T>;

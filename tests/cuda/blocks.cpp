@@ -88,7 +88,7 @@ void wait(State state) {
   self.fiber->switch_to(*scheduler);
   if (!failed) return;
   release(&launch_end);
-  self.fiber->switch_to(*scheduler);
+  threads[current].fiber->switch_to(*scheduler);  // it may have been another thread's when it waited
 }
 
 void thread_main() {

@@ -67,7 +67,8 @@ std::vector<System> all_systems() {
 
 }  // namespace
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
+  if (count != 2) return 2;
   for (const System& system : all_systems())
     for (const Registered* kernel = Registered::first(); kernel; kernel = kernel->next()) {
       if (std::strcmp(kernel->name, arguments[1])) continue;
