@@ -1,6 +1,7 @@
 """SphereNet as a module: its size, its start, its hyper-parameters, its compilation."""
 
 import math
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +37,19 @@ def test_parameter_counts():
     without_angle = SphereNet(use_torsion=False, use_angle=False)
     assert not [name for name in without_angle.state_dict() if "lin_t" in name or "lin_sbf" in name]
     assert SphereNet(**model.hparams).hparams == model.hparams
+
+
+def test_the_model_is_built_quickly():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so that the processor time does not depend on what else the machine does
+    seconds = []
+    for _ in range(3):  # a processor that shares its units with another process can take several times as long
+        basis.spherical_bessel_roots.cache_clear()
+        start = time.process_time()
+        SphereNet()
+        seconds.append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    assert min(seconds) < 0.3  # 0.06 is usual
 
 
 def test_initial_weights():
