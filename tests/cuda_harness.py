@@ -44,9 +44,12 @@ def compiler():
     return os.environ.get("CXX") or shutil.which("g++") or "c++"
 
 
-def _run(*arguments):
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+def _make(target, *arguments):
+    """Calls the compiler. Other processes find no file or the finished one."""
+    unfinished = target.with_suffix(f".{os.getpid()}{target.suffix}")
+    done = subprocess.run([*map(str, [compiler(), *arguments, "-o", unfinished])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
+    unfinished.rename(target)
 
 
 @cache
@@ -76,9 +79,7 @@ def _object(source, sanitizer, folder):
     key = hashlib.sha256(b"\0".join([version, " ".join(flags).encode(), *content])).hexdigest()
     target = Path(folder) / f"{source.stem}-{key[:16]}.o"
     if not target.exists():
-        unfinished = target.with_suffix(f".{os.getpid()}.o")
-        _run(compiler(), *flags, "-x", "c++", "-c", source, "-o", unfinished)
-        unfinished.rename(target)
+        _make(target, *flags, "-x", "c++", "-c", source)
     return target
 
 
@@ -95,18 +96,8 @@ def build_library(folder):
     key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()
     target = Path(folder) / f"operators-{key[:16]}.so"
     if not target.exists():
-        unfinished = target.with_suffix(f".{os.getpid()}.so")
-        _run(
-            compiler(),
-            "-shared",
-            *objects,
-            *[f"-L{path}" for path in library_paths()],
-            "-ltorch_cpu",
-            "-lc10",
-            "-o",
-            unfinished,
-        )
-        unfinished.rename(target)
+        libraries = [*[f"-L{path}" for path in library_paths()], "-ltorch_cpu", "-lc10"]
+        _make(target, "-shared", *objects, *libraries)
     return target
 
 
@@ -132,9 +123,7 @@ def operators(folder):
 def build_program(name, sources, sanitizer, folder):
     """A program of `sources` and the blocks' runner, under a sanitizer or None."""
     target = Path(folder) / f"{name}-{sanitizer}"
-    unfinished = target.with_suffix(f".{os.getpid()}")
-    _run(compiler(), *SANITIZERS[sanitizer], *_objects([*sources, BLOCKS], sanitizer, folder), "-o", unfinished)
-    unfinished.rename(target)
+    _make(target, *SANITIZERS[sanitizer], *_objects([*sources, BLOCKS], sanitizer, folder))
     return target
 
 

@@ -63,9 +63,9 @@ class GatedSumTile {
   int64_t first_triplet_;
   int64_t skip_;  // position of the current q's opposite edge in out(j), or -1
 
-  // Sums that stay in registers, and a divisor of kRow among such numbers.
-  static constexpr int kRegisters = SN_VECTOR_BYTES < 64 ? 16 : 32, kHarmonicRows = kDual && kRegisters == 16 ? 4 : 7,
-                       kSums = kDual && kRegisters == 16 ? 4 : 8;
+  // Sixteen registers are few for duals: then fewer sums at a time, so that these stay there. kSums divides kRow.
+  static constexpr bool kFewRegisters = kDual && SN_VECTOR_BYTES < 64;
+  static constexpr int kHarmonicRows = kFewRegisters ? 4 : 7, kSums = kFewRegisters ? 4 : 8;
 
   // Groups of eight basis channels: a constant in the usual case, which spares the inner loops their index arithmetic.
   static SN_HD int groups(const Filter& w) { return kOneRow ? 1 : w.groups; }
@@ -262,7 +262,6 @@ class GatedSumTile {
   // product, and the sums stay in registers.
   static constexpr int kBlocks = PackedWeights<T, kDualWeights>::kBlocksAtOnce;
   static constexpr int kEdges = kDual || SN_VECTOR_BYTES < 64 ? 2 : 4;
-  static constexpr int kSumsOfBoth = 2 * kBlocks * kEdges * (kDual ? 2 : 1);
   struct Filtered {
     S of[2][kBlocks][kEdges];  // angle, torsion
   };
@@ -285,7 +284,7 @@ class GatedSumTile {
   SN_HD Filtered expand(int block, int64_t e) const {
     Filtered filtered;
     // Both together where there are registers for the sums: each waits for itself, so there should be many.
-    constexpr bool kTogether = kOneRow && kSumsOfBoth < kRegisters;
+    constexpr bool kTogether = kOneRow && !kFewRegisters;
     expand_filters<0, kTogether && kTorsion ? 2 : 1>(block, e, filtered);
     if constexpr (!kTogether && kTorsion) expand_filters<1, 2>(block, e, filtered);
     return filtered;

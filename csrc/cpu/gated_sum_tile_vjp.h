@@ -170,17 +170,15 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
   void filter_gradients(const Filter& w, Scratch& s, bool zonal) {
     const int K = shape_.num_radial, C = this->groups(w);
     for (int group = 0; group < C; ++group)
-      if (zonal) {
-        static_assert(2 * kHarmonicRows >= kMaxSpherical, "the angle's harmonics are taken in two parts");
-        row_gradients(w, s, group, 0, [](int i) { return i * i; });
-        constexpr auto second = [](int i) {
-          const int l = kHarmonicRows + i < kMaxSpherical ? kHarmonicRows + i : kMaxSpherical - 1;
-          return l * l;
-        };
-        if (w.rows > kHarmonicRows) row_gradients(w, s, group, kHarmonicRows, second);
-      } else {
-        for (int first = 0; first < w.rows; first += kHarmonicRows)
+      for (int first = 0; first < w.rows; first += kHarmonicRows) {
+        if (zonal) {
+          row_gradients(w, s, group, first, [&](int i) {
+            const int l = std::min(first + i, kMaxSpherical - 1);
+            return l * l;
+          });
+        } else {
           row_gradients(w, s, group, first, [&](int i) { return first + i; });
+        }
       }
     for (int run = 0; run < w.num_runs; ++run) {
       const int64_t first = w.runs[run].first * C;
@@ -236,8 +234,7 @@ class GatedSumTileVjp : public GatedSumTile<T, kDual, true, kFilters, kDualWeigh
   void filter_gradients_of_channels() {
     Scratch* const both[] = {&angle_, &torsion_};
     const Filter* const weights[] = {&weights_.angle, &weights_.torsion};
-    if (kOneRow && 2 * kPairs * (kDual ? 2 : 1) < Base::kRegisters)
-      return sum_channels<kTorsion ? 2 : 1>(both, weights, 0);
+    if (kOneRow && !Base::kFewRegisters) return sum_channels<kTorsion ? 2 : 1>(both, weights, 0);
     for (int f = 0; f < 2; ++f)
       for (int group = 0; group < weights[f]->groups; ++group) sum_channels<1>(both + f, weights + f, group);
   }

@@ -32,6 +32,7 @@ struct FilterWeights {
   static constexpr int kOverrun = 8;  // rows that loops may read and write past the last one
 
   int64_t row_size() const { return int64_t(rows) * groups; }
+  int64_t padded_size() const { return row_size() + int64_t(kOverrun) * groups; }
 
   // The next harmonic, and the order of the radial functions that it meets.
   void add_row(int order) {
@@ -85,7 +86,7 @@ struct FilterScratch {
 
   template <class Weights>
   void clear(const Weights& w) {
-    for (int64_t i = 0; i < w.row_size() + w.kOverrun * w.groups; ++i) rows[i] = typename Num::S8{};
+    for (int64_t i = 0; i < w.padded_size(); ++i) rows[i] = typename Num::S8{};
   }
 
   template <class Weights>
@@ -93,7 +94,7 @@ struct FilterScratch {
               bool backward) {
     constexpr int W = kLanes<T>;
     const int64_t blocks = (most.out + W - 1) / W, padded = most.out + kPairs - 1;
-    rows = memory.take<typename Num::S8>(w.row_size() + w.kOverrun * w.groups);
+    rows = memory.take<typename Num::S8>(w.padded_size());
     lanes = memory.take<typename Num::S>(kRow * w.groups * blocks);
     if (!backward) return;
     grad_rows = memory.take<typename Num::S8>(w.row_size());
