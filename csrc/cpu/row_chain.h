@@ -107,11 +107,11 @@ class RowChain {
   // The value of a step from h, which may be the same array: act(h), met by `other`.
   void find_value(const Step& s, int v, const T* h, T* out) {
     const T* other = s.other < 0 ? nullptr : at(kValue)[s.other];
-    over_elements<T>(0, size(v), [&](const auto& e) {
+    over_elements<T>(0, size(v), [=, with_silu = s.silu, combine = s.combine](const auto& e) {
       V result = e.load(h);
-      if (s.silu) result = spherenet::silu(result);
-      if (s.combine == Combine::kAdd) result += e.load(other);
-      if (s.combine == Combine::kMultiply) result *= e.load(other);
+      if (with_silu) result = spherenet::silu(result);
+      if (combine == Combine::kAdd) result += e.load(other);
+      if (combine == Combine::kMultiply) result *= e.load(other);
       e.store(out, result);
     });
   }
@@ -150,7 +150,7 @@ class RowChain {
     if (s.bias_at < 0) return;
     T* sum = sums_ + s.bias_at;
     for (int64_t r = 0; r < rows_; ++r, grad_h += value(v).width)
-      over_elements<T>(0, value(v).width, [&](const auto& e) { e.put(sum, true, e.load(grad_h)); });
+      over_elements<T>(0, value(v).width, [=](const auto& e) { e.put(sum, true, e.load(grad_h)); });
   }
 
   // What inputs have for a gradient is where their cotangents are summed; it starts with nothing.
@@ -195,10 +195,10 @@ class RowChain {
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = s.other < 0 ? nullptr : at(kGrad)[s.other];
     const bool holds = to && holds_[s.other];
-    over_elements<T>(0, size(v), [&](const auto& e) {
+    over_elements<T>(0, size(v), [=, with_silu = s.silu](const auto& e) {
       const V of_value = e.load(grad);
       if (keep) e.store(keep, of_value);
-      const Activation<V> act(s.silu, e.load(h));
+      const Activation<V> act(with_silu, e.load(h));
       V of_h = of_value * act.slope;
       if (factor) of_h *= e.load(factor);
       if (to) e.put(to, holds, factor ? V(of_value * act.value) : of_value);
@@ -243,10 +243,10 @@ class RowChain {
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = factor && of_source && grad_value ? at(kGrad)[s.other] : nullptr;
     const bool holds = to && holds_[s.other];
-    over_elements<T>(0, size(v), [&](const auto& e) {
+    over_elements<T>(0, size(v), [=, with_silu = s.silu, extra = extra_](const auto& e) {
       const V of_value = e.load_or_zero(grad_value), t = e.load_or_zero(of_source ? tangent : nullptr);
       const V t_other = e.load_or_zero(other_tangent);
-      const Activation<V> act(s.silu, e.load(h));
+      const Activation<V> act(with_silu, e.load(h));
       V result = act.slope * t, second = of_value * act.curvature * t, first = of_value * act.slope;
       if (to) e.put(to, holds, first * t);
       if (factor) {
@@ -259,7 +259,7 @@ class RowChain {
       }
       e.store(tangent, result);
       e.store(grad_h, second);
-      e.store(extra_, first);
+      e.store(extra, first);
     });
     if (to) holds_[s.other] = true;
     if (of_source && grad_value) add_weight_gradients(s, v, extra_, at(kTangent)[s.source]);

@@ -9,7 +9,7 @@ namespace SN_ISA {
 template <class T, bool kDual, bool kVjp>
 void silu_range(const SiluCall<T>& call, int64_t begin, int64_t end) {
   using V = Lanes<T, kLanes<T>>;
-  over_elements<T>(begin, end, [&](const auto& e) {
+  over_elements<T>(begin, end, [call](const auto& e) {
     const V x = e.load(call.x);
     if constexpr (kDual) {
       const Dual<V> both{x, e.load(call.tangent)};

@@ -95,10 +95,12 @@ struct Stretch {
   void put(T* to, bool holds, const V& lanes) const { store(to, holds ? V(load(to) + lanes) : lanes); }
 };
 
+// f holds copies: what it refers to would be read again for every vector, as the compiler sees it written to.
 template <class T, class F>
-void over_elements(int64_t begin, int64_t end, const F& f) {
+void over_elements(int64_t begin, int64_t end, F f) {
   constexpr int W = kLanes<T>;
   int64_t first = begin;
+#pragma GCC unroll 2
   for (; first + W <= end; first += W) f(Stretch<T, true>{first, W});
   if (first < end) f(Stretch<T, false>{first, int(end - first)});
 }

@@ -7,14 +7,15 @@ namespace spherenet {
 // out[m, n] = bias[n] + sum over k of x[m, k] weight[n, k], for m in [begin, end)
 template <class T>
 struct ProductCall {
-  int64_t inner, columns;  // K, N
-  bool weight_by_inner;    // whether weight lies in memory as [K, N]
-  const T* x;              // [M, K]
-  const T* weight;         // [N, K], or [K, N]
-  const T* bias;           // [N], or null, which is 0
-  T* packed;               // what pack_product has written; null where that is nothing
-  T* out;                  // [M, N]
-  bool accumulate;         // the sums start with what out holds instead of bias
+  int64_t inner, columns;   // K, N
+  bool weight_by_inner;     // whether weight lies in memory as [K, N]
+  const T* x;               // [M, K]
+  const T* weight;          // [N, K], or [K, N]
+  const T* bias;            // [N], or null, which is 0
+  T* packed;                // what pack_product has written; null where that is nothing
+  T* out;                   // [M, N]
+  bool accumulate;          // the sums start with what out holds instead of bias
+  const ProductCall* next;  // whose weight comes into the cache meanwhile; null for none
 };
 constexpr int64_t kProductChunk = 96;  // rows, a multiple of the kernels' tiles
 template <class T>

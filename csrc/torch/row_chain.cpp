@@ -101,12 +101,20 @@ struct Plan {
   std::vector<RowChainStep<T>> steps;
   std::vector<RowChainValue<T>> values;
   Tensors packed;
+  ProductCall<T>* previous = nullptr;  // that was packed
+  int64_t work = 0;                    // multiply-adds
 
   Plan(const Layers& of, bool with_sums) : layers(of), steps(of.count()) {
     call.num_rows = of.rows[0].size(0);
-    const int64_t share = ((call.num_rows + kParts - 1) / kParts + 11) / 12 * 12;  // a multiple of the products' tiles
-    call.part_rows = with_sums ? std::max(share, kPartRows) : std::clamp(share, kFewRows, kTileRows);
-    call.tile_rows = std::min(call.part_rows, with_sums ? 2 * kTileRows : kTileRows);
+    for (const Tensor& weight : of.weights) work += call.num_rows * weight.numel();
+    if (with_sums) {
+      call.part_rows = std::max(share(kParts), kPartRows);
+      call.tile_rows = std::min(call.part_rows, 2 * kTileRows);
+    } else {  // every tile reads all weights, which for few rows takes as long as what is done with them
+      const int64_t threads = work < kLittleWork ? 1 : torch::stable::get_num_threads();
+      const int64_t tiles = (call.num_rows + kTileRows - 1) / kTileRows;
+      call.part_rows = call.tile_rows = std::max(share((tiles + threads - 1) / threads * threads), kFewRows);
+    }
     call.num_inputs = of.inputs();
     call.num_steps = of.count();
     for (const Tensor& t : of.rows) values.push_back({t.size(1), data<T>(t)});
@@ -118,10 +126,14 @@ struct Plan {
   }
 
   RowChainValue<T>& result(int step) { return values[layers.inputs() + step]; }
+  // Of the rows among `count`, a multiple of the products' tiles.
+  int64_t share(int64_t count) const { return ((call.num_rows + count - 1) / count + 11) / 12 * 12; }
   int64_t parts() const { return (call.num_rows + call.part_rows - 1) / call.part_rows; }
 
-  // The products of a step, forward and back.
+  // The products of a step, forward and back, in the order in which they run.
   void pack(ProductCall<T>& product) {
+    if (previous) previous->next = &product;
+    previous = &product;
     const int64_t size = pack_product(product, false);
     if (!size) return;
     packed.push_back(empty(layers.rows[0], {size}));
@@ -160,8 +172,6 @@ struct Plan {
   void run(Pass pass) {
     call.steps = steps.data();
     call.values = values.data();
-    int64_t work = 0;
-    for (const Tensor& weight : layers.weights) work += call.num_rows * weight.numel();
     torch::stable::parallel_for(0, parts(), work < kLittleWork ? parts() : 1,
                                 [&](int64_t begin, int64_t end) { spherenet::row_chain(call, pass, begin, end); });
   }
