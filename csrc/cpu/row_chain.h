@@ -46,7 +46,7 @@ class RowChain {
         const int64_t size = v < call.num_inputs ? 0 : call.tile_rows * call.values[v].width;
         widest = std::max(widest, size);
         for (int k = 0; k < kLists; ++k) {
-          T* piece = memory.template take<T>(uses(k) ? size : 0);
+          T* piece = memory.template take<T>(uses(k, v) ? size : 0);
           if (lists_[0]) own(k)[v] = piece;
         }
       }
@@ -79,10 +79,17 @@ class RowChain {
 
   // For every value of a tile: itself, its cotangent, its tangent, what the double backward finds for h, and h. Either
   // in memory of this object (its place is kept in the second half of the lists) or in the tensors.
-  enum List { kValue, kGrad, kTangent, kGradH, kH, kLists };
-  bool uses(int list) const {
+  enum List { kValue, kGrad, kTangent, kGradH, kH, kSlope, kLists };
+  bool uses(int list, int v) const {
     if (list == kH) return finds_h();
-    return pass_ == Pass::kDoubleBackward || list == kValue || (list == kGrad && pass_ == Pass::kBackward);
+    if (list == kSlope) return keeps_slope(v);
+    if (list == kValue) return pass_ == Pass::kForward ? !value(v).out : finds_value(v);
+    return pass_ == Pass::kDoubleBackward || (list == kGrad && pass_ == Pass::kBackward);
+  }
+  bool finds_value(int v) const { return !value(v).known && (value(v).needed || finds_h()); }
+  // Where a backward pass finds the value it finds the slope of the activation with it, which costs little more.
+  bool keeps_slope(int v) const {
+    return pass_ == Pass::kBackward && finds_value(v) && step(v).silu && step(v).combine != Combine::kMultiply;
   }
   bool finds_h() const { return pass_ == Pass::kBackward && call_.num_steps && !call_.steps[0].h; }
   T** own(int list) { return lists_[kLists + list]; }
@@ -104,12 +111,17 @@ class RowChain {
     spherenet::SN_ISA::product(product, 0, rows_);
   }
 
-  // The value of a step from h, which may be the same array: act(h), met by `other`.
-  void find_value(const Step& s, int v, const T* h, T* out) {
+  // The value of a step from h, which may be the same array: act(h), met by `other`. With it the slope of act, if it is
+  // wanted: the same loop, so that values have the same bits with and without.
+  void find_value(const Step& s, int v, const T* h, T* out, T* slope = nullptr) {
     const T* other = s.other < 0 ? nullptr : at(kValue)[s.other];
     over_elements<T>(0, size(v), [=, with_silu = s.silu, combine = s.combine](const auto& e) {
       V result = e.load(h);
-      if (with_silu) result = spherenet::silu(result);
+      if (with_silu) {
+        const Activation<V> act(true, result);
+        if (slope) e.store(slope, act.slope);
+        result = act.value;
+      }
       if (combine == Combine::kAdd) result += e.load(other);
       if (combine == Combine::kMultiply) result *= e.load(other);
       e.store(out, result);
@@ -130,14 +142,16 @@ class RowChain {
   // h, and the values that are known or needed.
   void find_values() {
     for (int v = 0; v < count(); ++v) {
-      T* known = at(kValue)[v] = const_cast<T*>(rows_of(value(v).known, v));
+      at(kSlope)[v] = nullptr;
+      at(kValue)[v] = const_cast<T*>(rows_of(value(v).known, v));
       if (v < call_.num_inputs) continue;
       const Step& s = step(v);
       at(kH)[v] = finds_h() ? own(kH)[v] : rows_of(s.h, v);
       if (finds_h()) multiply(s.product, at(kValue)[s.source], at(kH)[v], false);
-      if (known || !(value(v).needed || finds_h())) continue;
+      if (!finds_value(v)) continue;
       at(kValue)[v] = own(kValue)[v];
-      find_value(s, v, at(kH)[v], at(kValue)[v]);
+      if (keeps_slope(v)) at(kSlope)[v] = own(kSlope)[v];
+      find_value(s, v, at(kH)[v], at(kValue)[v], at(kSlope)[v]);
     }
   }
 
@@ -195,6 +209,18 @@ class RowChain {
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = s.other < 0 ? nullptr : at(kGrad)[s.other];
     const bool holds = to && holds_[s.other];
+    if (const T* slope = at(kSlope)[v]) {
+      over_elements<T>(0, size(v), [=](const auto& e) {
+        const V of_value = e.load(grad);
+        if (keep) e.store(keep, of_value);
+        if (to) e.put(to, holds, of_value);
+        V of_h = of_value * e.load(slope);
+        if (more) of_h += e.load(more);
+        e.store(grad_h, of_h);
+      });
+      if (to) holds_[s.other] = true;
+      return;
+    }
     over_elements<T>(0, size(v), [=, with_silu = s.silu](const auto& e) {
       const V of_value = e.load(grad);
       if (keep) e.store(keep, of_value);

@@ -15,7 +15,7 @@ namespace {
 using Tensors = std::vector<Tensor>;
 using Numbers = std::vector<int64_t>;
 
-constexpr int64_t kTileRows = 96;  // at most, twice with sums: what the layers hand on stays in the cache
+constexpr int64_t kTileRows = 96;  // at most: what the layers hand on stays in the cache
 constexpr int64_t kFewRows = 24;   // at least, so that few rows are shared among threads
 constexpr int64_t kParts = 16;     // at most, where there are sums over rows
 constexpr int64_t kPartRows = 96;  // at least: every part has its own sums
@@ -109,12 +109,12 @@ struct Plan {
     for (const Tensor& weight : of.weights) work += call.num_rows * weight.numel();
     if (with_sums) {
       call.part_rows = std::max(share(kParts), kPartRows);
-      call.tile_rows = std::min(call.part_rows, 2 * kTileRows);
     } else {  // every tile reads all weights, which for few rows takes as long as what is done with them
       const int64_t threads = work < kLittleWork ? 1 : torch::stable::get_num_threads();
       const int64_t tiles = (call.num_rows + kTileRows - 1) / kTileRows;
-      call.part_rows = call.tile_rows = std::max(share((tiles + threads - 1) / threads * threads), kFewRows);
+      call.part_rows = std::max(share((tiles + threads - 1) / threads * threads), kFewRows);
     }
+    call.tile_rows = std::min(call.part_rows, kTileRows);
     call.num_inputs = of.inputs();
     call.num_steps = of.count();
     for (const Tensor& t : of.rows) values.push_back({t.size(1), data<T>(t)});
