@@ -39,18 +39,12 @@ def nvcc():
 
 
 def report(source):
-    """The kernels [list of Kernel] of one file, for each of the architectures; in float64, which takes as long again to
-    compile, for the first one alone."""
+    """The kernels [list of Kernel] of one file, for each of the architectures."""
 
     def one(architecture):
-        text = source.read_text()
-        if architecture != ARCHITECTURES[0]:
-            text = re.sub(r"^template void [^;]*\bdouble\b[^;]*;", "", text, flags=re.MULTILINE)
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / source.name
-            copy.write_text(text)
-            target = ["-arch", f"sm_{architecture}", "-o", f"{folder}/kernels.cubin", "-I", str(source.parent)]
-            done = subprocess.run([nvcc(), *FLAGS, *target, str(copy)], capture_output=True, text=True)
+            target = ["-arch", f"sm_{architecture}", "-o", f"{folder}/kernels.cubin"]
+            done = subprocess.run([nvcc(), *FLAGS, *target, str(source)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
         return _kernels(done.stdout + done.stderr, architecture)
 

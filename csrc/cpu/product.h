@@ -18,15 +18,17 @@ namespace SN_ISA {
 constexpr int kProductRows = 6;
 constexpr int kProductVectors = SN_VECTOR_BYTES == 64 ? 4 : 2;
 
-// Columns of a weight, padded to whole vectors: row k at panel + k * stride.
+// The columns of a weight that begin with `column`, padded to whole vectors: row k at panel + k * stride.
 template <class T>
 struct ProductPanel {
   const T* panel;
   int64_t stride, width;
 
-  ProductPanel(const ProductCall<T>& call, int64_t column) {
+  static int64_t width_at(const ProductCall<T>& call, int64_t column) {
     constexpr int W = kLanes<T>;
-    width = std::min<int64_t>((call.columns - column + W - 1) / W, kProductVectors) * W;
+    return std::min<int64_t>((call.columns - column + W - 1) / W, kProductVectors) * W;
+  }
+  ProductPanel(const ProductCall<T>& call, int64_t column) : width(width_at(call, column)) {
     panel = call.packed ? call.packed + column * call.inner : call.weight + column;
     stride = call.packed ? width : call.columns;
   }
@@ -166,7 +168,7 @@ int64_t pack_product(const ProductCall<T>& call, bool write) {
   const int64_t along = call.weight_by_inner ? call.columns : 1, across = call.weight_by_inner ? 1 : call.inner;
   for (int64_t column = 0; column < call.columns; column += W) {
     const int64_t panel = column / (W * kProductVectors) * (W * kProductVectors), place = column - panel;
-    const int64_t width = std::min<int64_t>((call.columns - panel + W - 1) / W, kProductVectors) * W;
+    const int64_t width = ProductPanel<T>::width_at(call, panel);
     const int here = int(std::min<int64_t>(call.columns - column, W));
     const T* const from = call.weight + column * across;
     T* const to = call.packed + panel * call.inner + place;

@@ -77,8 +77,9 @@ class RowChain {
   using Step = RowChainStep<T>;
   using V = Lanes<T, kLanes<T>>;
 
-  // For every value of a tile: itself, its cotangent, its tangent, what the double backward finds for h, and h. Either
-  // in memory of this object (its place is kept in the second half of the lists) or in the tensors.
+  // For every value of a tile: itself, its cotangent, its tangent, what the double backward finds for h, h, and the
+  // slope of the activation, which may be null. Either in memory of this object (its place is kept in the second half
+  // of the lists) or in the tensors.
   enum List { kValue, kGrad, kTangent, kGradH, kH, kSlope, kLists };
   bool uses(int list, int v) const {
     if (list == kH) return finds_h();
@@ -142,7 +143,7 @@ class RowChain {
   // h, and the values that are known or needed.
   void find_values() {
     for (int v = 0; v < count(); ++v) {
-      at(kSlope)[v] = nullptr;
+      at(kSlope)[v] = keeps_slope(v) ? own(kSlope)[v] : nullptr;
       at(kValue)[v] = const_cast<T*>(rows_of(value(v).known, v));
       if (v < call_.num_inputs) continue;
       const Step& s = step(v);
@@ -150,7 +151,6 @@ class RowChain {
       if (finds_h()) multiply(s.product, at(kValue)[s.source], at(kH)[v], false);
       if (!finds_value(v)) continue;
       at(kValue)[v] = own(kValue)[v];
-      if (keeps_slope(v)) at(kSlope)[v] = own(kSlope)[v];
       find_value(s, v, at(kH)[v], at(kValue)[v], at(kSlope)[v]);
     }
   }
@@ -209,25 +209,20 @@ class RowChain {
     const T* factor = s.combine == Combine::kMultiply ? at(kValue)[s.other] : nullptr;
     T* to = s.other < 0 ? nullptr : at(kGrad)[s.other];
     const bool holds = to && holds_[s.other];
-    if (const T* slope = at(kSlope)[v]) {
-      over_elements<T>(0, size(v), [=](const auto& e) {
-        const V of_value = e.load(grad);
-        if (keep) e.store(keep, of_value);
-        if (to) e.put(to, holds, of_value);
-        V of_h = of_value * e.load(slope);
-        if (more) of_h += e.load(more);
-        e.store(grad_h, of_h);
-      });
-      if (to) holds_[s.other] = true;
-      return;
-    }
+    const T* slope = at(kSlope)[v];
     over_elements<T>(0, size(v), [=, with_silu = s.silu](const auto& e) {
       const V of_value = e.load(grad);
       if (keep) e.store(keep, of_value);
-      const Activation<V> act(with_silu, e.load(h));
-      V of_h = of_value * act.slope;
+      V of_h = of_value, of_other = of_value;
+      if (slope) {
+        of_h *= e.load(slope);
+      } else {
+        const Activation<V> act(with_silu, e.load(h));
+        of_h *= act.slope;
+        if (factor) of_other *= act.value;
+      }
       if (factor) of_h *= e.load(factor);
-      if (to) e.put(to, holds, factor ? V(of_value * act.value) : of_value);
+      if (to) e.put(to, holds, of_other);
       if (more) of_h += e.load(more);
       e.store(grad_h, of_h);
     });

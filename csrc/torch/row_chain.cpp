@@ -110,7 +110,7 @@ struct Plan {
     if (with_sums) {
       call.part_rows = std::max(share(kParts), kPartRows);
     } else {  // every tile reads all weights, which for few rows takes as long as what is done with them
-      const int64_t threads = work < kLittleWork ? 1 : torch::stable::get_num_threads();
+      const int64_t threads = is_little() ? 1 : torch::stable::get_num_threads();
       const int64_t tiles = (call.num_rows + kTileRows - 1) / kTileRows;
       call.part_rows = std::max(share((tiles + threads - 1) / threads * threads), kFewRows);
     }
@@ -125,6 +125,7 @@ struct Plan {
     }
   }
 
+  bool is_little() const { return work < kLittleWork; }
   RowChainValue<T>& result(int step) { return values[layers.inputs() + step]; }
   // Of the rows among `count`, a multiple of the products' tiles.
   int64_t share(int64_t count) const { return ((call.num_rows + count - 1) / count + 11) / 12 * 12; }
@@ -172,7 +173,7 @@ struct Plan {
   void run(Pass pass) {
     call.steps = steps.data();
     call.values = values.data();
-    torch::stable::parallel_for(0, parts(), work < kLittleWork ? parts() : 1,
+    torch::stable::parallel_for(0, parts(), is_little() ? parts() : 1,
                                 [&](int64_t begin, int64_t end) { spherenet::row_chain(call, pass, begin, end); });
   }
 
